@@ -1,0 +1,369 @@
+//! Events: the accepted facts in the log, and their bytes.
+//!
+//! The bytes are a MessagePack array `[version, kind, actor, device, uuid, data]`; `data` is an array of the
+//! kind's fields, to which later versions append and which they never reorder. Golden files of every version
+//! decode for ever. The chat is the subject, the time is JetStream's, so neither is in here.
+
+use rmp::decode::{read_array_len, read_bin_len, read_int, read_str_len};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use uuid::Uuid;
+
+use crate::{
+    id::{Seq, UserId},
+    permission::{ChatType, Role},
+};
+
+/// The version that this build writes; it reads this one and all before.
+pub const VERSION: u8 = 1;
+
+/// One fact and who caused it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    pub actor: UserId,
+    /// The label of the device that sent the command, for the operator's eyes; empty for server-made ones.
+    pub device: String,
+    /// The client's idempotency key, unique per (actor, chat).
+    pub uuid: Uuid,
+    pub fact: Fact,
+}
+
+/// Who may read what was written before they joined.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum History {
+    /// Members read everything.
+    #[default]
+    All,
+    /// Members read from their join on.
+    Join,
+}
+
+impl History {
+    /// The text on the wire and in Postgres.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Join => "join",
+        }
+    }
+
+    /// The inverse of [`History::as_str`].
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::All, Self::Join].into_iter().find(|history| history.as_str() == text)
+    }
+}
+
+/// Why a member is no longer one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LeaveReason {
+    Left,
+    Removed,
+}
+
+/// A member and the role they got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MemberRole {
+    pub user_id: UserId,
+    pub role: Role,
+}
+
+/// A mention in a message's body; offsets in UTF-16 units.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Mention {
+    pub user_id: UserId,
+    pub start: u32,
+    pub length: u32,
+}
+
+/// What happened. `author` in the message facts is the immutable author of the target: it is looked up before
+/// the append and trusted by the fold, which knows chats but no messages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fact {
+    ChatCreated(ChatCreated),
+    MessageSent(MessageSent),
+    MessageEdited(MessageEdited),
+    MessageDeleted(MessageDeleted),
+    Reacted(Reacted),
+    MembersJoined(MembersJoined),
+    MemberLeft(MemberLeft),
+    RoleChanged(RoleChanged),
+    TitleChanged(TitleChanged),
+    SettingsChanged(SettingsChanged),
+    /// Appended to chat-less subject 0 of a partition to prove that its log accepts writes.
+    Noop,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChatCreated {
+    pub chat_type: ChatType,
+    pub title: Option<String>,
+    pub history: History,
+    pub members: Vec<MemberRole>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MessageSent {
+    pub body: String,
+    pub reply_to: Option<Seq>,
+    pub mentions: Vec<Mention>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MessageEdited {
+    pub seq: Seq,
+    pub author: UserId,
+    pub body: String,
+    pub mentions: Vec<Mention>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MessageDeleted {
+    pub seq: Seq,
+    pub author: UserId,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reacted {
+    pub seq: Seq,
+    pub emoji: String,
+    pub on: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MembersJoined {
+    pub members: Vec<MemberRole>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberLeft {
+    pub user_id: UserId,
+    pub reason: LeaveReason,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoleChanged {
+    pub user_id: UserId,
+    pub role: Role,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TitleChanged {
+    pub title: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SettingsChanged {
+    pub history: History,
+}
+
+/// The kind's number in the log. Never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Kind {
+    Noop = 0,
+    ChatCreated = 1,
+    MessageSent = 2,
+    MessageEdited = 3,
+    MessageDeleted = 4,
+    Reacted = 5,
+    MembersJoined = 6,
+    MemberLeft = 7,
+    RoleChanged = 8,
+    TitleChanged = 9,
+    SettingsChanged = 10,
+}
+
+impl Kind {
+    /// Every kind, in the order of their numbers.
+    pub const ALL: [Self; 11] = [
+        Self::Noop,
+        Self::ChatCreated,
+        Self::MessageSent,
+        Self::MessageEdited,
+        Self::MessageDeleted,
+        Self::Reacted,
+        Self::MembersJoined,
+        Self::MemberLeft,
+        Self::RoleChanged,
+        Self::TitleChanged,
+        Self::SettingsChanged,
+    ];
+
+    pub const fn number(self) -> u8 {
+        self as u8
+    }
+
+    pub fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(number)).copied()
+    }
+
+    /// Whether events of this kind change who is a member of a chat.
+    pub const fn changes_members(self) -> bool {
+        matches!(self, Self::ChatCreated | Self::MembersJoined | Self::MemberLeft)
+    }
+}
+
+impl Fact {
+    pub const fn kind(&self) -> Kind {
+        match self {
+            Self::ChatCreated(_) => Kind::ChatCreated,
+            Self::MessageSent(_) => Kind::MessageSent,
+            Self::MessageEdited(_) => Kind::MessageEdited,
+            Self::MessageDeleted(_) => Kind::MessageDeleted,
+            Self::Reacted(_) => Kind::Reacted,
+            Self::MembersJoined(_) => Kind::MembersJoined,
+            Self::MemberLeft(_) => Kind::MemberLeft,
+            Self::RoleChanged(_) => Kind::RoleChanged,
+            Self::TitleChanged(_) => Kind::TitleChanged,
+            Self::SettingsChanged(_) => Kind::SettingsChanged,
+            Self::Noop => Kind::Noop,
+        }
+    }
+}
+
+/// Why bytes from the log are no event.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// Written by a newer build: stop and alert, never skip.
+    #[error("event version {0} is newer than this build")]
+    UnknownVersion(u8),
+    /// A kind of a newer build, likewise.
+    #[error("event kind {0} is newer than this build")]
+    UnknownKind(u8),
+    /// Not an event at all: void for everyone.
+    #[error("corrupt event: {0}")]
+    Corrupt(&'static str),
+}
+
+impl DecodeError {
+    /// Whether every reader, now and later, will call it void.
+    pub const fn is_corrupt(&self) -> bool {
+        matches!(self, Self::Corrupt(_))
+    }
+}
+
+const FIELDS: u32 = 6;
+
+impl Event {
+    /// The event as the log stores it.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(64 + self.body_len());
+        // Writing into a Vec cannot fail, and rmp's own error type has no other cause here.
+        let _: Result<(), EncodeFailure> = self.write(&mut out);
+        out
+    }
+
+    fn body_len(&self) -> usize {
+        match &self.fact {
+            Fact::MessageSent(sent) => sent.body.len() + sent.mentions.len() * 32,
+            Fact::MessageEdited(edited) => edited.body.len() + edited.mentions.len() * 32,
+            Fact::ChatCreated(created) => created.members.len() * 20,
+            Fact::MembersJoined(joined) => joined.members.len() * 20,
+            _ => 32,
+        }
+    }
+
+    fn write(&self, out: &mut Vec<u8>) -> Result<(), EncodeFailure> {
+        rmp::encode::write_array_len(out, FIELDS).map_err(|_| EncodeFailure)?;
+        rmp::encode::write_uint(out, VERSION.into()).map_err(|_| EncodeFailure)?;
+        rmp::encode::write_uint(out, self.fact.kind().number().into()).map_err(|_| EncodeFailure)?;
+        rmp::encode::write_uint(out, self.actor.get()).map_err(|_| EncodeFailure)?;
+        rmp::encode::write_str(out, &self.device).map_err(|_| EncodeFailure)?;
+        rmp::encode::write_bin(out, self.uuid.as_bytes()).map_err(|_| EncodeFailure)?;
+        match &self.fact {
+            Fact::ChatCreated(data) => put(out, data),
+            Fact::MessageSent(data) => put(out, data),
+            Fact::MessageEdited(data) => put(out, data),
+            Fact::MessageDeleted(data) => put(out, data),
+            Fact::Reacted(data) => put(out, data),
+            Fact::MembersJoined(data) => put(out, data),
+            Fact::MemberLeft(data) => put(out, data),
+            Fact::RoleChanged(data) => put(out, data),
+            Fact::TitleChanged(data) => put(out, data),
+            Fact::SettingsChanged(data) => put(out, data),
+            Fact::Noop => put(out, &()),
+        }
+    }
+
+    /// # Errors
+    /// See [`DecodeError`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let (head, data) = Head::read(bytes)?;
+        let fact = match head.kind {
+            Kind::ChatCreated => Fact::ChatCreated(get(data)?),
+            Kind::MessageSent => Fact::MessageSent(get(data)?),
+            Kind::MessageEdited => Fact::MessageEdited(get(data)?),
+            Kind::MessageDeleted => Fact::MessageDeleted(get(data)?),
+            Kind::Reacted => Fact::Reacted(get(data)?),
+            Kind::MembersJoined => Fact::MembersJoined(get(data)?),
+            Kind::MemberLeft => Fact::MemberLeft(get(data)?),
+            Kind::RoleChanged => Fact::RoleChanged(get(data)?),
+            Kind::TitleChanged => Fact::TitleChanged(get(data)?),
+            Kind::SettingsChanged => Fact::SettingsChanged(get(data)?),
+            Kind::Noop => Fact::Noop,
+        };
+        Ok(Self { actor: head.actor, device: head.device.to_owned(), uuid: head.uuid, fact })
+    }
+}
+
+/// The fields that all events share, read without touching `data`: what a gateway needs of an event that no
+/// local device wants.
+#[derive(Debug, Clone, Copy)]
+pub struct Head<'a> {
+    pub kind: Kind,
+    pub actor: UserId,
+    pub device: &'a str,
+    pub uuid: Uuid,
+}
+
+impl<'a> Head<'a> {
+    /// The head, and the bytes of `data`.
+    ///
+    /// # Errors
+    /// See [`DecodeError`].
+    pub fn read(bytes: &'a [u8]) -> Result<(Self, &'a [u8]), DecodeError> {
+        let corrupt = DecodeError::Corrupt;
+        let mut rest = bytes;
+        let fields = read_array_len(&mut rest).map_err(|_| corrupt("no array"))?;
+        let version: u8 = read_int(&mut rest).map_err(|_| corrupt("no version"))?;
+        match version {
+            0 => return Err(corrupt("version 0")),
+            1..=VERSION => {}
+            newer => return Err(DecodeError::UnknownVersion(newer)),
+        }
+        if fields < FIELDS {
+            return Err(corrupt("too few fields"));
+        }
+        let kind: u8 = read_int(&mut rest).map_err(|_| corrupt("no kind"))?;
+        let kind = Kind::from_number(kind).ok_or(DecodeError::UnknownKind(kind))?;
+        let actor: u64 = read_int(&mut rest).map_err(|_| corrupt("no actor"))?;
+        let actor = UserId::new(actor).map_err(|_| corrupt("actor is no id"))?;
+        let length = read_str_len(&mut rest).map_err(|_| corrupt("no device"))?;
+        let device = take(&mut rest, length as usize)?;
+        let device = std::str::from_utf8(device).map_err(|_| corrupt("device is not UTF-8"))?;
+        if read_bin_len(&mut rest).map_err(|_| corrupt("no uuid"))? != 16 {
+            return Err(corrupt("uuid is not 16 bytes"));
+        }
+        let uuid = Uuid::from_slice(take(&mut rest, 16)?).map_err(|_| corrupt("uuid"))?;
+        Ok((Self { kind, actor, device, uuid }, rest))
+    }
+}
+
+struct EncodeFailure;
+
+fn put<T: Serialize>(out: &mut Vec<u8>, data: &T) -> Result<(), EncodeFailure> {
+    rmp_serde::encode::write(out, data).map_err(|_| EncodeFailure)
+}
+
+fn get<T: DeserializeOwned>(data: &[u8]) -> Result<T, DecodeError> {
+    rmp_serde::from_slice(data).map_err(|_| DecodeError::Corrupt("data does not fit the kind"))
+}
+
+fn take<'a>(rest: &mut &'a [u8], length: usize) -> Result<&'a [u8], DecodeError> {
+    let (taken, left) = rest.split_at_checked(length).ok_or(DecodeError::Corrupt("cut short"))?;
+    *rest = left;
+    Ok(taken)
+}

@@ -1,0 +1,197 @@
+//! The validity of events: a pure fold over one chat's events in the log's order.
+//!
+//! Every reader of the log (each gateway, the projector, a rebuild) computes the same verdicts with this one
+//! function. A verdict depends on the chat's state alone: members, roles and settings. An event that is refused
+//! changes nothing and is not part of the chat (no `prev` points to it).
+
+use crate::{
+    code::Code,
+    event::{ChatCreated, Event, Fact, History, LeaveReason, MemberRole},
+    id::UserId,
+    permission::{Action, ChatType, Role, allows},
+};
+
+/// The most members a chat can have, whatever the settings: a bound on the state of one chat (80 KB).
+pub const MAX_MEMBERS: usize = 10_000;
+
+/// What decides the validity of a chat's next event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChatState {
+    pub chat_type: ChatType,
+    pub history: History,
+    pub members: Members,
+}
+
+/// Members and roles, sorted by user, eight bytes each: gateways hold many of these.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Members(Vec<u64>);
+
+const ROLE_BITS: u32 = 2;
+
+const fn pack(user: UserId, role: Role) -> u64 {
+    (user.get() << ROLE_BITS) | role.bits()
+}
+
+impl Members {
+    fn find(&self, user: UserId) -> Result<usize, usize> {
+        self.0.binary_search_by_key(&user.get(), |packed| packed >> ROLE_BITS)
+    }
+
+    pub fn role(&self, user: UserId) -> Option<Role> {
+        let at = self.find(user).ok()?;
+        self.0.get(at).map(|packed| Role::from_bits(packed & ((1 << ROLE_BITS) - 1)))
+    }
+
+    pub fn contains(&self, user: UserId) -> bool {
+        self.find(user).is_ok()
+    }
+
+    pub const fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// In ascending order of user ids.
+    pub fn iter(&self) -> impl Iterator<Item = MemberRole> + '_ {
+        self.0.iter().filter_map(|packed| unpack(*packed))
+    }
+
+    /// The user ids, ascending, without an allocation.
+    pub fn users(&self) -> impl Iterator<Item = UserId> + '_ {
+        self.0.iter().filter_map(|packed| UserId::new(packed >> ROLE_BITS).ok())
+    }
+
+    fn set(&mut self, user: UserId, role: Role) {
+        match self.find(user) {
+            Ok(at) => self.0[at] = pack(user, role),
+            Err(at) => self.0.insert(at, pack(user, role)),
+        }
+    }
+
+    fn remove(&mut self, user: UserId) {
+        if let Ok(at) = self.find(user) {
+            self.0.remove(at);
+        }
+    }
+
+    fn owners(&self) -> usize {
+        self.0.iter().filter(|packed| *packed & ((1 << ROLE_BITS) - 1) == Role::Owner.bits()).count()
+    }
+}
+
+fn unpack(packed: u64) -> Option<MemberRole> {
+    let user_id = UserId::new(packed >> ROLE_BITS).ok()?;
+    Some(MemberRole { user_id, role: Role::from_bits(packed & ((1 << ROLE_BITS) - 1)) })
+}
+
+impl FromIterator<MemberRole> for Members {
+    /// A user that stands twice keeps the last role.
+    fn from_iter<I: IntoIterator<Item = MemberRole>>(members: I) -> Self {
+        let mut all: Vec<u64> = members.into_iter().map(|m| pack(m.user_id, m.role)).collect();
+        all.sort_by_key(|packed| packed >> ROLE_BITS);
+        all.dedup_by(|later, earlier| {
+            let same = *later >> ROLE_BITS == *earlier >> ROLE_BITS;
+            if same {
+                *earlier = *later;
+            }
+            same
+        });
+        all.shrink_to_fit();
+        Self(all)
+    }
+}
+
+/// Applies one event to its chat's state.
+///
+/// # Errors
+/// The code with which the event is refused; the state is then unchanged.
+pub fn apply(chat: &mut Option<ChatState>, event: &Event) -> Result<(), Code> {
+    let Some(state) = chat else {
+        let Fact::ChatCreated(created) = &event.fact else { return Err(Code::ChatNotFound) };
+        *chat = Some(create(created)?);
+        return Ok(());
+    };
+    let role = state.members.role(event.actor).ok_or(Code::ChatNotFound)?;
+    let may = |action| if allows(state.chat_type, role, action) { Ok(()) } else { Err(Code::ChatForbidden) };
+    match &event.fact {
+        Fact::ChatCreated(_) => Err(Code::CommandUuidReused),
+        Fact::MessageSent(_) | Fact::Reacted(_) | Fact::Noop => may(Action::Speak),
+        Fact::MessageEdited(edited) if edited.author != event.actor => Err(Code::MessageNotAuthor),
+        Fact::MessageEdited(_) => may(Action::Speak),
+        Fact::MessageDeleted(deleted) if deleted.author == event.actor => may(Action::Speak),
+        Fact::MessageDeleted(_) => may(Action::DeleteOthers).map_err(|_| Code::MessageNotAuthor),
+        Fact::MembersJoined(joined) => {
+            for member in &joined.members {
+                may(Action::Add(member.role))?;
+            }
+            join(&mut state.members, &joined.members)
+        }
+        Fact::MemberLeft(left) => {
+            let target = state.members.role(left.user_id).ok_or(Code::MemberNotFound)?;
+            let own = left.user_id == event.actor;
+            match (own, left.reason) {
+                (true, LeaveReason::Left) => may(Action::Leave)?,
+                (false, LeaveReason::Removed) => may(Action::Remove(target))?,
+                _ => return Err(Code::CommandInvalid),
+            }
+            keeps_an_owner(&state.members, target, None)?;
+            state.members.remove(left.user_id);
+            Ok(())
+        }
+        Fact::RoleChanged(changed) => {
+            let from = state.members.role(changed.user_id).ok_or(Code::MemberNotFound)?;
+            let own = changed.user_id == event.actor;
+            may(if own && changed.role <= from {
+                Action::StepDown
+            } else {
+                Action::ChangeRole { from, to: changed.role }
+            })?;
+            keeps_an_owner(&state.members, from, Some(changed.role))?;
+            state.members.set(changed.user_id, changed.role);
+            Ok(())
+        }
+        Fact::TitleChanged(_) => may(Action::Configure),
+        Fact::SettingsChanged(changed) => {
+            may(Action::Configure)?;
+            state.history = changed.history;
+            Ok(())
+        }
+    }
+}
+
+fn create(created: &ChatCreated) -> Result<ChatState, Code> {
+    let members: Members = created.members.iter().copied().collect();
+    match created.chat_type {
+        ChatType::Direct if members.len() != 2 => return Err(Code::CommandInvalid),
+        ChatType::Group if members.is_empty() => return Err(Code::CommandInvalid),
+        _ if members.len() > MAX_MEMBERS => return Err(Code::ChatFull),
+        _ => {}
+    }
+    Ok(ChatState { chat_type: created.chat_type, history: created.history, members })
+}
+
+/// All or none: a batch that names a present member, or a user twice, is refused whole.
+fn join(members: &mut Members, joined: &[MemberRole]) -> Result<(), Code> {
+    let mut users: Vec<UserId> = joined.iter().map(|member| member.user_id).collect();
+    users.sort_unstable();
+    users.dedup();
+    if users.is_empty() || users.len() != joined.len() || users.iter().any(|user| members.contains(*user)) {
+        return Err(Code::CommandInvalid);
+    }
+    if members.len() + joined.len() > MAX_MEMBERS {
+        return Err(Code::ChatFull);
+    }
+    for member in joined {
+        members.set(member.user_id, member.role);
+    }
+    Ok(())
+}
+
+/// The last owner of a group that has other members stays its owner.
+fn keeps_an_owner(members: &Members, from: Role, to: Option<Role>) -> Result<(), Code> {
+    let loses_last = from == Role::Owner && to != Some(Role::Owner) && members.owners() == 1;
+    if loses_last && members.len() > 1 { Err(Code::ChatLastOwner) } else { Ok(()) }
+}
