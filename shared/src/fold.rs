@@ -109,10 +109,23 @@ impl FromIterator<MemberRole> for Members {
 /// # Errors
 /// The code with which the event is refused; the state is then unchanged.
 pub fn apply(chat: &mut Option<ChatState>, event: &Event) -> Result<(), Code> {
+    verdict(chat.as_ref(), event)?;
+    match (&mut *chat, &event.fact) {
+        (None, Fact::ChatCreated(created)) => *chat = Some(create(created)),
+        (None, _) => {}
+        (Some(state), fact) => change(state, fact),
+    }
+    Ok(())
+}
+
+/// Whether the log's next event of a chat would be valid: [`apply`] without its effect.
+///
+/// # Errors
+/// The code with which the event is refused.
+pub fn verdict(chat: Option<&ChatState>, event: &Event) -> Result<(), Code> {
     let Some(state) = chat else {
         let Fact::ChatCreated(created) = &event.fact else { return Err(Code::ChatNotFound) };
-        *chat = Some(create(created)?);
-        return Ok(());
+        return creatable(created);
     };
     let role = state.members.role(event.actor).ok_or(Code::ChatNotFound)?;
     let may = |action| if allows(state.chat_type, role, action) { Ok(()) } else { Err(Code::ChatForbidden) };
@@ -127,19 +140,16 @@ pub fn apply(chat: &mut Option<ChatState>, event: &Event) -> Result<(), Code> {
             for member in &joined.members {
                 may(Action::Add(member.role))?;
             }
-            join(&mut state.members, &joined.members)
+            joinable(&state.members, &joined.members)
         }
         Fact::MemberLeft(left) => {
             let target = state.members.role(left.user_id).ok_or(Code::MemberNotFound)?;
-            let own = left.user_id == event.actor;
-            match (own, left.reason) {
+            match (left.user_id == event.actor, left.reason) {
                 (true, LeaveReason::Left) => may(Action::Leave)?,
                 (false, LeaveReason::Removed) => may(Action::Remove(target))?,
                 _ => return Err(Code::CommandInvalid),
             }
-            keeps_an_owner(&state.members, target, None)?;
-            state.members.remove(left.user_id);
-            Ok(())
+            keeps_an_owner(&state.members, target, None)
         }
         Fact::RoleChanged(changed) => {
             let from = state.members.role(changed.user_id).ok_or(Code::MemberNotFound)?;
@@ -149,45 +159,54 @@ pub fn apply(chat: &mut Option<ChatState>, event: &Event) -> Result<(), Code> {
             } else {
                 Action::ChangeRole { from, to: changed.role }
             })?;
-            keeps_an_owner(&state.members, from, Some(changed.role))?;
-            state.members.set(changed.user_id, changed.role);
-            Ok(())
+            keeps_an_owner(&state.members, from, Some(changed.role))
         }
-        Fact::TitleChanged(_) => may(Action::Configure),
-        Fact::SettingsChanged(changed) => {
-            may(Action::Configure)?;
-            state.history = changed.history;
-            Ok(())
-        }
+        Fact::TitleChanged(_) | Fact::SettingsChanged(_) => may(Action::Configure),
     }
 }
 
-fn create(created: &ChatCreated) -> Result<ChatState, Code> {
-    let members: Members = created.members.iter().copied().collect();
-    match created.chat_type {
-        ChatType::Direct if members.len() != 2 => return Err(Code::CommandInvalid),
-        ChatType::Group if members.is_empty() => return Err(Code::CommandInvalid),
-        _ if members.len() > MAX_MEMBERS => return Err(Code::ChatFull),
+/// The effect of a valid event on a chat that exists.
+fn change(state: &mut ChatState, fact: &Fact) {
+    match fact {
+        Fact::MembersJoined(joined) => {
+            for member in &joined.members {
+                state.members.set(member.user_id, member.role);
+            }
+        }
+        Fact::MemberLeft(left) => state.members.remove(left.user_id),
+        Fact::RoleChanged(changed) => state.members.set(changed.user_id, changed.role),
+        Fact::SettingsChanged(changed) => state.history = changed.history,
         _ => {}
     }
-    Ok(ChatState { chat_type: created.chat_type, history: created.history, members })
+}
+
+fn creatable(created: &ChatCreated) -> Result<(), Code> {
+    let members: Members = created.members.iter().copied().collect();
+    match created.chat_type {
+        ChatType::Direct if members.len() != 2 => Err(Code::CommandInvalid),
+        ChatType::Group if members.is_empty() => Err(Code::CommandInvalid),
+        _ if members.len() > MAX_MEMBERS => Err(Code::ChatFull),
+        _ => Ok(()),
+    }
+}
+
+fn create(created: &ChatCreated) -> ChatState {
+    ChatState {
+        chat_type: created.chat_type,
+        history: created.history,
+        members: created.members.iter().copied().collect(),
+    }
 }
 
 /// All or none: a batch that names a present member, or a user twice, is refused whole.
-fn join(members: &mut Members, joined: &[MemberRole]) -> Result<(), Code> {
+fn joinable(members: &Members, joined: &[MemberRole]) -> Result<(), Code> {
     let mut users: Vec<UserId> = joined.iter().map(|member| member.user_id).collect();
     users.sort_unstable();
     users.dedup();
     if users.is_empty() || users.len() != joined.len() || users.iter().any(|user| members.contains(*user)) {
         return Err(Code::CommandInvalid);
     }
-    if members.len() + joined.len() > MAX_MEMBERS {
-        return Err(Code::ChatFull);
-    }
-    for member in joined {
-        members.set(member.user_id, member.role);
-    }
-    Ok(())
+    if members.len() + joined.len() > MAX_MEMBERS { Err(Code::ChatFull) } else { Ok(()) }
 }
 
 /// The last owner of a group that has other members stays its owner.
