@@ -1,1 +1,23 @@
-//! streams
+//! Everything that knows a subject: stream definitions, append, tail, reads of the log, signals.
+//!
+//! No other crate imports a NATS client, builds a subject or parses one. What leaves this crate is typed: ids,
+//! events, entries. Two transports are used: `async-nats` for requests, signals and the read stream, and our own
+//! [`line`] for the two hot paths, append and tail, whose connections must die with all that they hold.
+
+pub mod append;
+pub mod barrier;
+pub mod connect;
+mod line;
+pub mod marks;
+pub mod read;
+pub mod signal;
+pub mod stream;
+pub mod subject;
+pub mod tail;
+
+pub use append::{AppendError, Appended, Appender};
+pub use barrier::Barrier;
+pub use connect::{Nats, NatsSettings, SettingsError, Unavailable};
+pub use read::{Bounds, Scan};
+pub use subject::{InvalidPrefix, Layout, Partition};
+pub use tail::{Entry, Known, Tail, TailItem, TailSettings, TailStats};

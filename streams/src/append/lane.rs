@@ -1,0 +1,237 @@
+//! The connection that appends travel on, and the task that owns it.
+//!
+//! Invariants: every publish taken from the queue is answered exactly once; a slot is free again once its append
+//! was answered, has timed out or the lane has died, and a late answer to its former user is recognised by the
+//! token and ignored.
+
+use std::{
+    collections::VecDeque,
+    io,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::{Instant, MissedTickBehavior, interval, sleep},
+};
+
+use super::{
+    AppendStats,
+    reply::{self, Outcome},
+};
+use crate::{
+    connect::{Nats, PING_INTERVAL, backoff},
+    line::{self, Line, Target},
+    subject::decimal,
+};
+
+/// Publishes taken from the queue at once, so that they leave in one write.
+const BATCH: usize = 64;
+
+/// The one subscription of a lane.
+const REPLIES: u8 = 1;
+
+/// One attempt of an append.
+pub(super) struct Publish {
+    pub subject: Arc<str>,
+    pub headers: Bytes,
+    pub payload: Bytes,
+    pub deadline: Instant,
+    pub answer: oneshot::Sender<Outcome>,
+}
+
+/// Starts the task that keeps a lane connected for as long as a receiver lives.
+pub(super) fn start(nats: &Nats, stats: Arc<AppendStats>) -> watch::Receiver<Option<mpsc::Sender<Publish>>> {
+    let (current, watched) = watch::channel(None);
+    let window = usize::from(nats.settings.append_window);
+    let ack_timeout = Duration::from_millis(nats.settings.append_ack_timeout_ms);
+    tokio::spawn(keep_connected(nats.target.clone(), window, ack_timeout, current, stats));
+    watched
+}
+
+async fn keep_connected(
+    target: Target,
+    window: usize,
+    ack_timeout: Duration,
+    current: watch::Sender<Option<mpsc::Sender<Publish>>>,
+    stats: Arc<AppendStats>,
+) {
+    let (mut attempts, mut last_server) = (0, None);
+    while !current.is_closed() {
+        attempts += 1;
+        tokio::select! {
+            () = sleep(backoff(attempts)) => {}
+            () = current.closed() => return,
+        }
+        let (line, server) = match target.dial(last_server.as_deref()).await {
+            Ok(dialled) => dialled,
+            Err(error) => {
+                tracing::warn!(%error, attempts, "no connection to append on");
+                continue;
+            }
+        };
+        stats.connects.fetch_add(1, Relaxed);
+        tracing::info!(server, "connected to append");
+        let born = Instant::now();
+        let (sender, queue) = mpsc::channel(window);
+        let mut lane = Lane::new(line, window, ack_timeout);
+        current.send_replace(Some(sender));
+        let end = lane.run(queue, &current).await;
+        current.send_replace(None);
+        lane.fail_all();
+        if let Err(error) = end {
+            tracing::warn!(%error, server, "lost the connection to append on");
+        }
+        last_server = Some(server);
+        // Only a healthy spell earns an immediate reconnect.
+        attempts = if born.elapsed() > PING_INTERVAL { 0 } else { attempts };
+    }
+}
+
+struct Pending {
+    token: u64,
+    answer: oneshot::Sender<Outcome>,
+}
+
+struct Lane {
+    line: Line,
+    inbox: String,
+    slots: Vec<Option<Pending>>,
+    free: Vec<usize>,
+    /// Tokens in the order of their sending, to find the timed-out ones without a timer each.
+    sent: VecDeque<(Instant, u64)>,
+    next_round: u64,
+    ack_timeout: Duration,
+    last_heard: Instant,
+    last_ping: Instant,
+}
+
+impl Lane {
+    fn new(line: Line, window: usize, ack_timeout: Duration) -> Self {
+        let now = Instant::now();
+        Self {
+            line,
+            inbox: line::inbox(),
+            slots: (0..window).map(|_| None).collect(),
+            free: (0..window).collect(),
+            sent: VecDeque::with_capacity(window),
+            next_round: 0,
+            ack_timeout,
+            last_heard: now,
+            last_ping: now,
+        }
+    }
+
+    /// Serves until the line dies, or nobody is left who could append.
+    async fn run(
+        &mut self,
+        mut queue: mpsc::Receiver<Publish>,
+        current: &watch::Sender<Option<mpsc::Sender<Publish>>>,
+    ) -> io::Result<()> {
+        self.line.subscribe(&format!("{}.*", self.inbox), REPLIES);
+        let mut tick = interval((self.ack_timeout / 8).max(Duration::from_millis(5)));
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut batch = Vec::with_capacity(BATCH);
+        let end = loop {
+            if let Err(error) = self.line.flush().await {
+                break Err(error);
+            }
+            let room = self.free.len().min(BATCH);
+            tokio::select! {
+                read = self.line.fill() => if let Err(error) = read.and_then(|()| self.hear()) {
+                    break Err(error);
+                },
+                _ = queue.recv_many(&mut batch, room), if room > 0 => {
+                    batch.drain(..).for_each(|publish| self.send(publish));
+                }
+                _ = tick.tick() => if let Err(error) = self.check() {
+                    break Err(error);
+                },
+                () = current.closed() => break Ok(()),
+            }
+        };
+        queue.close();
+        while let Ok(publish) = queue.try_recv() {
+            answer(publish.answer, Outcome::NotSent);
+        }
+        end
+    }
+
+    fn send(&mut self, publish: Publish) {
+        let now = Instant::now();
+        if publish.answer.is_closed() || publish.deadline <= now {
+            return answer(publish.answer, Outcome::NotSent);
+        }
+        if publish.headers.len() + publish.payload.len() > self.line.max_payload() {
+            return answer(publish.answer, Outcome::Refused(reply::Refusal::TooLarge));
+        }
+        let Some(slot) = self.free.pop() else { return answer(publish.answer, Outcome::NotSent) };
+        let token = self.next_round * self.slots.len() as u64 + slot as u64;
+        self.next_round += 1;
+        self.line.request(&publish.subject, &self.inbox, token, &publish.headers, &publish.payload);
+        self.slots[slot] = Some(Pending { token, answer: publish.answer });
+        self.sent.push_back((now, token));
+    }
+
+    /// Answers those whose acknowledgements have arrived.
+    fn hear(&mut self) -> io::Result<()> {
+        self.last_heard = Instant::now();
+        while let Some(message) = self.line.message()? {
+            let token = message.subject.rsplit(|byte| *byte == b'.').next().and_then(decimal);
+            let Some(token) = token else { continue };
+            let slot = (token % self.slots.len() as u64) as usize;
+            if let Some(pending) = self.slots[slot].take_if(|pending| pending.token == token) {
+                answer(pending.answer, reply::read(message));
+                self.free.push(slot);
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives up appends whose time is over, and the line if it looks cut.
+    fn check(&mut self) -> io::Result<()> {
+        let now = Instant::now();
+        while let Some((sent, token)) = self.sent.front().copied() {
+            let slot = (token % self.slots.len() as u64) as usize;
+            let waits = self.slots[slot].as_ref().is_some_and(|pending| pending.token == token);
+            if !waits {
+                self.sent.pop_front();
+                continue;
+            }
+            if now.duration_since(sent) < self.ack_timeout {
+                break;
+            }
+            self.sent.pop_front();
+            if let Some(pending) = self.slots[slot].take() {
+                answer(pending.answer, Outcome::Unknown);
+                self.free.push(slot);
+            }
+            // An overdue acknowledgement and not a byte since it was sent: the line is cut, not slow.
+            if self.last_heard < sent {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+        }
+        let silence = now.duration_since(self.last_heard);
+        if silence > PING_INTERVAL * 2 {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        if silence > PING_INTERVAL && now.duration_since(self.last_ping) > PING_INTERVAL {
+            self.last_ping = now;
+            self.line.ping();
+        }
+        Ok(())
+    }
+
+    fn fail_all(&mut self) {
+        for pending in self.slots.iter_mut().filter_map(Option::take) {
+            answer(pending.answer, Outcome::Unknown);
+        }
+    }
+}
+
+/// A caller that has given up no longer wants to know.
+fn answer(to: oneshot::Sender<Outcome>, outcome: Outcome) {
+    drop(to.send(outcome));
+}

@@ -1,0 +1,85 @@
+//! What the log answers to an append, read from the bytes of its reply.
+
+use serde::Deserialize;
+use shared::id::Seq;
+
+use super::Appended;
+use crate::line::Message;
+
+/// What became of one attempt.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    Stored(Appended),
+    Refused(Refusal),
+    /// Never left this process.
+    NotSent,
+    /// Left this process, and no answer came.
+    Unknown,
+}
+
+/// An answer that is no.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    Full,
+    /// The subject has messages, and the append wanted none.
+    NotFirst,
+    TooLarge,
+    Temporary(String),
+}
+
+#[derive(Deserialize)]
+struct PubAck {
+    #[serde(default)]
+    seq: u64,
+    #[serde(default)]
+    duplicate: bool,
+    #[serde(default)]
+    error: Option<ApiError>,
+}
+
+#[derive(Deserialize)]
+struct ApiError {
+    #[serde(default)]
+    err_code: u64,
+    #[serde(default)]
+    description: String,
+}
+
+// Error codes of JetStream's API, from the server's errors.json.
+const STORE_FAILED: u64 = 10077;
+const INSUFFICIENT_RESOURCES: u64 = 10023;
+const STORAGE_RESOURCES_EXCEEDED: u64 = 10047;
+const MESSAGE_EXCEEDS_MAXIMUM: u64 = 10054;
+const WRONG_LAST_SEQUENCE: u64 = 10071;
+
+/// An inline status other than 100: nobody listens on the subject while the stream has no leader.
+const NO_RESPONDERS: u16 = 503;
+
+pub(super) fn read(message: Message<'_>) -> Outcome {
+    match message.headers.status() {
+        Some(NO_RESPONDERS) => return temporary("the log has no leader"),
+        Some(status) => return temporary(&format!("status {status}")),
+        None => {}
+    }
+    match serde_json::from_slice::<PubAck>(message.payload) {
+        Ok(PubAck { error: Some(error), .. }) => Outcome::Refused(refusal(error)),
+        Ok(PubAck { seq: 0, .. }) => temporary("an acknowledgement without a sequence"),
+        Ok(ack) => Outcome::Stored(Appended { seq: Seq(ack.seq), duplicate: ack.duplicate }),
+        Err(_) => temporary("an acknowledgement that can't be read"),
+    }
+}
+
+fn refusal(error: ApiError) -> Refusal {
+    match error.err_code {
+        STORE_FAILED if error.description.contains("maximum bytes exceeded") => Refusal::Full,
+        INSUFFICIENT_RESOURCES | STORAGE_RESOURCES_EXCEEDED => Refusal::Full,
+        MESSAGE_EXCEEDS_MAXIMUM => Refusal::TooLarge,
+        WRONG_LAST_SEQUENCE => Refusal::NotFirst,
+        // Elections, overload, checks in flight on one subject (10158, 10164): all pass.
+        code => Refusal::Temporary(format!("{} ({code})", error.description)),
+    }
+}
+
+fn temporary(why: &str) -> Outcome {
+    Outcome::Refused(Refusal::Temporary(why.to_owned()))
+}

@@ -1,0 +1,79 @@
+//! `barrier()`: where the log ends now, so that a reader which has passed that point has seen everything that was
+//! acknowledged before the question.
+//!
+//! Invariant: an answer comes from a request begun after the question. Callers that ask while one is under way
+//! share the next one.
+
+use std::time::Duration;
+
+use shared::id::Seq;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Instant, timeout},
+};
+
+use crate::{
+    append::Appender,
+    connect::{Nats, Unavailable},
+    subject::Partition,
+};
+
+/// How long a caller waits. Past it a read is stale and a not-fresh write temporary.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Callers that wait; more of them wait to be let in.
+const QUEUE: usize = 1024;
+
+type Answer = oneshot::Sender<Result<Seq, Unavailable>>;
+
+/// Asks for the end of one partition. Cheap to clone.
+#[derive(Clone)]
+pub struct Barrier {
+    questions: mpsc::Sender<Answer>,
+}
+
+impl Barrier {
+    /// Starts the task that asks; it ends with the last clone.
+    pub fn start(nats: &Nats, appender: &Appender, partition: Partition) -> Self {
+        let (questions, queue) = mpsc::channel(QUEUE);
+        tokio::spawn(serve(nats.clone(), appender.clone(), partition, queue));
+        Self { questions }
+    }
+
+    /// The last sequence of the log, at a moment after the call began.
+    ///
+    /// # Errors
+    /// [`Unavailable`] if it can't be proven within two seconds.
+    pub async fn last_seq(&self) -> Result<Seq, Unavailable> {
+        let ask = async {
+            let (answer, answered) = oneshot::channel();
+            self.questions.send(answer).await.map_err(Unavailable::new)?;
+            answered.await.map_err(Unavailable::new)?
+        };
+        timeout(PATIENCE, ask)
+            .await
+            .map_err(|_| Unavailable::new("the end of the log can't be proven in time"))?
+    }
+}
+
+async fn serve(nats: Nats, appender: Appender, partition: Partition, mut queue: mpsc::Receiver<Answer>) {
+    let mut waiting = Vec::new();
+    while queue.recv_many(&mut waiting, QUEUE).await > 0 {
+        let end = end_of_log(&nats, &appender, partition).await;
+        for answer in waiting.drain(..) {
+            // A caller that has given up no longer wants to know.
+            drop(answer.send(end.clone()));
+        }
+    }
+}
+
+/// From the leader if it can prove that it is one, else by writing: only a leader with a quorum acknowledges.
+async fn end_of_log(nats: &Nats, appender: &Appender, partition: Partition) -> Result<Seq, Unavailable> {
+    match nats.proven_bounds(partition).await {
+        Ok(bounds) => Ok(bounds.last),
+        Err(_) if nats.settings.replicas > 1 => {
+            Ok(appender.append_noop(partition, Instant::now() + PATIENCE).await?)
+        }
+        Err(error) => Err(error),
+    }
+}

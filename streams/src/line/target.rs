@@ -1,0 +1,163 @@
+//! Where a line leads: the servers of a NATS installation, and how to introduce oneself.
+
+use std::{io, sync::Arc, time::Duration};
+
+use async_nats::{ServerAddr, rustls};
+use bytes::{Buf, BytesMut};
+use parking_lot::Mutex;
+use rand::seq::SliceRandom;
+use serde::Deserialize;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+
+use super::{Line, READ_CHUNK, Socket};
+
+/// How long the whole introduction to one server may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// More addresses than this are not remembered: clusters are small.
+const MAX_SERVERS: usize = 64;
+
+/// The servers known so far: those of the settings, and the cluster's others as they tell of each other.
+#[derive(Clone)]
+pub(crate) struct Target(Arc<Shared>);
+
+struct Shared {
+    name: String,
+    servers: Mutex<Vec<ServerAddr>>,
+    /// The configured one whose credentials and TLS hold for discovered servers, too.
+    example: ServerAddr,
+}
+
+#[derive(Deserialize)]
+struct Info {
+    #[serde(default)]
+    max_payload: usize,
+    #[serde(default)]
+    tls_required: bool,
+    #[serde(default)]
+    connect_urls: Vec<String>,
+}
+
+impl Target {
+    /// `servers` is not empty.
+    pub(crate) fn new(servers: &[ServerAddr], name: &str) -> Self {
+        let shared = Shared {
+            name: name.to_owned(),
+            servers: Mutex::new(servers.to_vec()),
+            example: servers[0].clone(),
+        };
+        Self(Arc::new(shared))
+    }
+
+    /// Dials the known servers in random order until one takes us; `avoid` is asked last.
+    pub(crate) async fn dial(&self, avoid: Option<&str>) -> io::Result<(Line, String)> {
+        let mut servers = self.0.servers.lock().clone();
+        servers.shuffle(&mut rand::rng());
+        servers.sort_by_key(|server| avoid == Some(address(server).as_str()));
+        let mut last = io::Error::from(io::ErrorKind::NotFound);
+        for server in servers {
+            match timeout(CONNECT_TIMEOUT, self.introduce(&server)).await {
+                Ok(Ok(line)) => return Ok((line, address(&server))),
+                Ok(Err(error)) => last = error,
+                Err(_) => last = io::ErrorKind::TimedOut.into(),
+            }
+        }
+        Err(last)
+    }
+
+    async fn introduce(&self, server: &ServerAddr) -> io::Result<Line> {
+        let tcp = TcpStream::connect(address(server)).await?;
+        tcp.set_nodelay(true)?;
+        // Closing discards what the kernel has not sent yet: a publish that was given up must not arrive later.
+        tcp.set_zero_linger()?;
+        let mut socket: Box<dyn Socket> = Box::new(tcp);
+        let mut read = BytesMut::with_capacity(READ_CHUNK);
+        let line = control_line(&mut socket, &mut read).await?;
+        let info = line.strip_prefix("INFO ").ok_or_else(|| io::Error::other("no NATS server"))?;
+        let info: Info = serde_json::from_str(info)?;
+        if info.tls_required || server.tls_required() || self.0.example.tls_required() {
+            socket = secure(socket, server.host()).await?;
+        }
+        let hello = format!("CONNECT {}\r\nPING\r\n", self.greeting(server));
+        socket.write_all(hello.as_bytes()).await?;
+        socket.flush().await?;
+        loop {
+            let line = control_line(&mut socket, &mut read).await?;
+            match line.as_str() {
+                "PONG" => break,
+                line if line.starts_with("-ERR") => return Err(io::Error::other(line.to_owned())),
+                _ => {}
+            }
+        }
+        self.discover(&info.connect_urls);
+        Ok(Line::new(socket, read, info.max_payload))
+    }
+
+    fn greeting(&self, server: &ServerAddr) -> serde_json::Value {
+        let from =
+            if server.has_user_pass() || server.username().is_some() { server } else { &self.0.example };
+        let mut hello = serde_json::json!({
+            "verbose": false, "pedantic": false, "echo": true, "headers": true, "no_responders": true,
+            "lang": "rust", "version": env!("CARGO_PKG_VERSION"), "protocol": 1, "name": self.0.name,
+        });
+        match (from.username(), from.password()) {
+            (Some(user), Some(password)) => {
+                hello["user"] = user.into();
+                hello["pass"] = password.into();
+            }
+            (Some(token), None) => hello["auth_token"] = token.into(),
+            _ => {}
+        }
+        hello
+    }
+
+    fn discover(&self, urls: &[String]) {
+        let mut servers = self.0.servers.lock();
+        for server in urls.iter().filter_map(|url| url.parse::<ServerAddr>().ok()) {
+            let known = servers.iter().any(|known| address(known) == address(&server));
+            if !known && servers.len() < MAX_SERVERS {
+                servers.push(server);
+            }
+        }
+    }
+}
+
+fn address(server: &ServerAddr) -> String {
+    format!("{}:{}", server.host(), server.port())
+}
+
+/// One line of the introduction, without its end.
+async fn control_line(socket: &mut Box<dyn Socket>, read: &mut BytesMut) -> io::Result<String> {
+    loop {
+        if let Some(end) = memchr::memchr(b'\n', read) {
+            let line = String::from_utf8_lossy(read[..end].trim_ascii_end()).into_owned();
+            read.advance(end + 1);
+            return Ok(line);
+        }
+        if read.len() >= READ_CHUNK {
+            return Err(io::Error::other("endless control line"));
+        }
+        if socket.read_buf(read).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+}
+
+/// TLS with the system's roots, as the other client does it.
+async fn secure(socket: Box<dyn Socket>, host: &str) -> io::Result<Box<dyn Socket>> {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(io::Error::other)?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let name = rustls::pki_types::ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+    let socket = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, socket).await?;
+    Ok(Box::new(socket))
+}

@@ -1,0 +1,187 @@
+//! Reads of the log beside the tail: one event, its bounds, and a bounded scan.
+//!
+//! What decides (identity, verdicts) is a leader read, never a direct get, which a lagging replica may answer.
+
+use std::time::Duration;
+
+use async_nats::jetstream::{self, stream::RawMessageErrorKind};
+use bytes::Bytes;
+use shared::id::{EventId, Seq};
+use tokio::time::timeout;
+
+use crate::{
+    connect::{Nats, REQUEST_TIMEOUT, Unavailable, backoff},
+    subject::Partition,
+    tail::{Broken, Consumer, Entry, Progress},
+};
+
+/// A follower that was silent for longer does not count: a leader without a quorum of the others may be deposed.
+const FOLLOWER_SILENCE: Duration = Duration::from_secs(3);
+
+/// The ends of a partition's log, and how full it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// The first event that is kept; `last + 1` if there is none.
+    pub first: Seq,
+    pub last: Seq,
+    pub bytes: u64,
+    /// The size at which writes are refused; 0: no limit.
+    pub max_bytes: u64,
+}
+
+impl Bounds {
+    /// Whether the log is so full that only what makes room, or must not fail, should be appended.
+    pub fn is_nearly_full(&self) -> bool {
+        self.max_bytes > 0 && self.bytes / 95 >= self.max_bytes / 100
+    }
+}
+
+impl Nats {
+    /// One event by a leader read; none if there is no such event.
+    ///
+    /// # Errors
+    /// [`Unavailable`] if the log can't be asked.
+    pub async fn read_one(&self, partition: Partition, seq: Seq) -> Result<Option<Entry>, Unavailable> {
+        if seq == Seq::ZERO {
+            return Ok(None);
+        }
+        let read = async {
+            let stream = self.js.get_stream_no_info(self.layout.chat_stream(partition)).await;
+            let stream = stream.map_err(Unavailable::new)?;
+            match stream.get_raw_message(seq.get()).await {
+                Ok(message) => Ok(Some(self.entry(message))),
+                Err(error) if matches!(error.kind(), RawMessageErrorKind::NoMessageFound) => Ok(None),
+                Err(error) => Err(Unavailable::new(error)),
+            }
+        };
+        timeout(REQUEST_TIMEOUT, read).await.map_err(|_| Unavailable::new("no answer to a read"))?
+    }
+
+    /// The ends of the log as its leader knows them.
+    ///
+    /// # Errors
+    /// [`Unavailable`] if the log can't be asked.
+    pub async fn bounds(&self, partition: Partition) -> Result<Bounds, Unavailable> {
+        self.stream_info(partition).await.map(|info| bounds(&info))
+    }
+
+    /// The ends of the log, from a leader that still has its quorum.
+    pub(crate) async fn proven_bounds(&self, partition: Partition) -> Result<Bounds, Unavailable> {
+        let info = self.stream_info(partition).await?;
+        if has_quorum(&info) {
+            Ok(bounds(&info))
+        } else {
+            Err(Unavailable::new("the leader of the log is out of touch with its followers"))
+        }
+    }
+
+    pub(crate) async fn stream_info(
+        &self,
+        partition: Partition,
+    ) -> Result<jetstream::stream::Info, Unavailable> {
+        let read = async {
+            let stream = self.js.get_stream_no_info(self.layout.chat_stream(partition)).await;
+            stream.map_err(Unavailable::new)?.get_info().await.map_err(Unavailable::new)
+        };
+        timeout(REQUEST_TIMEOUT, read).await.map_err(|_| Unavailable::new("no answer about the log"))?
+    }
+
+    fn entry(&self, message: jetstream::message::StreamMessage) -> Entry {
+        let header = |name: &str| message.headers.get(name).map(|value| value.as_str());
+        let stored_ns = u64::try_from(message.time.unix_timestamp_nanos()).unwrap_or(0);
+        Entry {
+            seq: Seq(message.sequence),
+            id: EventId::of(header("Nats-Msg-Id").unwrap_or_default(), stored_ns),
+            ts_ms: stored_ns / 1_000_000,
+            appended_ns: stored_ns,
+            chat: self.layout.parse_chat(&message.subject).and_then(|(_, chat)| chat),
+            traceparent: header("traceparent").map(Into::into),
+            payload: Bytes::clone(&message.payload),
+        }
+    }
+}
+
+fn bounds(info: &jetstream::stream::Info) -> Bounds {
+    Bounds {
+        first: Seq(info.state.first_sequence),
+        last: Seq(info.state.last_sequence),
+        bytes: info.state.bytes,
+        max_bytes: u64::try_from(info.config.max_bytes).unwrap_or(0),
+    }
+}
+
+/// Whether the leader that answered is in touch with a majority. A deposed one answers for up to 40 s as if it
+/// were not.
+pub(crate) fn has_quorum(info: &jetstream::stream::Info) -> bool {
+    let Some(cluster) = &info.cluster else { return true };
+    let alive = |peer: &&jetstream::stream::PeerInfo| !peer.offline && peer.active < FOLLOWER_SILENCE;
+    let in_touch = 1 + cluster.replicas.iter().filter(alive).count();
+    in_touch * 2 > cluster.replicas.len() + 1
+}
+
+/// How often a scan that lost its connection goes on before it gives up.
+const SCAN_ATTEMPTS: u32 = 4;
+
+/// A heartbeat for scans: their consumer is never idle for long.
+const SCAN_HEARTBEAT: Duration = Duration::from_secs(1);
+
+/// The most entries that a scan hands out at once.
+const SCAN_BATCH: usize = 256;
+
+/// Reads the events of `(from, to]` in order, unfiltered, at the pace of the reader: one scan serves all who wait
+/// for parts of it. While [`Scan::next`] is not called, the server waits.
+pub struct Scan {
+    nats: Nats,
+    partition: Partition,
+    position: Seq,
+    to: Seq,
+    consumer: Option<Consumer>,
+}
+
+impl Scan {
+    pub fn new(nats: &Nats, partition: Partition, from: Seq, to: Seq) -> Self {
+        Self { nats: nats.clone(), partition, position: from, to, consumer: None }
+    }
+
+    /// The next entries; none at the end.
+    ///
+    /// # Errors
+    /// [`Unavailable`] if the log can't be read, also when it does not hold the range. The scan may be tried again.
+    pub async fn next(&mut self) -> Result<Option<Vec<Entry>>, Unavailable> {
+        let mut why = Unavailable::new("not tried");
+        for attempt in 1..=SCAN_ATTEMPTS {
+            if self.position >= self.to {
+                self.consumer = None;
+                return Ok(None);
+            }
+            tokio::time::sleep(backoff(attempt)).await;
+            match self.read().await {
+                Ok(entries) => return Ok(Some(entries)),
+                Err(error) => why = error,
+            }
+            self.consumer = None;
+        }
+        Err(why)
+    }
+
+    async fn read(&mut self) -> Result<Vec<Entry>, Unavailable> {
+        let consumer = match &mut self.consumer {
+            Some(consumer) => consumer,
+            None => {
+                let new = Consumer::create(&self.nats, self.partition, self.position, SCAN_HEARTBEAT, None);
+                self.consumer.insert(new.await?)
+            }
+        };
+        let left = usize::try_from(self.to.get() - self.position.get()).unwrap_or(usize::MAX);
+        let progress = timeout(SCAN_HEARTBEAT * 2, consumer.next(SCAN_BATCH.min(left))).await;
+        match progress.unwrap_or(Err(Broken::Silent)) {
+            Ok(Progress::Entries(entries)) => {
+                self.position = entries.last().map_or(self.position, |entry| entry.seq);
+                Ok(entries)
+            }
+            // A heartbeat means that the log has nothing more, and yet the range is not complete.
+            Ok(Progress::Heartbeat) => Err(Unavailable::new("the log ends before the scanned range")),
+            Err(broken) => Err(Unavailable::new(broken)),
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! Whether the log still holds what a reader has read, and where the histories part if it does not.
+
+use futures_util::future::BoxFuture;
+use shared::id::{EventId, Position, Seq};
+
+use crate::{
+    connect::{Nats, Unavailable},
+    subject::Partition,
+};
+
+/// The answer of [`Known::at_or_below`].
+pub type Recall<'a> = BoxFuture<'a, Result<Option<Position>, Unavailable>>;
+
+/// What a reader remembers of the log: a gateway's ring and the projection behind it, or a projector's rows. It
+/// need not remember every event, but what it remembers it has read.
+pub trait Known: Send + Sync {
+    /// The newest remembered event at or below `seq`.
+    fn at_or_below(&self, seq: Seq) -> Recall<'_>;
+}
+
+/// How a position stands against the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// The log holds the event (or the position is before the first one).
+    Same,
+    /// The log holds another event or none there.
+    Lost,
+    /// Events after the position are no longer kept.
+    Expired { first: Seq },
+}
+
+/// Compares the event at `position` with the log.
+pub(crate) fn standing(
+    nats: &Nats,
+    partition: Partition,
+    position: Position,
+) -> BoxFuture<'static, Result<Standing, Unavailable>> {
+    let nats = nats.clone();
+    Box::pin(async move {
+        if position.seq > Seq::ZERO && nats.id_in_log(partition, position.seq).await? == Some(position.id) {
+            return Ok(Standing::Same);
+        }
+        // A deposed leader may lack what its successor has: its word is not enough to void events.
+        let bounds = nats.proven_bounds(partition).await?;
+        Ok(match position.seq.next() {
+            next if next < bounds.first => Standing::Expired { first: bounds.first },
+            // The event at the position was just before the first that is kept: there is nothing to compare.
+            next if next == bounds.first && position.seq <= bounds.last => Standing::Same,
+            _ if position.seq == Seq::ZERO => Standing::Same,
+            _ => Standing::Lost,
+        })
+    })
+}
+
+/// The last event at or below `lost` that both the reader and the log hold; none if there is no such event.
+pub(crate) async fn find_cut(
+    nats: &Nats,
+    partition: Partition,
+    lost: Position,
+    known: &dyn Known,
+) -> Result<Option<Position>, Unavailable> {
+    let first = nats.proven_bounds(partition).await?.first;
+    search(lost, known, async |position: Position| {
+        // What is no longer kept can't be compared; it was there before whatever was lost.
+        let kept = position.seq >= first;
+        Ok(!kept || nats.id_in_log(partition, position.seq).await? == Some(position.id))
+    })
+    .await
+}
+
+/// Binary search: events are common up to some sequence and different from there on.
+async fn search(
+    lost: Position,
+    known: &dyn Known,
+    is_common: impl AsyncFn(Position) -> Result<bool, Unavailable>,
+) -> Result<Option<Position>, Unavailable> {
+    let (mut common, mut low, mut high): (Option<Position>, u64, u64) = (None, 0, lost.seq.get());
+    // Everything remembered at or below `low` is common, everything at or above `high` is not.
+    while high - low > 1 {
+        let middle = low + (high - low) / 2;
+        match known.at_or_below(Seq(middle)).await? {
+            Some(position) if position.seq.get() > low => {
+                if is_common(position).await? {
+                    (common, low) = (Some(position), middle);
+                } else {
+                    high = position.seq.get();
+                }
+            }
+            // Nothing is remembered between them.
+            _ => low = middle,
+        }
+    }
+    Ok(common)
+}
+
+impl Nats {
+    /// The identity of the event at `seq`, by a leader read; none if there is no such event.
+    pub(crate) async fn id_in_log(
+        &self,
+        partition: Partition,
+        seq: Seq,
+    ) -> Result<Option<EventId>, Unavailable> {
+        Ok(self.read_one(partition, seq).await?.map(|entry| entry.id))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    struct Rows(BTreeMap<u64, u64>);
+
+    impl Known for Rows {
+        fn at_or_below(&self, seq: Seq) -> Recall<'_> {
+            let found = self.0.range(..=seq.get()).next_back();
+            let found = found.map(|(seq, id)| Position { seq: Seq(*seq), id: EventId(*id) });
+            Box::pin(async move { Ok(found) })
+        }
+    }
+
+    async fn cut(rows: &[u64], log_ends: u64, lost: u64) -> Option<u64> {
+        let rows = Rows(rows.iter().map(|seq| (*seq, *seq)).collect());
+        let lost = Position { seq: Seq(lost), id: EventId(lost) };
+        let common = async |position: Position| Ok(position.seq.get() <= log_ends);
+        search(lost, &rows, common).await.unwrap().map(|position| position.seq.get())
+    }
+
+    #[tokio::test]
+    async fn the_cut_is_the_last_common_event_however_sparse_the_memory() {
+        let dense: Vec<u64> = (1..=100).collect();
+        for end in 0..100 {
+            let expected = if end == 0 { None } else { Some(end) };
+            assert_eq!(cut(&dense, end, 100).await, expected, "dense, log ends at {end}");
+        }
+        let sparse = [3, 17, 18, 40, 77, 100];
+        for end in 0..100 {
+            let expected = sparse.iter().rev().find(|seq| **seq <= end).copied();
+            assert_eq!(cut(&sparse, end, 100).await, expected, "sparse, log ends at {end}");
+        }
+        assert_eq!(cut(&[], 50, 100).await, None);
+        assert_eq!(cut(&[1], 0, 1).await, None);
+    }
+}
