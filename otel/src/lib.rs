@@ -1,1 +1,14 @@
-//! otel
+//! Logs, traces and the operator's endpoints, the same in every service.
+//!
+//! Owns: the subscriber (JSON lines on stdout, spans to a collector when one is configured), the W3C
+//! `traceparent` text that travels in message headers, and the router of `/healthz`, `/readyz`, `/metrics`.
+//! Never: defines a metric or a span of its own; those live next to the code that they describe.
+
+pub mod health;
+mod init;
+mod propagation;
+mod settings;
+
+pub use init::{Guard, InitError, init};
+pub use propagation::{set_parent, traceparent};
+pub use settings::OtelSettings;
