@@ -61,6 +61,21 @@ pub enum LeaveReason {
     Removed,
 }
 
+impl LeaveReason {
+    /// The text on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Left => "left",
+            Self::Removed => "removed",
+        }
+    }
+
+    /// The inverse of [`LeaveReason::as_str`].
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Left, Self::Removed].into_iter().find(|reason| reason.as_str() == text)
+    }
+}
+
 /// A member and the role they got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -1,0 +1,158 @@
+//! A field's value as it stands on the wire, and the fields of a frame or object.
+
+use std::borrow::Cow;
+
+use smallvec::SmallVec;
+use uuid::Uuid;
+
+use super::{json, msgpack, value::Value};
+use crate::id::{MAX_ID, parse_uuid};
+
+/// One well-formed value.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Raw<'a> {
+    Json(&'a str),
+    Msgpack(&'a [u8]),
+}
+
+const NIL: u8 = 0xC0;
+
+impl<'a> Raw<'a> {
+    fn is_nil(self) -> bool {
+        match self {
+            Self::Json(raw) => raw == "null",
+            Self::Msgpack(raw) => raw == [NIL],
+        }
+    }
+
+    /// An integer from 0 to [`MAX_ID`]: no sign, no fraction, no exponent.
+    pub(crate) fn uint(self) -> Option<u64> {
+        let number = match self {
+            Self::Json(raw) if raw.bytes().all(|byte| byte.is_ascii_digit()) => raw.parse().ok()?,
+            Self::Json(_) => return None,
+            Self::Msgpack(mut raw) => rmp::decode::read_int(&mut raw).ok()?,
+        };
+        (number <= MAX_ID).then_some(number)
+    }
+
+    pub(crate) fn boolean(self) -> Option<bool> {
+        match self {
+            Self::Json("true") => Some(true),
+            Self::Json("false") => Some(false),
+            Self::Json(_) => None,
+            Self::Msgpack(mut raw) => rmp::decode::read_bool(&mut raw).ok(),
+        }
+    }
+
+    pub(crate) fn text(self) -> Option<Cow<'a, str>> {
+        match self {
+            Self::Json(raw) => json::text(raw),
+            Self::Msgpack(raw) => rmp::decode::read_str_from_slice(raw).ok().map(|(text, _)| text.into()),
+        }
+    }
+
+    /// Text in JSON, 16 bytes in MessagePack.
+    pub(crate) fn uuid(self) -> Option<Uuid> {
+        match self {
+            Self::Json(raw) => parse_uuid(&json::text(raw)?),
+            Self::Msgpack(mut raw) => {
+                rmp::decode::read_bin_len(&mut raw).ok()?;
+                Uuid::from_slice(raw).ok()
+            }
+        }
+    }
+
+    pub(crate) fn list<T: Value>(self) -> Option<Vec<T>> {
+        match self {
+            Self::Json(raw) => json::elements(raw)?.into_iter().map(|raw| T::get(Raw::Json(raw))).collect(),
+            Self::Msgpack(raw) => msgpack::elements(raw)?.map(|raw| T::get(Raw::Msgpack(raw))).collect(),
+        }
+    }
+
+    /// The known fields of an object; `None` also if one stands twice.
+    pub(crate) fn object(self, names: &'static [&'static [&'static str]]) -> Option<Fields<'a>> {
+        match self {
+            Self::Json(raw) => json::object(raw, names)
+                .ok()
+                .filter(|object| object.duplicate.is_none())
+                .map(|object| object.fields),
+            Self::Msgpack(raw) => msgpack::object(raw, names),
+        }
+    }
+
+    /// The fields of a whole frame inside a list, which says its type (`Ok`) or its kind (`Err`).
+    pub(crate) fn nested_frame<T>(
+        self,
+        names: &'static [&'static [&'static str]],
+        known: fn(Result<&str, u8>) -> Option<(T, &'static [&'static str])>,
+    ) -> Option<(T, Fields<'a>)> {
+        match self {
+            Self::Json(_) => {
+                let fields = self.object(names)?;
+                let (found, _) = known(Ok(&fields.get::<String>("type").ok()?))?;
+                Some((found, fields))
+            }
+            Self::Msgpack(raw) => {
+                let mut elements = msgpack::elements(raw)?;
+                let kind = elements.next().and_then(|raw| Raw::Msgpack(raw).uint())?;
+                let (found, names) = known(Err(kind.try_into().ok()?))?;
+                Some((found, Fields::in_order(names, elements.map(Raw::Msgpack))))
+            }
+        }
+    }
+}
+
+/// The fields that a frame or object came with.
+#[derive(Debug, Default)]
+pub(crate) struct Fields<'a>(SmallVec<[(&'static str, Raw<'a>); 8]>);
+
+impl<'a> Fields<'a> {
+    /// The fields of an array, by their place.
+    pub(crate) fn in_order(names: &'static [&'static str], raws: impl Iterator<Item = Raw<'a>>) -> Self {
+        Self(names.iter().copied().zip(raws).collect())
+    }
+
+    /// Whether the name was new.
+    pub(crate) fn insert(&mut self, name: &'static str, raw: Raw<'a>) -> bool {
+        let new = self.raw(name).is_none();
+        if new {
+            self.0.push((name, raw));
+        }
+        new
+    }
+
+    fn raw(&self, name: &str) -> Option<Raw<'a>> {
+        self.0.iter().find(|(known, _)| *known == name).map(|(_, raw)| *raw)
+    }
+
+    /// The field's value; nil and null mean that it is absent.
+    pub(crate) fn get<T: Value>(&self, name: &'static str) -> Result<T, Fault> {
+        self.get_as(name, T::EXPECTED, T::absent(), T::get)
+    }
+
+    /// The field's value, or the type's default if it is absent.
+    pub(crate) fn get_or_default<T: Value + Default>(&self, name: &'static str) -> Result<T, Fault> {
+        self.get_as(name, T::EXPECTED, Some(T::default()), T::get)
+    }
+
+    /// [`Fields::get`] for a value whose meaning depends on another field.
+    pub(crate) fn get_as<T>(
+        &self,
+        name: &'static str,
+        expected: &'static str,
+        absent: Option<T>,
+        get: impl FnOnce(Raw<'a>) -> Option<T>,
+    ) -> Result<T, Fault> {
+        let raw = self.raw(name).filter(|raw| !raw.is_nil());
+        let missing = raw.is_none();
+        raw.map_or(absent, get).ok_or(Fault { field: name, missing, expected })
+    }
+}
+
+/// A field that does not hold what it must.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Fault {
+    pub(crate) field: &'static str,
+    pub(crate) missing: bool,
+    pub(crate) expected: &'static str,
+}

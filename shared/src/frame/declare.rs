@@ -1,0 +1,159 @@
+//! The macros that declare frames: struct, kind, type and fields, once for both encodings.
+
+/// One frame. `or_empty` marks a list that is left out when it is empty.
+macro_rules! frame {
+    (
+        $(#[$doc:meta])*
+        $name:ident = $kind:literal, $type:literal {
+            $($(#[$field_doc:meta])* $field:ident: $value:ty => $wire:literal $($or_empty:ident)?),* $(,)?
+        }
+    ) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub struct $name {
+            $($(#[$field_doc])* pub $field: $value,)*
+        }
+
+        impl $crate::frame::Frame for $name {
+            const KIND: u8 = $kind;
+            const TYPE: &'static str = $type;
+            const FIELDS: &'static [&'static str] = &[$($wire),*];
+
+            fn put_json(&self, out: &mut Vec<u8>) {
+                use $crate::codec::{sink::Json, value::Value as _};
+                out.extend_from_slice(concat!("{\"type\":\"", $type, "\"").as_bytes());
+                $(
+                    if !is_absent!(self.$field $($or_empty)?) {
+                        out.extend_from_slice(concat!(",\"", $wire, "\":").as_bytes());
+                        self.$field.put(&mut Json(out));
+                    }
+                )*
+                out.push(b'}');
+            }
+
+            fn put_msgpack(&self, out: &mut Vec<u8>) {
+                use $crate::codec::{sink::{Msgpack, Sink as _}, value::Value as _};
+                let present = [$(!is_absent!(self.$field $($or_empty)?)),*];
+                let length = present.iter().rposition(|present| *present).map_or(0, |last| last + 1);
+                let mut sink = Msgpack(out);
+                sink.open_list(1 + length);
+                sink.uint($kind);
+                let mut places = 0..length;
+                $(
+                    if places.next().is_some() {
+                        self.$field.put(&mut sink);
+                    }
+                )*
+            }
+
+            fn read(fields: &$crate::codec::raw::Fields<'_>) -> Result<Self, $crate::codec::raw::Fault> {
+                Ok(Self { $($field: read_field!(fields, $wire $($or_empty)?)?),* })
+            }
+        }
+    };
+}
+
+macro_rules! is_absent {
+    ($self:ident.$field:ident) => {
+        $self.$field.is_absent()
+    };
+    ($self:ident.$field:ident or_empty) => {
+        $self.$field.is_empty()
+    };
+}
+
+macro_rules! read_field {
+    ($fields:ident, $wire:literal) => {
+        $fields.get($wire)
+    };
+    ($fields:ident, $wire:literal or_empty) => {
+        $fields.get_or_default($wire)
+    };
+}
+
+/// All frames of one direction, as an enum.
+macro_rules! frames {
+    ($(#[$doc:meta])* $set:ident { $($variant:ident($frame:ty)),* $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub enum $set {
+            $($variant($frame),)*
+        }
+
+        impl $set {
+            /// Every frame type of this direction.
+            pub const DECLARED: &'static [$crate::frame::Declared] = &[$(
+                $crate::frame::Declared {
+                    kind: <$frame as $crate::frame::Frame>::KIND,
+                    name: <$frame as $crate::frame::Frame>::TYPE,
+                    fields: <$frame as $crate::frame::Frame>::FIELDS,
+                },
+            )*];
+
+            /// The `type` on the wire.
+            pub const fn type_name(&self) -> &'static str {
+                match self {
+                    $(Self::$variant(_) => <$frame as $crate::frame::Frame>::TYPE,)*
+                }
+            }
+
+            pub(crate) fn put_json(&self, out: &mut Vec<u8>) {
+                match self {
+                    $(Self::$variant(frame) => $crate::frame::Frame::put_json(frame, out),)*
+                }
+            }
+
+            pub(crate) fn put_msgpack(&self, out: &mut Vec<u8>) {
+                match self {
+                    $(Self::$variant(frame) => $crate::frame::Frame::put_msgpack(frame, out),)*
+                }
+            }
+        }
+
+        impl $crate::frame::FrameSet for $set {
+            const FIELDS: &'static [&'static [&'static str]] =
+                &[$(<$frame as $crate::frame::Frame>::FIELDS),*];
+
+            fn fields_of(kind: u8) -> Option<&'static [&'static str]> {
+                match kind {
+                    $(<$frame as $crate::frame::Frame>::KIND => {
+                        Some(<$frame as $crate::frame::Frame>::FIELDS)
+                    })*
+                    _ => None,
+                }
+            }
+
+            fn read_type(
+                name: &str,
+                fields: &$crate::codec::raw::Fields<'_>,
+            ) -> Option<Result<Self, $crate::codec::raw::Fault>> {
+                match name {
+                    $(<$frame as $crate::frame::Frame>::TYPE => {
+                        Some(<$frame as $crate::frame::Frame>::read(fields).map(Self::$variant))
+                    })*
+                    _ => None,
+                }
+            }
+
+            fn read_kind(
+                kind: u8,
+                fields: &$crate::codec::raw::Fields<'_>,
+            ) -> Option<Result<Self, $crate::codec::raw::Fault>> {
+                match kind {
+                    $(<$frame as $crate::frame::Frame>::KIND => {
+                        Some(<$frame as $crate::frame::Frame>::read(fields).map(Self::$variant))
+                    })*
+                    _ => None,
+                }
+            }
+        }
+
+        $(
+            impl From<$frame> for $set {
+                fn from(frame: $frame) -> Self {
+                    Self::$variant(frame)
+                }
+            }
+        )*
+    };
+}
