@@ -42,7 +42,7 @@ pub struct TailSettings {
     pub heartbeat: Duration,
     /// How often the identity of the position is compared with the log.
     pub identity_interval: Duration,
-    /// How long the tail may stay behind an [`Tail::expect`]ed sequence.
+    /// How long the tail may stand still behind an [`Tail::expect`]ed sequence.
     pub behind: Duration,
 }
 
@@ -170,6 +170,10 @@ impl Tail {
                     None => continue,
                 }
             };
+            // Not as a branch below: a busy consumer would starve it.
+            if self.check.is_none() && Instant::now() >= self.next_check {
+                self.check = Some(identity::standing(&self.nats, self.partition, self.position));
+            }
             let behind = self.expected.map(|(_, until)| until);
             tokio::select! {
                 biased;
@@ -177,7 +181,7 @@ impl Tail {
                     self.check = None;
                     self.next_check = Instant::now() + self.settings.identity_interval;
                     // Only an attach reports what is wrong: by then the position stands still.
-                    if let Ok(Standing::Lost { .. } | Standing::Expired { .. }) = checked {
+                    if let Ok(Standing::Lost | Standing::Expired { .. }) = checked {
                         self.detach();
                     }
                 }
@@ -189,9 +193,7 @@ impl Tail {
                         Err(_) => self.end(&Broken::Silent),
                     }
                 }
-                () = sleep_until(self.next_check), if self.check.is_none() => {
-                    self.check = Some(identity::standing(&self.nats, self.partition, self.position));
-                }
+                () = sleep_until(self.next_check), if self.check.is_none() => {}
                 () = sleep_until(behind.unwrap_or_else(Instant::now)), if behind.is_some() => self.overdue(),
             }
         }
@@ -204,9 +206,10 @@ impl Tail {
         }
         self.stats.events.fetch_add(entries.len() as u64, Relaxed);
         self.attempts = 0;
-        if self.expected.is_some_and(|(seq, _)| seq <= self.position.seq) {
-            self.expected = None;
-        }
+        // A tail that moves is not stuck, however far behind it is.
+        let until = Instant::now() + self.settings.behind;
+        self.expected =
+            self.expected.filter(|(seq, _)| *seq > self.position.seq).map(|(seq, _)| (seq, until));
         TailItem::Batch(entries)
     }
 

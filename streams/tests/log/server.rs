@@ -1,0 +1,136 @@
+//! A nats-server of the test's own, that can be killed, stopped, restarted and put back in time.
+
+use std::{
+    fs, io,
+    net::{TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use streams::{Nats, NatsSettings, stream};
+
+pub struct Server {
+    dir: PathBuf,
+    port: u16,
+    child: Option<Child>,
+}
+
+impl Server {
+    pub fn start() -> Self {
+        let dir = std::env::temp_dir().join(format!("mt-streams-{:016x}", rand::random::<u64>()));
+        fs::create_dir_all(&dir).unwrap();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let config = format!(
+            "host: 127.0.0.1\nport: {port}\nserver_name: test\nping_interval: 5s\n\
+             jetstream {{ store_dir: {:?}, sync_interval: 1s, limits {{ default_max_consumers: -1 }} }}\n",
+            dir.join("store"),
+        );
+        fs::write(dir.join("nats.conf"), config).unwrap();
+        let mut server = Self { dir, port, child: None };
+        server.restart();
+        server
+    }
+
+    pub fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    pub fn restart(&mut self) {
+        assert!(self.child.is_none(), "still running");
+        let log = fs::File::options().create(true).append(true).open(self.dir.join("log")).unwrap();
+        let child = Command::new(binary())
+            .arg("-c")
+            .arg(self.dir.join("nats.conf"))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.child = Some(child);
+        let end = Instant::now() + Duration::from_secs(10);
+        while TcpStream::connect(self.address()).is_err() {
+            assert!(Instant::now() < end, "nats-server does not start: {:?}", self.dir);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    pub fn kill9(&mut self) {
+        let mut child = self.child.take().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let child = self.child.as_ref().unwrap();
+        kill_process(Pid::from_child(child), signal).unwrap();
+    }
+
+    /// A copy of the store as it is now.
+    pub fn copy_store(&self) -> PathBuf {
+        let copy = self.dir.join(format!("copy-{:08x}", rand::random::<u32>()));
+        copy_dir(&self.dir.join("store"), &copy).unwrap();
+        copy
+    }
+
+    /// Only while the server is down.
+    pub fn put_back(&self, copy: &Path) {
+        assert!(self.child.is_none());
+        fs::remove_dir_all(self.dir.join("store")).unwrap();
+        copy_dir(copy, &self.dir.join("store")).unwrap();
+    }
+
+    pub fn settings(&self) -> NatsSettings {
+        NatsSettings { nats_url: self.url(), ..NatsSettings::default() }
+    }
+
+    /// A connected handle, and the streams exist.
+    pub async fn nats(&self) -> Nats {
+        self.nats_with(self.settings()).await
+    }
+
+    pub async fn nats_with(&self, settings: NatsSettings) -> Nats {
+        let nats = Nats::connect(&settings, "test").await.unwrap();
+        let end = Instant::now() + Duration::from_secs(10);
+        while let Err(error) = stream::apply(&nats).await {
+            assert!(Instant::now() < end, "{error}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        nats
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            drop(child.kill());
+            drop(child.wait());
+        }
+        if !std::thread::panicking() {
+            drop(fs::remove_dir_all(&self.dir));
+        }
+    }
+}
+
+fn copy_dir(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_dir(&entry.path(), &target)?;
+        } else {
+            fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
+}
+
+fn binary() -> PathBuf {
+    std::env::var_os("MT_TEST_NATS_SERVER").map_or_else(|| "nats-server".into(), PathBuf::from)
+}
