@@ -1,0 +1,74 @@
+//! Who a client is: passwords, access tokens, refresh tokens, one-time tickets, revocations.
+//!
+//! Invariants: no token, ticket, password or e-mail leaves this module in a log line, a metric or an error; what
+//! is stored of a secret is its hash.
+
+pub mod password;
+pub mod refresh;
+pub mod revocation;
+pub mod ticket;
+pub mod token;
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use shared::id::UserId;
+use uuid::Uuid;
+
+pub use self::{password::Passwords, revocation::Revocations, ticket::Tickets, token::Tokens};
+
+#[derive(Debug, Clone, clap::Args)]
+pub struct AuthSettings {
+    /// The folder with `jwt.pem` and `cursor.key`; `gateway keys` creates them.
+    #[arg(long, env = "MT_KEYS_DIR", default_value = "keys")]
+    pub keys_dir: PathBuf,
+    /// The issuer in access tokens.
+    #[arg(long, env = "MT_JWT_ISSUER", default_value = "mini-telegram")]
+    pub jwt_issuer: String,
+    /// The audience in access tokens.
+    #[arg(long, env = "MT_JWT_AUDIENCE", default_value = "mini-telegram")]
+    pub jwt_audience: String,
+    /// How long an access token lives, in seconds.
+    #[arg(long, env = "MT_ACCESS_TTL_S", default_value_t = 900, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub access_ttl_s: u64,
+    /// How long a refresh token lives, in seconds.
+    #[arg(long, env = "MT_REFRESH_TTL_S", default_value_t = 604_800, value_parser = clap::value_parser!(u64).range(1..=31_536_000))]
+    pub refresh_ttl_s: u64,
+    /// The cost of bcrypt; each step doubles the time.
+    #[arg(long, env = "MT_BCRYPT_COST", default_value_t = 12, value_parser = clap::value_parser!(u32).range(4..=16))]
+    pub bcrypt_cost: u32,
+    /// Passwords hashed at a time; by default half of the cores.
+    #[arg(long, env = "MT_BCRYPT_PARALLEL")]
+    pub bcrypt_parallel: Option<usize>,
+    /// Passwords that may wait to be hashed; what comes on top is told to come back later.
+    #[arg(long, env = "MT_BCRYPT_QUEUE", default_value_t = 32)]
+    pub bcrypt_queue: usize,
+    /// How often revocations are read again, in milliseconds, for those whose signal was missed.
+    #[arg(long, env = "MT_REVOCATION_POLL_MS", default_value_t = 500, value_parser = clap::value_parser!(u64).range(50..=10_000))]
+    pub revocation_poll_ms: u64,
+}
+
+/// Who has proven to be whom, and until when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    pub user: UserId,
+    /// The token family: one login on one device.
+    pub did: Uuid,
+    /// When the access token ends, Unix ms.
+    pub expires_ts: u64,
+}
+
+/// The SHA-256 of a secret with enough entropy to need no slow hash.
+fn digest(secret: &str) -> [u8; 32] {
+    let mut out = [0; 32];
+    out.copy_from_slice(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, secret.as_bytes()).as_ref());
+    out
+}
+
+/// 256 random bits, base64url; `None` if the system has no randomness to give.
+fn random_secret() -> Option<secrecy::SecretString> {
+    use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+    let mut bytes = [0; 32];
+    aws_lc_rs::rand::fill(&mut bytes).ok()?;
+    Some(URL_SAFE_NO_PAD.encode(bytes).into())
+}

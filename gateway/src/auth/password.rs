@@ -1,0 +1,161 @@
+//! Password hashing: bcrypt over a pre-hash, on blocking threads, bounded in parallelism and in queue.
+//!
+//! Invariants: no hash is computed on an async worker; at most `parallel` are computed at a time and at most
+//! `queue` wait, in the order in which they came; a caller that goes away while it waits frees its place.
+
+use std::sync::Arc;
+
+use aws_lc_rs::digest::{Context, SHA384};
+use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::AuthSettings;
+
+/// Tells our pre-hashes from anybody else's SHA-384 of the same password, so that a leaked table of those is of
+/// no use against ours.
+const DOMAIN: &[u8] = b"mini-telegram password 1\0";
+
+#[derive(Debug, thiserror::Error)]
+pub enum PasswordError {
+    /// The queue is full.
+    #[error("too many passwords wait to be hashed")]
+    Busy,
+    #[error("bcrypt: {0}")]
+    Bcrypt(#[from] bcrypt::BcryptError),
+    #[error("the hashing thread panicked")]
+    Panicked(#[from] tokio::task::JoinError),
+}
+
+/// Hashes and verifies passwords.
+#[derive(Clone)]
+pub struct Passwords {
+    cost: u32,
+    /// Places for those who wait and those who are served.
+    places: Arc<Semaphore>,
+    /// Turns for those who are served.
+    turns: Arc<Semaphore>,
+    parallel: usize,
+    all: usize,
+    /// What a password of an unknown account is compared with, so that it takes as long as that of a known one.
+    decoy: Arc<str>,
+}
+
+impl Passwords {
+    /// # Errors
+    /// If bcrypt refuses the cost.
+    pub fn new(settings: &AuthSettings) -> Result<Self, PasswordError> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let parallel = settings.bcrypt_parallel.unwrap_or(cores / 2).max(1);
+        let all = parallel + settings.bcrypt_queue;
+        let decoy = bcrypt::hash(prehash(&SecretString::from("nobody's")), settings.bcrypt_cost)?;
+        Ok(Self {
+            cost: settings.bcrypt_cost,
+            places: Arc::new(Semaphore::new(all)),
+            turns: Arc::new(Semaphore::new(parallel)),
+            parallel,
+            all,
+            decoy: decoy.into(),
+        })
+    }
+
+    /// # Errors
+    /// See [`PasswordError`].
+    pub async fn hash(&self, password: SecretString) -> Result<String, PasswordError> {
+        let cost = self.cost;
+        self.turn(move || bcrypt::hash(prehash(&password), cost)).await
+    }
+
+    /// Whether the password is the hash's; without a hash it takes as long and is not.
+    ///
+    /// # Errors
+    /// See [`PasswordError`].
+    pub async fn verify(&self, password: SecretString, hash: Option<String>) -> Result<bool, PasswordError> {
+        let known = hash.is_some();
+        let hash = hash.unwrap_or_else(|| self.decoy.to_string());
+        self.turn(move || bcrypt::verify(prehash(&password), &hash)).await.map(|fits| fits && known)
+    }
+
+    /// How many wait for their turn now.
+    pub fn waiting(&self) -> usize {
+        let inside = self.all - self.places.available_permits();
+        inside.saturating_sub(self.parallel - self.turns.available_permits())
+    }
+
+    async fn turn<T, F>(&self, work: F) -> Result<T, PasswordError>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> bcrypt::BcryptResult<T> + Send + 'static,
+    {
+        let place = self.places.clone().try_acquire_owned().map_err(|_full| PasswordError::Busy)?;
+        let turn = self.turns.clone().acquire_owned().await.map_err(|_closed| PasswordError::Busy)?;
+        // The permits go with the work, which goes on when the caller does not wait for it any more.
+        let permits: [OwnedSemaphorePermit; 2] = [place, turn];
+        let work = move || {
+            let done = work();
+            drop(permits);
+            done
+        };
+        Ok(tokio::task::spawn_blocking(work).await??)
+    }
+}
+
+/// 64 characters of base64, whatever the length of the password: below bcrypt's limit of 72 bytes, and free of
+/// the NUL bytes at which it would stop.
+fn prehash(password: &SecretString) -> String {
+    let mut context = Context::new(&SHA384);
+    context.update(DOMAIN);
+    context.update(password.expose_secret().as_bytes());
+    STANDARD_NO_PAD.encode(context.finish())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        auth: AuthSettings,
+    }
+
+    fn passwords(parallel: &str, queue: &str, cost: &str) -> Passwords {
+        let args = ["test", "--bcrypt-parallel", parallel, "--bcrypt-queue", queue, "--bcrypt-cost", cost];
+        Passwords::new(&Cli::parse_from(args).auth).unwrap()
+    }
+
+    #[tokio::test]
+    async fn every_character_counts() {
+        let passwords = passwords("1", "8", "4");
+        let long = "ä".repeat(128);
+        let hash = passwords.hash(long.clone().into()).await.unwrap();
+        assert!(passwords.verify(long.clone().into(), Some(hash.clone())).await.unwrap());
+        let other = long[..long.len() - 2].to_owned() + "b";
+        assert!(!passwords.verify(other.into(), Some(hash.clone())).await.unwrap());
+        assert!(!passwords.verify("nobody's".into(), None).await.unwrap(), "the decoy is no account");
+        assert!(passwords.verify("a\0b".into(), Some(hash)).await.is_ok_and(|fits| !fits));
+    }
+
+    #[tokio::test]
+    async fn what_exceeds_the_queue_is_refused_at_once() {
+        let passwords = passwords("1", "2", "10");
+        let tasks: Vec<_> = (0..10)
+            .map(|n| {
+                let passwords = passwords.clone();
+                tokio::spawn(async move { passwords.hash(format!("password {n}").into()).await })
+            })
+            .collect();
+        let (mut hashed, mut refused) = (0, 0);
+        for task in tasks {
+            match task.await.unwrap() {
+                Ok(_) => hashed += 1,
+                Err(PasswordError::Busy) => refused += 1,
+                Err(other) => panic!("{other}"),
+            }
+        }
+        assert_eq!((hashed, refused), (3, 7));
+        assert_eq!(passwords.waiting(), 0);
+    }
+}

@@ -1,0 +1,206 @@
+//! Access tokens: JWTs signed with ES256, which any gateway verifies without asking anybody.
+
+use std::collections::HashMap;
+
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, errors::ErrorKind};
+use serde::{Deserialize, Serialize};
+use shared::{code::Code, id::UserId};
+use uuid::Uuid;
+
+use super::{AuthSettings, Identity};
+use crate::{clock::unix_ms, keys::Keys};
+
+/// Longer than any token of ours; what is longer is not worth parsing.
+const MAX_LENGTH: usize = 1_024;
+
+/// Issues and verifies access tokens.
+pub struct Tokens {
+    signing: EncodingKey,
+    header: Header,
+    verifying: HashMap<String, DecodingKey>,
+    validation: Validation,
+    issuer: String,
+    audience: String,
+    ttl_s: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Claims {
+    iss: String,
+    aud: String,
+    /// The user's id, in decimal, since `sub` is a string.
+    sub: String,
+    did: Uuid,
+    iat: u64,
+    exp: u64,
+}
+
+/// The signature could not be made; the cause is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("an access token could not be signed")]
+pub struct CannotSign;
+
+impl Tokens {
+    pub fn new(keys: &Keys, settings: &AuthSettings) -> Self {
+        let mut validation = Validation::new(Algorithm::ES256);
+        validation.leeway = 0;
+        validation.set_required_spec_claims(&["iss", "aud", "sub", "exp"]);
+        validation.set_issuer(&[&settings.jwt_issuer]);
+        validation.set_audience(&[&settings.jwt_audience]);
+        let header = Header { kid: Some(keys.kid.clone()), ..Header::new(Algorithm::ES256) };
+        Self {
+            signing: keys.signing.clone(),
+            header,
+            verifying: keys.verifying.iter().map(|key| (key.kid.clone(), key.key.clone())).collect(),
+            validation,
+            issuer: settings.jwt_issuer.clone(),
+            audience: settings.jwt_audience.clone(),
+            ttl_s: settings.access_ttl_s,
+        }
+    }
+
+    /// How long the tokens live that [`Tokens::issue`] makes.
+    pub const fn ttl_s(&self) -> u64 {
+        self.ttl_s
+    }
+
+    /// A token for the user's device, valid from now on.
+    ///
+    /// # Errors
+    /// [`CannotSign`] if the crypto library refuses.
+    pub fn issue(&self, user: UserId, did: Uuid) -> Result<String, CannotSign> {
+        self.issue_for(user, did, self.ttl_s)
+    }
+
+    /// Likewise, with a life of its own.
+    ///
+    /// # Errors
+    /// [`CannotSign`] if the crypto library refuses.
+    pub fn issue_for(&self, user: UserId, did: Uuid, ttl_s: u64) -> Result<String, CannotSign> {
+        let now = unix_ms() / 1_000;
+        let (iss, aud) = (self.issuer.clone(), self.audience.clone());
+        let claims = Claims { iss, aud, sub: user.to_string(), did, iat: now, exp: now + ttl_s };
+        jsonwebtoken::encode(&self.header, &claims, &self.signing).map_err(|error| {
+            tracing::error!(%error, "an access token could not be signed");
+            CannotSign
+        })
+    }
+
+    /// Whose token it is. Whether its family was revoked is for [`super::Revocations`] to say.
+    ///
+    /// # Errors
+    /// `auth.expired` for a token of ours whose time is over, else `auth.invalid_token`.
+    pub fn verify(&self, token: &str) -> Result<Identity, Code> {
+        if token.len() > MAX_LENGTH {
+            return Err(Code::AuthInvalidToken);
+        }
+        let header = jsonwebtoken::decode_header(token).map_err(|_| Code::AuthInvalidToken)?;
+        let key = header.kid.and_then(|kid| self.verifying.get(&kid)).ok_or(Code::AuthInvalidToken)?;
+        let decoded = jsonwebtoken::decode::<Claims>(token, key, &self.validation);
+        let claims = decoded.map_err(|error| match error.kind() {
+            ErrorKind::ExpiredSignature => Code::AuthExpired,
+            _ => Code::AuthInvalidToken,
+        })?;
+        let Claims { sub, did, exp, .. } = claims.claims;
+        let expires_ts = exp.saturating_mul(1_000);
+        // The library still accepts a token in the very second in which it ends.
+        if unix_ms() >= expires_ts {
+            return Err(Code::AuthExpired);
+        }
+        let user = sub.parse().map_err(|_| Code::AuthInvalidToken)?;
+        Ok(Identity { user, did, expires_ts })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        auth: AuthSettings,
+    }
+
+    fn keys() -> Keys {
+        let folder = std::env::temp_dir().join(format!("mt-token-{}", Uuid::new_v4()));
+        Keys::create(&folder).unwrap();
+        let keys = Keys::load(&folder).unwrap();
+        std::fs::remove_dir_all(folder).unwrap();
+        keys
+    }
+
+    fn settings() -> AuthSettings {
+        Cli::parse_from(["test"]).auth
+    }
+
+    fn claims() -> Value {
+        let now = unix_ms() / 1_000;
+        json!({ "iss": "mini-telegram", "aud": "mini-telegram", "sub": "7", "did": Uuid::nil(),
+                "iat": now, "exp": now + 60 })
+    }
+
+    #[test]
+    fn an_issued_token_says_who_and_until_when() {
+        let tokens = Tokens::new(&keys(), &settings());
+        let (user, did) = (UserId::new(7).unwrap(), Uuid::new_v4());
+        let identity = tokens.verify(&tokens.issue(user, did).unwrap()).unwrap();
+        assert_eq!((identity.user, identity.did), (user, did));
+        let left = identity.expires_ts - unix_ms();
+        assert!((898_000..=900_000).contains(&left), "{left}");
+    }
+
+    #[test]
+    fn each_claim_is_required_and_checked() {
+        let keys = keys();
+        let tokens = Tokens::new(&keys, &settings());
+        let verify = |claims: &Value| {
+            let header = Header { kid: Some(keys.kid.clone()), ..Header::new(Algorithm::ES256) };
+            tokens.verify(&jsonwebtoken::encode(&header, claims, &keys.signing).unwrap())
+        };
+        assert!(verify(&claims()).is_ok());
+        for claim in ["iss", "aud", "sub", "did", "iat", "exp"] {
+            let mut without = claims();
+            without.as_object_mut().unwrap().remove(claim);
+            assert_eq!(verify(&without), Err(Code::AuthInvalidToken), "without {claim}");
+        }
+        for (claim, wrong) in [
+            ("iss", json!("other")),
+            ("aud", json!("other")),
+            ("aud", json!(["mini-telegram", "other"])),
+            ("sub", json!("0")),
+            ("sub", json!("x")),
+            ("did", json!("x")),
+        ] {
+            let mut changed = claims();
+            changed[claim] = wrong;
+            assert_eq!(verify(&changed), Err(Code::AuthInvalidToken), "{claim}");
+        }
+        let mut over = claims();
+        over["exp"] = json!(unix_ms() / 1_000);
+        assert_eq!(verify(&over), Err(Code::AuthExpired), "no leeway");
+    }
+
+    #[test]
+    fn foreign_and_broken_tokens_are_invalid() {
+        let (keys, settings) = (keys(), settings());
+        let tokens = Tokens::new(&keys, &settings);
+        let foreign = Tokens::new(&self::keys(), &settings);
+        let foreign = foreign.issue(UserId::new(7).unwrap(), Uuid::nil()).unwrap();
+        let unsigned = "eyJhbGciOiJub25lIn0.eyJzdWIiOiI3In0.";
+        let symmetric = jsonwebtoken::encode(
+            &Header { kid: Some(keys.kid.clone()), ..Header::new(Algorithm::HS256) },
+            &claims(),
+            &EncodingKey::from_secret(keys.kid.as_bytes()),
+        );
+        let own = tokens.issue(UserId::new(7).unwrap(), Uuid::nil()).unwrap();
+        let cut = &own[..own.len() - 1];
+        let long = "a".repeat(100_000);
+        for token in [&foreign, unsigned, &symmetric.unwrap(), cut, &long, "", ".", "..", "ä.b.c"] {
+            assert_eq!(tokens.verify(token), Err(Code::AuthInvalidToken), "{token}");
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! Who is asking: the `Origin` of a browser's page, and the address of the client behind proxies.
+//!
+//! Invariants: a header is believed only from a peer in the trusted-proxy setting; of the addresses in it the
+//! last that is no trusted proxy counts, since whatever stands before it was written by the client.
+
+use std::net::IpAddr;
+
+use http::{HeaderMap, HeaderName, header};
+use ipnet::IpNet;
+use url::{Position, Url};
+
+#[derive(Debug, Clone, clap::Args)]
+pub struct OriginSettings {
+    /// Origins of web pages that may use this server beside its own, e.g. `https://chat.example`.
+    #[arg(long = "allowed-origins", env = "MT_ALLOWED_ORIGINS", value_delimiter = ',')]
+    pub allowed: Vec<Url>,
+    /// Addresses or networks of proxies whose forwarding header is believed, e.g. `10.0.0.0/8`.
+    #[arg(long = "trusted-proxies", env = "MT_TRUSTED_PROXIES", value_delimiter = ',', value_parser = network)]
+    pub trusted_proxies: Vec<IpNet>,
+    /// The header in which those proxies name the client.
+    #[arg(long, env = "MT_FORWARDED_HEADER", value_enum, default_value_t = ForwardedHeader::XForwardedFor)]
+    pub forwarded_header: ForwardedHeader,
+}
+
+/// One of the two: a proxy that writes the one passes the other through from the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum ForwardedHeader {
+    XForwardedFor,
+    Forwarded,
+}
+
+fn network(text: &str) -> Result<IpNet, String> {
+    text.parse::<IpNet>()
+        .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
+        .map_err(|_| format!("{text} is neither an address nor a network"))
+}
+
+/// Decides about origins and client addresses.
+#[derive(Debug, Clone)]
+pub struct Origins {
+    allowed: Vec<String>,
+    trusted: Vec<IpNet>,
+    header: ForwardedHeader,
+}
+
+impl Origins {
+    pub fn new(settings: &OriginSettings) -> Self {
+        let allowed = settings.allowed.iter().map(|url| url.origin().ascii_serialization()).collect();
+        Self { allowed, trusted: settings.trusted_proxies.clone(), header: settings.forwarded_header }
+    }
+
+    /// The configured foreign origins, as browsers write them.
+    pub fn foreign(&self) -> &[String] {
+        &self.allowed
+    }
+
+    /// Whether the request may be served: it comes from no page, from one of our own, or from an allowed one.
+    pub fn allowed(&self, headers: &HeaderMap) -> bool {
+        let Some(origin) = headers.get(header::ORIGIN) else { return true };
+        let Ok(origin) = origin.to_str() else { return false };
+        if self.allowed.iter().any(|allowed| allowed == origin) {
+            return true;
+        }
+        let Ok(url) = Url::parse(origin) else { return false };
+        let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+        host.is_some_and(|host| same_host(&url, host))
+    }
+
+    /// The address of the client: the peer's, or what a trusted proxy says.
+    pub fn client_address(&self, headers: &HeaderMap, peer: IpAddr) -> IpAddr {
+        let peer = peer.to_canonical();
+        if !self.trusts(peer) {
+            return peer;
+        }
+        let mut client = peer;
+        for hop in self.hops(headers).iter().rev() {
+            match hop {
+                Some(address) if self.trusts(*address) => client = *address,
+                Some(address) => return *address,
+                // An obfuscated or broken hop: what stands before it cannot be attributed.
+                None => return client,
+            }
+        }
+        client
+    }
+
+    /// Whether the client spoke plain HTTP, as far as can be known: a trusted proxy may have ended its TLS.
+    pub fn is_plain_http(&self, headers: &HeaderMap, peer: IpAddr) -> bool {
+        const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+        let forwarded = headers.get(PROTO).filter(|_| self.trusts(peer.to_canonical()));
+        forwarded.is_none_or(|proto| proto.as_bytes().eq_ignore_ascii_case(b"http"))
+    }
+
+    fn trusts(&self, address: IpAddr) -> bool {
+        self.trusted.iter().any(|network| network.contains(&address))
+    }
+
+    /// The hops from the client on, `None` for those that are no address.
+    fn hops(&self, headers: &HeaderMap) -> Vec<Option<IpAddr>> {
+        const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+        let name = match self.header {
+            ForwardedHeader::XForwardedFor => X_FORWARDED_FOR,
+            ForwardedHeader::Forwarded => header::FORWARDED,
+        };
+        let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+        let hops = values.flat_map(|value| value.split(','));
+        match self.header {
+            ForwardedHeader::XForwardedFor => hops.map(|hop| address(hop.trim())).collect(),
+            ForwardedHeader::Forwarded => hops.map(forwarded_for).collect(),
+        }
+    }
+}
+
+/// Whether an origin's authority is the one that the request was sent to; a missing port is the scheme's.
+fn same_host(origin: &Url, host: &str) -> bool {
+    let Ok(own) = Url::parse(&format!("{}://{host}/", origin.scheme())) else { return false };
+    matches!(origin.scheme(), "http" | "https")
+        && origin[Position::BeforeHost..Position::AfterPort] == own[Position::BeforeHost..Position::AfterPort]
+}
+
+/// The `for` of one element of RFC 7239's `Forwarded`.
+fn forwarded_for(element: &str) -> Option<IpAddr> {
+    let mut pairs = element.split(';').filter_map(|pair| pair.trim().split_once('='));
+    let (_, node) = pairs.find(|(name, _)| name.eq_ignore_ascii_case("for"))?;
+    address(node.trim().trim_matches('"'))
+}
+
+/// An address with or without a port; IPv6 with a port stands in brackets.
+fn address(text: &str) -> Option<IpAddr> {
+    let bare = text.strip_prefix('[').and_then(|rest| rest.split_once(']')).map(|(inside, _)| inside);
+    let parsed = bare.unwrap_or(text).parse::<IpAddr>().ok();
+    let with_port = || text.parse::<std::net::SocketAddr>().ok().map(|socket| socket.ip());
+    parsed.or_else(with_port).map(|address| address.to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn origins(allowed: &[&str], trusted: &[&str], header: ForwardedHeader) -> Origins {
+        Origins::new(&OriginSettings {
+            allowed: allowed.iter().map(|url| url.parse().unwrap()).collect(),
+            trusted_proxies: trusted.iter().map(|text| network(text).unwrap()).collect(),
+            forwarded_header: header,
+        })
+    }
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        pairs.iter().map(|(k, v)| (HeaderName::from_static(k), HeaderValue::from_static(v))).collect()
+    }
+
+    #[test]
+    fn foreign_origins_are_refused() {
+        let check = |origin: &'static str, host: &'static str, expected: bool| {
+            let origins = origins(&["https://chat.example"], &[], ForwardedHeader::XForwardedFor);
+            let headers = headers(&[("origin", origin), ("host", host)]);
+            assert_eq!(origins.allowed(&headers), expected, "{origin} at {host}");
+        };
+        check("https://chat.example", "api.example", true);
+        check("https://api.example", "api.example", true);
+        check("https://api.example:443", "api.example", true);
+        check("http://localhost:8080", "localhost:8080", true);
+        check("http://localhost:8081", "localhost:8080", false);
+        check("https://evil.example", "api.example", false);
+        check("https://api.example.evil", "api.example", false);
+        check("null", "api.example", false);
+        check("file://api.example", "api.example", false);
+        check("https://chat.example:8443", "api.example", false);
+        let origins = origins(&[], &[], ForwardedHeader::XForwardedFor);
+        assert!(origins.allowed(&headers(&[("host", "api.example")])));
+    }
+
+    #[test]
+    fn the_last_untrusted_hop_is_the_client() {
+        let check = |header, value: &'static str, peer: &str, expected: &str| {
+            let name = if header == ForwardedHeader::Forwarded { "forwarded" } else { "x-forwarded-for" };
+            let origins = origins(&[], &["10.0.0.0/8", "::1"], header);
+            let found = origins.client_address(&headers(&[(name, value)]), peer.parse().unwrap());
+            assert_eq!(found, expected.parse::<IpAddr>().unwrap(), "{value} from {peer}");
+        };
+        use ForwardedHeader::{Forwarded, XForwardedFor};
+        check(XForwardedFor, "1.1.1.1", "9.9.9.9", "9.9.9.9");
+        check(XForwardedFor, "1.1.1.1", "10.0.0.1", "1.1.1.1");
+        check(XForwardedFor, "6.6.6.6, 1.1.1.1, 10.0.0.2", "10.0.0.1", "1.1.1.1");
+        check(XForwardedFor, "10.0.0.3", "10.0.0.1", "10.0.0.3");
+        check(XForwardedFor, "1.1.1.1:4711", "::ffff:10.0.0.1", "1.1.1.1");
+        check(XForwardedFor, "6.6.6.6, what", "10.0.0.1", "10.0.0.1");
+        check(XForwardedFor, "", "10.0.0.1", "10.0.0.1");
+        check(Forwarded, r#"for=6.6.6.6, for="[2001:db8::1]:80";proto=https"#, "::1", "2001:db8::1");
+        check(Forwarded, "proto=https;For=1.1.1.1", "10.0.0.1", "1.1.1.1");
+        check(Forwarded, "for=_hidden", "10.0.0.1", "10.0.0.1");
+    }
+}
