@@ -1,1 +1,36 @@
-//! sql
+//! Everything that knows a table: migrations, the connection pool, and the queries of all services.
+//!
+//! [`Db`] is the handle; each module adds the queries of one subject to it, with the statement beside the function.
+//! Invariants:
+//! - every call is bounded by a timeout, on our side and on the server's;
+//! - every read that must be provable as fresh returns the [`Checkpoint`] from the same snapshot as its rows;
+//! - statements are set-based: one round trip serves a batch, whatever its size.
+//!
+//! There is one partition of the log so far ([`PARTITION`]): the checkpoint that a read returns is that one's.
+
+pub mod accounts;
+pub mod chat_list;
+pub mod chats;
+pub mod checkpoint;
+pub mod commands;
+pub mod epoch;
+pub mod error;
+pub mod history;
+pub mod identity;
+pub mod marks;
+pub mod members;
+pub mod message;
+pub mod migrations;
+pub mod overlay;
+pub mod pool;
+pub mod projection;
+pub mod replay;
+pub mod settings;
+pub mod states;
+pub mod tokens;
+
+pub use checkpoint::{Checkpoint, PARTITION};
+pub use error::Error;
+pub use pool::Db;
+pub use replay::PageFrom;
+pub use settings::SqlSettings;

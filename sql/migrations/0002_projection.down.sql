@@ -1,0 +1,1 @@
+DROP TABLE memberships, chats, dead_letters, refused, reactions, revisions, events, epochs, checkpoints;

@@ -1,0 +1,143 @@
+//! Accounts: who may log in, and what others see of them.
+
+use shared::id::UserId;
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use crate::{Db, Error};
+
+/// An account as its owner sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    pub id: UserId,
+    pub email: String,
+    pub display_name: String,
+}
+
+/// An account and what proves a password.
+#[derive(Debug, Clone)]
+pub struct Account {
+    pub user: User,
+    /// `None`: no password opens it.
+    pub password_hash: Option<String>,
+}
+
+/// An account as others see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Profile {
+    pub id: UserId,
+    pub display_name: String,
+}
+
+const CREATE: &str = "
+    INSERT INTO users (email, display_name, password_hash, created_ts) VALUES ($1, $2, $3, $4)
+    ON CONFLICT (email) DO NOTHING RETURNING id";
+const BY_EMAIL: &str = "SELECT id, email, display_name, password_hash FROM users WHERE email = $1";
+const BY_ID: &str = "SELECT id, email, display_name FROM users WHERE id = $1";
+const PROFILES: &str = "SELECT id, display_name FROM users WHERE id = ANY($1) ORDER BY id";
+const RENAME: &str = "UPDATE users SET display_name = $2 WHERE id = $1";
+const PROVISION: &str = "
+    WITH fresh AS MATERIALIZED (SELECT nextval('user_ids') AS id, gen_random_uuid() AS did FROM generate_series(1, $2)),
+    accounts AS (
+        INSERT INTO users (id, email, display_name, created_ts)
+        SELECT id, $1 || '-' || id || '@provisioned.invalid', $1 || '-' || id, $3 FROM fresh
+    ),
+    families AS (
+        INSERT INTO token_families (did, user_id, device, created_ts, last_seen_ts, expires_ts)
+        SELECT did, id, $4, $3, $3, $5 FROM fresh
+    )
+    SELECT id, did FROM fresh ORDER BY id";
+/// Accounts made in one statement: a second's work at most.
+const PROVISION_CHUNK: usize = 5_000;
+
+pub(crate) fn user_id(id: i64) -> Result<UserId, Error> {
+    UserId::try_from(id).map_err(|_| Error::Corrupt("a user id is out of range"))
+}
+
+fn user(row: &Row) -> Result<User, Error> {
+    Ok(User {
+        id: user_id(row.try_get("id")?)?,
+        email: row.try_get("email")?,
+        display_name: row.try_get("display_name")?,
+    })
+}
+
+impl Db {
+    /// Makes an account; `None` if the e-mail (lower-cased by the caller) has one.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn create_user(
+        &self,
+        email: &str,
+        display_name: &str,
+        password_hash: &str,
+        now_ms: u64,
+    ) -> Result<Option<UserId>, Error> {
+        let row = self.query_opt(CREATE, &[&email, &display_name, &password_hash, &(now_ms as i64)]).await?;
+        row.map(|row| user_id(row.try_get(0)?)).transpose()
+    }
+
+    /// The account with this (lower-cased) e-mail.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn user_by_email(&self, email: &str) -> Result<Option<Account>, Error> {
+        let row = self.query_opt(BY_EMAIL, &[&email]).await?;
+        row.map(|row| Ok(Account { user: user(&row)?, password_hash: row.try_get("password_hash")? }))
+            .transpose()
+    }
+
+    /// The account with this id.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn user(&self, id: UserId) -> Result<Option<User>, Error> {
+        self.query_opt(BY_ID, &[&id.as_i64()]).await?.map(|row| user(&row)).transpose()
+    }
+
+    /// Those of the accounts that exist, by ascending id.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn users(&self, ids: &[UserId]) -> Result<Vec<Profile>, Error> {
+        let ids: Vec<i64> = ids.iter().map(|id| id.as_i64()).collect();
+        let rows = self.query(PROFILES, &[&ids]).await?;
+        let profile = |row: &Row| {
+            Ok(Profile { id: user_id(row.try_get("id")?)?, display_name: row.try_get("display_name")? })
+        };
+        rows.iter().map(profile).collect()
+    }
+
+    /// Changes what others see; `false` if there is no such account.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn set_display_name(&self, id: UserId, display_name: &str) -> Result<bool, Error> {
+        Ok(self.execute(RENAME, &[&id.as_i64(), &display_name]).await? > 0)
+    }
+
+    /// Makes accounts that no password opens, each with one device: the operator's way to many test users.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn provision_users(
+        &self,
+        prefix: &str,
+        count: usize,
+        device: &str,
+        now_ms: u64,
+        expires_ms: u64,
+    ) -> Result<Vec<(UserId, Uuid)>, Error> {
+        let mut made = Vec::with_capacity(count);
+        while made.len() < count {
+            let chunk = (count - made.len()).min(PROVISION_CHUNK) as i32;
+            let (now, expires) = (now_ms as i64, expires_ms as i64);
+            let rows = self.query(PROVISION, &[&prefix, &chunk, &now, &device, &expires]).await?;
+            for row in rows {
+                made.push((user_id(row.try_get(0)?)?, row.try_get(1)?));
+            }
+        }
+        Ok(made)
+    }
+}

@@ -1,0 +1,80 @@
+//! Ids and claims of chats: which chat is the one of this pair, or of this idempotency key.
+//!
+//! A claim is no chat: the chat exists once its `ChatCreated` is in the log, which whoever finds the claim appends.
+
+use shared::id::{ChatId, UserId};
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use crate::{Db, Error, pool::Param};
+
+const PAIR: &str = "SELECT chat_id FROM direct_pairs WHERE lo = $1 AND hi = $2";
+const CLAIM_PAIR: &str = "
+    INSERT INTO direct_pairs (lo, hi, chat_id) VALUES ($1, $2, nextval('chat_ids')) ON CONFLICT DO NOTHING
+    RETURNING chat_id";
+const GROUP: &str = "SELECT chat_id FROM group_keys WHERE user_id = $1 AND key = $2";
+const CLAIM_GROUP: &str = "
+    INSERT INTO group_keys (user_id, key, chat_id) VALUES ($1, $2, nextval('chat_ids')) ON CONFLICT DO NOTHING
+    RETURNING chat_id";
+const NEXT_CHAT: &str = "SELECT nextval('chat_ids')";
+const RAISE_IDS: &str = "
+    SELECT CASE WHEN (SELECT last_value FROM chat_ids) < $1 THEN setval('chat_ids', $1) END,
+           CASE WHEN (SELECT last_value FROM user_ids) < $2 THEN setval('user_ids', $2) END";
+
+pub(crate) fn chat_id(id: i64) -> Result<ChatId, Error> {
+    ChatId::try_from(id).map_err(|_| Error::Corrupt("a chat id is out of range"))
+}
+
+impl Db {
+    /// The id of the pair's one direct chat.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn claim_direct_pair(&self, one: UserId, other: UserId) -> Result<ChatId, Error> {
+        let (lo, hi) = (one.min(other).as_i64(), one.max(other).as_i64());
+        self.claim(PAIR, CLAIM_PAIR, &[&lo, &hi]).await
+    }
+
+    /// The id of the group that the user creates under an idempotency key.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn claim_group(&self, user: UserId, key: Uuid) -> Result<ChatId, Error> {
+        self.claim(GROUP, CLAIM_GROUP, &[&user.as_i64(), &key]).await
+    }
+
+    /// Looks, claims, and looks again if somebody else claimed in between: claims are never taken back.
+    async fn claim(
+        &self,
+        look: &'static str,
+        claim: &'static str,
+        params: &[Param<'_>],
+    ) -> Result<ChatId, Error> {
+        for statement in [look, claim] {
+            if let Some(row) = self.query_opt(statement, params).await? {
+                return first_id(&row);
+            }
+        }
+        first_id(&self.query_one(look, params).await?)
+    }
+
+    /// A chat id that was never given before.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn next_chat_id(&self) -> Result<ChatId, Error> {
+        first_id(&self.query_one(NEXT_CHAT, &[]).await?)
+    }
+
+    /// Makes sure that ids up to these are not given again: the log may know more than a restored database.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn raise_ids(&self, chats: ChatId, users: UserId) -> Result<(), Error> {
+        self.query(RAISE_IDS, &[&chats.as_i64(), &users.as_i64()]).await.map(drop)
+    }
+}
+
+fn first_id(row: &Row) -> Result<ChatId, Error> {
+    chat_id(row.try_get(0)?)
+}

@@ -1,0 +1,103 @@
+//! Look-ups before an append: is this command stored already, and what is the message that it concerns?
+
+use shared::{
+    code::Code,
+    id::{ChatId, Seq, UserId},
+};
+use uuid::Uuid;
+
+use crate::{
+    Checkpoint, Db, Error,
+    accounts::user_id,
+    checkpoint::from_checkpoint,
+    states::{checkpoint_of, code},
+};
+
+/// A command that is in the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredCommand {
+    pub seq: Seq,
+    pub ts_ms: u64,
+    /// The event's bytes.
+    pub payload: Vec<u8>,
+    /// `None`: it is valid.
+    pub refused: Option<Code>,
+}
+
+/// The facts about a message that decide what may be done to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MessageFact {
+    pub author: UserId,
+    pub deleted: bool,
+}
+
+// Of several copies the first counts: it is the one that the projection took.
+const COMMAND: &str = concat!(
+    "SELECT c.*, f.*",
+    from_checkpoint!(),
+    "LEFT JOIN LATERAL (
+        SELECT seq, ts, payload, NULL AS code FROM events WHERE chat_id = $2 AND actor = $1 AND uuid = $3
+        UNION ALL
+        SELECT seq, ts, payload, code FROM refused WHERE chat_id = $2 AND actor = $1 AND uuid = $3
+        ORDER BY seq LIMIT 1
+    ) f ON true"
+);
+const FACT: &str = concat!(
+    "SELECT c.*, e.actor, r.deleted_ts IS NOT NULL AS deleted",
+    from_checkpoint!(),
+    "LEFT JOIN events e ON e.chat_id = $1 AND e.seq = $2 AND e.kind = 2
+    LEFT JOIN revisions r ON r.chat_id = e.chat_id AND r.seq = e.seq"
+);
+const EMOJI: &str = "SELECT DISTINCT emoji FROM reactions WHERE chat_id = $1 AND seq = $2";
+
+impl Db {
+    /// The command of this user, chat and uuid, as far as the projection has come.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn command(
+        &self,
+        actor: UserId,
+        chat: ChatId,
+        uuid: Uuid,
+    ) -> Result<(Checkpoint, Option<StoredCommand>), Error> {
+        let rows = self.query(COMMAND, &[&actor.as_i64(), &chat.as_i64(), &uuid]).await?;
+        let checkpoint = checkpoint_of(&rows)?;
+        let row = &rows[0];
+        let Some(seq) = row.try_get::<_, Option<i64>>("seq")? else { return Ok((checkpoint, None)) };
+        let ts: i64 = row.try_get("ts")?;
+        let stored = StoredCommand {
+            seq: seq.into(),
+            ts_ms: ts as u64,
+            payload: row.try_get("payload")?,
+            refused: row.try_get::<_, Option<&str>>("code")?.map(code).transpose()?,
+        };
+        Ok((checkpoint, Some(stored)))
+    }
+
+    /// The chat's message at `seq`; `None` if no message is there.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn message_fact(
+        &self,
+        chat: ChatId,
+        seq: Seq,
+    ) -> Result<(Checkpoint, Option<MessageFact>), Error> {
+        let rows = self.query(FACT, &[&chat.as_i64(), &crate::replay::bound(seq)]).await?;
+        let checkpoint = checkpoint_of(&rows)?;
+        let author: Option<i64> = rows[0].try_get("actor")?;
+        let deleted = rows[0].try_get("deleted")?;
+        let fact = author.map(|author| Ok::<_, Error>(MessageFact { author: user_id(author)?, deleted }));
+        Ok((checkpoint, fact.transpose()?))
+    }
+
+    /// The different emoji on a message.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn emoji_of(&self, chat: ChatId, seq: Seq) -> Result<Vec<String>, Error> {
+        let rows = self.query(EMOJI, &[&chat.as_i64(), &crate::replay::bound(seq)]).await?;
+        rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+    }
+}

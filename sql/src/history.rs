@@ -1,0 +1,82 @@
+//! History: the messages of a chat in their current state.
+
+use shared::id::{ChatId, UserId};
+use tokio_postgres::Row;
+
+use crate::{
+    Checkpoint, Db, Error, PageFrom,
+    checkpoint::from_checkpoint,
+    message::{Message, join_overlay, message, message_columns},
+    replay::{bound, readable},
+    states::checkpoint_of,
+};
+
+/// A page of history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HistoryPage {
+    /// Newest first for [`PageFrom::Before`], oldest first for [`PageFrom::After`].
+    pub messages: Vec<Message>,
+    /// There is more beyond the page.
+    pub more: bool,
+}
+
+macro_rules! history {
+    ($bound:literal, $order:literal) => {
+        concat!(
+            readable!(),
+            "SELECT c.*, mine.id AS mine, e.*",
+            from_checkpoint!(),
+            "LEFT JOIN mine ON true LEFT JOIN LATERAL (
+                SELECT ",
+            message_columns!(),
+            "   FROM (
+                    SELECT e.* FROM readable CROSS JOIN LATERAL (
+                        SELECT * FROM events e
+                        WHERE e.chat_id = $2 AND e.kind = 2 AND e.seq >= lo AND e.seq <= hi AND e.seq ",
+            $bound,
+            " $3 ORDER BY e.seq ",
+            $order,
+            " LIMIT $4
+                    ) e ORDER BY e.seq ",
+            $order,
+            " LIMIT $4
+                ) e",
+            join_overlay!(),
+            ") e ON true ORDER BY e.seq ",
+            $order
+        )
+    };
+}
+const AFTER: &str = history!(">", "ASC");
+const BEFORE: &str = history!("<", "DESC");
+
+impl Db {
+    /// A page of the chat's messages as the user may read them; `None` if they are no member.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn history(
+        &self,
+        user: UserId,
+        chat: ChatId,
+        from: PageFrom,
+        limit: usize,
+    ) -> Result<(Checkpoint, Option<HistoryPage>), Error> {
+        let (statement, seq) = match from {
+            PageFrom::After(seq) => (AFTER, seq),
+            PageFrom::Before(seq) => (BEFORE, seq),
+        };
+        // One more than wanted tells whether there is more.
+        let wanted = limit.max(1) as i64 + 1;
+        let rows = self.query(statement, &[&user.as_i64(), &chat.as_i64(), &bound(seq), &wanted]).await?;
+        let checkpoint = checkpoint_of(&rows)?;
+        if rows[0].try_get::<_, Option<i64>>("mine")?.is_none() {
+            return Ok((checkpoint, None));
+        }
+        let one = |row: &Row| message(row).transpose();
+        let mut messages = rows.iter().filter_map(one).collect::<Result<Vec<_>, _>>()?;
+        let more = messages.len() as i64 == wanted;
+        messages.truncate(limit.max(1));
+        Ok((checkpoint, Some(HistoryPage { messages, more })))
+    }
+}

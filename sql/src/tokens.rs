@@ -1,0 +1,178 @@
+//! Token families (one per logged-in device) and their refresh tokens.
+//!
+//! Invariants: of two rotations of one token exactly one wins, and the other revokes the family; a revoked family
+//! never comes back. Times are the caller's, in Unix milliseconds.
+
+use shared::id::UserId;
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use crate::{Db, Error, accounts::user_id};
+
+/// A device that is logged in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Family {
+    pub did: Uuid,
+    pub user: UserId,
+    pub device: String,
+    pub created_ms: u64,
+    pub last_seen_ms: u64,
+}
+
+/// What became of a refresh token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rotation {
+    Rotated {
+        user: UserId,
+        did: Uuid,
+        device: String,
+    },
+    /// The token was used before: its family is revoked now.
+    Reused {
+        user: UserId,
+        did: Uuid,
+    },
+    /// The family was revoked before.
+    Revoked,
+    Expired,
+    Unknown,
+}
+
+const CREATE: &str = "
+    WITH family AS (
+        INSERT INTO token_families (did, user_id, device, created_ts, last_seen_ts, expires_ts)
+        VALUES ($1, $2, $3, $5, $5, $6)
+    )
+    INSERT INTO refresh_tokens (hash, did, issued_ts, expires_ts) VALUES ($4, $1, $5, $6)";
+// The token's row is locked by the update: a second rotation waits for the first and then finds it used. The foreign
+// key of the fresh token is checked at the end of the statement, by when the family is there.
+const ROTATE: &str = "
+    WITH spent AS (
+        UPDATE refresh_tokens t SET used_ts = $3 FROM token_families f
+        WHERE t.hash = $1 AND t.used_ts IS NULL AND t.expires_ts > $3 AND f.did = t.did AND f.revoked_ts IS NULL
+        RETURNING t.did, f.user_id, f.device
+    ),
+    fresh AS (
+        INSERT INTO refresh_tokens (hash, did, issued_ts, expires_ts) SELECT $2, did, $3, $4 FROM spent
+    ),
+    seen AS (
+        UPDATE token_families f SET last_seen_ts = $3, expires_ts = $4 FROM spent WHERE f.did = spent.did
+    ),
+    old AS (
+        DELETE FROM refresh_tokens t USING spent WHERE t.did = spent.did AND t.expires_ts <= $3
+    )
+    SELECT did, user_id, device FROM spent";
+const WHY: &str = "
+    SELECT f.did, f.user_id, t.used_ts IS NOT NULL AS used, f.revoked_ts IS NOT NULL AS revoked
+    FROM refresh_tokens t JOIN token_families f USING (did) WHERE t.hash = $1";
+const REVOKE: &str = "
+    UPDATE token_families SET revoked_ts = $3 WHERE did = $2 AND user_id = $1 AND revoked_ts IS NULL";
+const FAMILY_OF: &str = "
+    SELECT f.did, f.user_id, f.device, f.created_ts, f.last_seen_ts
+    FROM refresh_tokens t JOIN token_families f USING (did) WHERE t.hash = $1 AND f.revoked_ts IS NULL";
+const FAMILIES: &str = "
+    SELECT did, user_id, device, created_ts, last_seen_ts FROM token_families
+    WHERE user_id = $1 AND revoked_ts IS NULL AND expires_ts > $2 ORDER BY last_seen_ts DESC, did";
+const ALIVE: &str = "SELECT 1 FROM token_families WHERE did = $1 AND revoked_ts IS NULL";
+const REVOKED_SINCE: &str = "SELECT did FROM token_families WHERE revoked_ts >= $1";
+
+fn family(row: &Row) -> Result<Family, Error> {
+    let (created, seen): (i64, i64) = (row.try_get("created_ts")?, row.try_get("last_seen_ts")?);
+    Ok(Family {
+        did: row.try_get("did")?,
+        user: user_id(row.try_get("user_id")?)?,
+        device: row.try_get("device")?,
+        created_ms: created as u64,
+        last_seen_ms: seen as u64,
+    })
+}
+
+impl Db {
+    /// A device logs in: its family and first refresh token, in one round trip.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn create_family(
+        &self,
+        did: Uuid,
+        user: UserId,
+        device: &str,
+        hash: &[u8],
+        now_ms: u64,
+        expires_ms: u64,
+    ) -> Result<(), Error> {
+        let (now, expires) = (now_ms as i64, expires_ms as i64);
+        self.execute(CREATE, &[&did, &user.as_i64(), &device, &hash, &now, &expires]).await.map(drop)
+    }
+
+    /// Exchanges a refresh token for the next one.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn rotate(
+        &self,
+        old: &[u8],
+        new: &[u8],
+        now_ms: u64,
+        expires_ms: u64,
+    ) -> Result<Rotation, Error> {
+        let (now, expires) = (now_ms as i64, expires_ms as i64);
+        if let Some(row) = self.query_opt(ROTATE, &[&old, &new, &now, &expires]).await? {
+            let user = user_id(row.try_get("user_id")?)?;
+            return Ok(Rotation::Rotated { user, did: row.try_get("did")?, device: row.try_get("device")? });
+        }
+        let Some(row) = self.query_opt(WHY, &[&old]).await? else { return Ok(Rotation::Unknown) };
+        let (used, revoked): (bool, bool) = (row.try_get("used")?, row.try_get("revoked")?);
+        match (revoked, used) {
+            (true, _) => Ok(Rotation::Revoked),
+            (false, false) => Ok(Rotation::Expired),
+            (false, true) => {
+                let (user, did) = (user_id(row.try_get("user_id")?)?, row.try_get("did")?);
+                self.revoke_family(user, did, now_ms).await?;
+                Ok(Rotation::Reused { user, did })
+            }
+        }
+    }
+
+    /// Ends a device's login; `false` if the user has no such device or it was ended before.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn revoke_family(&self, user: UserId, did: Uuid, now_ms: u64) -> Result<bool, Error> {
+        Ok(self.execute(REVOKE, &[&user.as_i64(), &did, &(now_ms as i64)]).await? > 0)
+    }
+
+    /// The living family that a refresh token, used or not, belongs to.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn family_of(&self, hash: &[u8]) -> Result<Option<Family>, Error> {
+        self.query_opt(FAMILY_OF, &[&hash]).await?.map(|row| family(&row)).transpose()
+    }
+
+    /// The user's devices, the last seen first.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn families(&self, user: UserId, now_ms: u64) -> Result<Vec<Family>, Error> {
+        let rows = self.query(FAMILIES, &[&user.as_i64(), &(now_ms as i64)]).await?;
+        rows.iter().map(family).collect()
+    }
+
+    /// Whether the family exists and is not revoked.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn family_alive(&self, did: Uuid) -> Result<bool, Error> {
+        Ok(self.query_opt(ALIVE, &[&did]).await?.is_some())
+    }
+
+    /// The families revoked at or after a time: what a gateway asks now and then, in case it missed a signal.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn revoked_since(&self, since_ms: u64) -> Result<Vec<Uuid>, Error> {
+        let rows = self.query(REVOKED_SINCE, &[&(since_ms as i64)]).await?;
+        rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+    }
+}
