@@ -4,13 +4,22 @@
 //! success is reported only after the PubAck and after this gateway's own tail has passed the event; commands of
 //! one session to one chat are published one after the other.
 
+pub mod append;
+pub mod check;
+pub mod create;
+pub mod prepare;
+pub mod service;
+
 use shared::{
     code::Code,
-    event::{History, Mention},
+    event::{Fact, History, Mention},
     id::{ChatId, Seq, UserId},
     permission::Role,
+    text,
 };
 use uuid::Uuid;
+
+pub use self::service::Commands;
 
 /// Who sends a command.
 #[derive(Debug, Clone)]
@@ -73,5 +82,82 @@ impl Failure {
     /// An outcome that may change.
     pub fn temporary(code: Code, retry_after_ms: u64, message: impl Into<String>) -> Self {
         Self { code, temporary: true, retry_after_ms, message: message.into() }
+    }
+}
+
+impl Failure {
+    /// The log did not say in time whether it has the command.
+    pub fn log_unavailable() -> Self {
+        Self::temporary(Code::LogUnavailable, 1_000, "the log did not answer in time; retry with the same uuid")
+    }
+}
+
+impl Command {
+    /// The chat, for commands to one that exists.
+    pub const fn chat(&self) -> Option<ChatId> {
+        match self {
+            Self::Send { chat, .. }
+            | Self::Edit { chat, .. }
+            | Self::Delete { chat, .. }
+            | Self::React { chat, .. }
+            | Self::Join { chat, .. }
+            | Self::Leave { chat, .. }
+            | Self::SetRole { chat, .. }
+            | Self::SetTitle { chat, .. }
+            | Self::SetHistory { chat, .. } => Some(*chat),
+            Self::CreateDirect { .. } | Self::CreateGroup { .. } => None,
+        }
+    }
+
+    /// The idempotency key, for commands that have one.
+    pub const fn uuid(&self) -> Option<Uuid> {
+        match self {
+            Self::Send { uuid, .. }
+            | Self::Edit { uuid, .. }
+            | Self::Delete { uuid, .. }
+            | Self::React { uuid, .. }
+            | Self::CreateGroup { uuid, .. }
+            | Self::Join { uuid, .. }
+            | Self::Leave { uuid, .. }
+            | Self::SetRole { uuid, .. }
+            | Self::SetTitle { uuid, .. }
+            | Self::SetHistory { uuid, .. } => Some(*uuid),
+            Self::CreateDirect { .. } => None,
+        }
+    }
+
+    /// Whether the stored fact is what this command makes: a retry, not another command under the same uuid.
+    pub fn made(&self, fact: &Fact) -> bool {
+        match (self, fact) {
+            (Self::Send { body, reply_to, mentions, .. }, Fact::MessageSent(sent)) => {
+                text::body(body).as_ref() == Some(&sent.body)
+                    && *reply_to == sent.reply_to
+                    && *mentions == sent.mentions
+            }
+            (Self::Edit { seq, body, mentions, .. }, Fact::MessageEdited(edited)) => {
+                *seq == edited.seq && text::body(body).as_ref() == Some(&edited.body) && *mentions == edited.mentions
+            }
+            (Self::Delete { seq, .. }, Fact::MessageDeleted(deleted)) => *seq == deleted.seq,
+            (Self::React { seq, emoji, on, .. }, Fact::Reacted(reacted)) => {
+                *seq == reacted.seq && *emoji == reacted.emoji && *on == reacted.on
+            }
+            (Self::Join { users, role, .. }, Fact::MembersJoined(joined)) => {
+                joined.members.iter().map(|member| (member.user_id, member.role)).eq(users.iter().map(|u| (*u, *role)))
+            }
+            (Self::Leave { user, .. }, Fact::MemberLeft(left)) => *user == left.user_id,
+            (Self::SetRole { user, role, .. }, Fact::RoleChanged(changed)) => {
+                *user == changed.user_id && *role == changed.role
+            }
+            (Self::SetTitle { title, .. }, Fact::TitleChanged(changed)) => {
+                text::name(title).as_ref() == Some(&changed.title)
+            }
+            (Self::SetHistory { history, .. }, Fact::SettingsChanged(changed)) => *history == changed.history,
+            _ => false,
+        }
+    }
+
+    /// What a log above its guard still takes: that which frees people and takes content back.
+    pub const fn passes_full_log(&self) -> bool {
+        matches!(self, Self::Delete { .. } | Self::Leave { .. })
     }
 }

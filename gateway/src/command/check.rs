@@ -1,0 +1,79 @@
+//! Checks before the append: what the hub knows, and a barrier before every "no".
+
+use shared::{
+    code::Code,
+    event::Event,
+    fold,
+    id::{ChatId, Seq},
+};
+
+use super::{Commands, Failure};
+use crate::hub::look::MessageFact;
+
+impl Commands {
+    /// Makes sure that the chat's state is here, and stays while the command runs.
+    pub(super) async fn load(&self, chat: ChatId) -> Result<(), Failure> {
+        let loaded = {
+            let now_ms = self.hub.clock.now_ms();
+            let mut state = self.hub.lock();
+            state.chats.get_mut(&chat).filter(|chat| chat.loaded).map(|chat| chat.used_ms = now_ms).is_some()
+        };
+        if loaded { Ok(()) } else { self.loader.chat(chat).await }
+    }
+
+    /// Whether the event would be valid now. A refusal is certain: it is as of a barrier.
+    pub(super) async fn permit(&self, chat: ChatId, event: &Event) -> Result<(), Failure> {
+        self.load(chat).await?;
+        if self.judge(chat, event).is_ok() {
+            return Ok(());
+        }
+        self.catch_barrier().await?;
+        self.load(chat).await?;
+        self.judge(chat, event).map_err(|code| Failure::refused(code, code.title()))
+    }
+
+    fn judge(&self, chat: ChatId, event: &Event) -> Result<(), Code> {
+        let state = self.hub.lock();
+        fold::verdict(state.loaded(chat).and_then(|chat| chat.state.as_ref()), event)
+    }
+
+    /// The message at `seq`, from the ring or the projection; "there is none" is as of a barrier.
+    pub(super) async fn message(&self, chat: ChatId, seq: Seq) -> Result<Option<MessageFact>, Failure> {
+        if let Some(fact @ Some(_)) = self.message_now(chat, seq).await? {
+            return Ok(fact);
+        }
+        self.catch_barrier().await?;
+        self.message_now(chat, seq).await?.ok_or_else(Failure::projection_behind)
+    }
+
+    /// `None`: neither the ring nor the projection can tell yet.
+    async fn message_now(&self, chat: ChatId, seq: Seq) -> Result<Option<Option<MessageFact>>, Failure> {
+        let (here, floor) = {
+            let state = self.hub.lock();
+            (state.message(chat, seq), state.ring.floor().seq)
+        };
+        if here.is_some() {
+            return Ok(here);
+        }
+        if seq > floor {
+            // Beyond the tail: certain only as of a barrier, which the caller takes.
+            return Ok(Some(None));
+        }
+        let (checkpoint, fact) = self.db.message_fact(chat, seq).await?;
+        let fact = fact.map(|fact| MessageFact { author: fact.author, deleted: fact.deleted });
+        Ok((fact.is_some() || checkpoint.position.seq >= seq).then_some(fact))
+    }
+}
+
+impl Failure {
+    pub(super) fn projection_behind() -> Self {
+        Self::temporary(Code::ServerUnavailable, 1_000, "the projection has not come this far yet")
+    }
+}
+
+impl From<sql::Error> for Failure {
+    fn from(error: sql::Error) -> Self {
+        tracing::warn!(%error, "a query failed");
+        Self::temporary(Code::ServerUnavailable, 1_000, "the database is unavailable")
+    }
+}

@@ -1,0 +1,80 @@
+//! Creating chats: a direct chat once per pair under any race, a group once per idempotency key.
+
+use shared::{
+    code::Code,
+    event::{ChatCreated, Event, Fact, History, MemberRole},
+    id::{ChatId, UserId},
+    permission::{ChatType, Role},
+    text,
+};
+use streams::append::AppendError;
+use tokio::{sync::oneshot, time::Instant};
+use uuid::Uuid;
+
+use super::{Actor, Commands, Failure, Stored};
+use crate::hub::verdict::Waiter;
+
+impl Commands {
+    /// The direct chat of the actor and `peer`. The pair's claim in Postgres names its chat; whoever finds the
+    /// claim without a chat in the log creates it.
+    pub(super) async fn create_direct(&self, actor: &Actor, peer: UserId, deadline: Instant) -> Result<Stored, Failure> {
+        if peer == actor.user {
+            return Err(Failure::refused(Code::RequestInvalid, "a direct chat has another member"));
+        }
+        let chat = self.db.claim_direct_pair(actor.user, peer).await?;
+        let members = [actor.user, peer].map(|user_id| MemberRole { user_id, role: Role::Member }).to_vec();
+        let created = ChatCreated { chat_type: ChatType::Direct, title: None, history: History::All, members };
+        self.create(chat, Self::new_event(actor, Uuid::now_v7(), Fact::ChatCreated(created)), deadline).await
+    }
+
+    pub(super) async fn create_group(
+        &self,
+        actor: &Actor,
+        uuid: Uuid,
+        title: Option<String>,
+        history: History,
+        users: &[UserId],
+        deadline: Instant,
+    ) -> Result<Stored, Failure> {
+        let title = match title {
+            Some(title) => Some(
+                text::name(&title)
+                    .ok_or_else(|| Failure::refused(Code::RequestInvalid, "title: not blank, at most 128 characters"))?,
+            ),
+            None => None,
+        };
+        let chat = self.db.claim_group(actor.user, uuid).await?;
+        let mut members = vec![MemberRole { user_id: actor.user, role: Role::Owner }];
+        let others = users.iter().filter(|user| **user != actor.user);
+        members.extend(others.map(|user_id| MemberRole { user_id: *user_id, role: Role::Member }));
+        let created = ChatCreated { chat_type: ChatType::Group, title, history, members };
+        self.create(chat, Self::new_event(actor, uuid, Fact::ChatCreated(created)), deadline).await
+    }
+
+    /// Appends the chat's first event, unless the chat exists.
+    async fn create(&self, chat: ChatId, event: Event, deadline: Instant) -> Result<Stored, Failure> {
+        self.load(chat).await?;
+        if let Some(stored) = self.existing(chat) {
+            return Ok(stored);
+        }
+        match self.appender.append_first(chat, &event, deadline).await {
+            Ok(appended) if !appended.duplicate => {
+                let (answer, outcome) = oneshot::channel();
+                self.hub.await_verdict(appended.seq, Waiter::Caller { answer, chat });
+                outcome.await.unwrap_or_else(|_| Err(Failure::log_unavailable()))
+            }
+            Ok(_) | Err(AppendError::Exists) => {
+                self.catch_barrier().await?;
+                self.load(chat).await?;
+                self.existing(chat).ok_or_else(Failure::log_unavailable)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn existing(&self, chat: ChatId) -> Option<Stored> {
+        let state = self.hub.lock();
+        let held = state.loaded(chat)?;
+        held.state.as_ref().map(|_| Stored { chat, seq: held.head, ts: 0, dup: true })
+    }
+}

@@ -1,0 +1,159 @@
+//! The service that runs commands, for sessions and for HTTP.
+
+use std::{sync::{Arc, atomic::{AtomicBool, Ordering}}, time::Duration};
+
+use shared::{code::Code, event::Event, id::ChatId};
+use streams::{append::Appender, barrier::Barrier};
+use tokio::{sync::oneshot, time::Instant};
+use uuid::Uuid;
+
+use super::{Actor, Command, Failure, Stored, append::Placed};
+use crate::{
+    hub::{Hub, verdict::Waiter},
+    loader::Loader,
+    session::Session,
+};
+
+/// A command that has no outcome after this long is answered as temporary; its publish is given up before.
+pub const COMMAND_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Everything that commands need. Cheap to clone by [`Arc`].
+pub struct Commands {
+    pub(super) hub: Arc<Hub>,
+    pub(super) db: sql::Db,
+    pub(super) loader: Loader,
+    pub(super) appender: Appender,
+    pub(super) barrier: Arc<Barrier>,
+    pub(super) log: streams::read::Reader,
+    /// Half the span around now in which a v7 uuid's retries all fall into the log's dedupe window.
+    pub(super) fresh_ms: u64,
+    /// The log is above its guard.
+    full: AtomicBool,
+}
+
+/// What [`Commands`] is made of.
+pub struct Parts {
+    pub hub: Arc<Hub>,
+    pub db: sql::Db,
+    pub loader: Loader,
+    pub appender: Appender,
+    pub barrier: Arc<Barrier>,
+    pub log: streams::read::Reader,
+    pub duplicate_window: Duration,
+}
+
+impl Commands {
+    pub fn new(parts: Parts) -> Self {
+        let Parts { hub, db, loader, appender, barrier, log, duplicate_window } = parts;
+        Self {
+            hub,
+            db,
+            loader,
+            appender,
+            barrier,
+            log,
+            fresh_ms: fresh_ms(duplicate_window),
+            full: AtomicBool::new(false),
+        }
+    }
+
+    /// Says whether the log is above its guard.
+    pub fn set_full(&self, full: bool) {
+        self.full.store(full, Ordering::Release);
+    }
+
+    /// Runs a command to its verdict.
+    ///
+    /// # Errors
+    /// The refusal, or a temporary failure whose outcome is unknown.
+    pub async fn execute(&self, actor: &Actor, command: Command) -> Result<Stored, Failure> {
+        let deadline = Instant::now() + COMMAND_DEADLINE;
+        match tokio::time::timeout_at(deadline, self.run(actor, command, deadline)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(Failure::log_unavailable()),
+        }
+    }
+
+    async fn run(&self, actor: &Actor, command: Command, deadline: Instant) -> Result<Stored, Failure> {
+        match command {
+            Command::CreateDirect { peer } => self.create_direct(actor, peer, deadline).await,
+            Command::CreateGroup { uuid, title, history, members } => {
+                self.create_group(actor, uuid, title, history, &members, deadline).await
+            }
+            command => match self.place(actor, command, deadline).await? {
+                (_, Placed::Judged(stored)) => Ok(stored),
+                (chat, Placed::Stored(seq)) => {
+                    let (answer, outcome) = oneshot::channel();
+                    self.hub.await_verdict(seq, Waiter::Caller { answer, chat });
+                    outcome.await.unwrap_or_else(|_| Err(Failure::log_unavailable()))
+                }
+            },
+        }
+    }
+
+    /// Runs a session's command until the log has it: the session's next one to this chat may then be
+    /// published. The answer goes into the session's outbox, now or when the verdict is known.
+    pub async fn run_for(&self, session: &Arc<Session>, uuid: Uuid, chat: ChatId, command: Command, deadline: Instant) {
+        let actor = session.actor();
+        let placed = tokio::time::timeout_at(deadline, self.place(&actor, command, deadline)).await;
+        let now_ms = self.hub.clock.now_ms();
+        let rest = deadline.saturating_duration_since(Instant::now());
+        let deadline_ms = now_ms + rest.as_millis() as u64;
+        let waiter = Waiter::Session { session: session.clone(), chat, uuid, deadline_ms };
+        match placed {
+            Ok(Ok((_, Placed::Stored(seq)))) => self.hub.await_verdict(seq, waiter),
+            Ok(Ok((_, Placed::Judged(stored)))) => self.hub.answer(waiter, Ok(stored)),
+            Ok(Err(failure)) => self.hub.answer(waiter, Err(failure)),
+            Err(_) => self.hub.answer(waiter, Err(Failure::log_unavailable())),
+        }
+    }
+
+    /// Checks a command and appends its event.
+    async fn place(&self, actor: &Actor, command: Command, deadline: Instant) -> Result<(ChatId, Placed), Failure> {
+        if self.full.load(Ordering::Acquire) && !command.passes_full_log() {
+            return Err(Failure::temporary(Code::LogFull, 30_000, "the log is full"));
+        }
+        let chat = command.chat().ok_or_else(|| Failure::refused(Code::CommandInvalid, "no chat"))?;
+        let placed = match self.prepare(actor, &command).await {
+            Ok(event) => self.append(chat, event, &command, deadline).await,
+            Err(refusal) => self.refuse(actor, &command, refusal).await,
+        };
+        placed.map(|placed| (chat, placed))
+    }
+
+    /// Everything acked before now has passed this gateway's tail.
+    ///
+    /// # Errors
+    /// `log.unavailable`, temporary.
+    pub async fn catch_barrier(&self) -> Result<(), Failure> {
+        let last = self.barrier.last_seq().await.map_err(|_| Failure::log_unavailable())?;
+        tokio::time::timeout(BARRIER_PATIENCE, self.hub.passed(last))
+            .await
+            .map_err(|_| Failure::log_unavailable())
+    }
+
+    pub(super) fn new_event(actor: &Actor, uuid: Uuid, fact: shared::event::Fact) -> Event {
+        Event { actor: actor.user, device: actor.device.clone(), uuid, fact }
+    }
+}
+
+/// How long the own tail may take to pass a barrier.
+const BARRIER_PATIENCE: Duration = Duration::from_secs(2);
+
+/// A fresh uuid's first and last attempt lie at most twice this far apart, plus a command's deadline: all of it
+/// must fall into the dedupe window, or the uuid needs a look-up.
+fn fresh_ms(window: Duration) -> u64 {
+    let span = window.saturating_sub(COMMAND_DEADLINE + COMMAND_DEADLINE);
+    (span / 2).as_millis() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fresh_span_fits_the_window() {
+        assert_eq!(fresh_ms(Duration::from_secs(120)), 50_000);
+        assert_eq!(fresh_ms(Duration::from_millis(100)), 0);
+    }
+}

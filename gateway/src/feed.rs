@@ -1,0 +1,147 @@
+//! The gateway's reader of the log: the tail feeds the hub, for ever.
+//!
+//! One task owns the position. A log that lost its tail is cut here as everywhere: the cut is declared in
+//! Postgres first, and nothing above it is served before that.
+
+use std::{sync::Arc, time::Duration};
+
+use shared::id::{Position, Seq};
+use streams::{
+    Known, Nats, Partition, Tail, TailItem, TailSettings, Unavailable, tail::Recall,
+};
+
+use crate::{app::App, catch_up, hub::Hub};
+
+/// The gateway's memory of the log: its ring, and the projection behind it.
+pub struct Memory {
+    pub hub: Arc<Hub>,
+    pub db: sql::Db,
+}
+
+impl Known for Memory {
+    fn at_or_below(&self, seq: Seq) -> Recall<'_> {
+        let here = {
+            let state = self.hub.lock();
+            let at = seq.min(state.ring.position().seq);
+            state.ring.id_at(at).map(|id| Position { seq: at, id })
+        };
+        Box::pin(async move {
+            if here.is_some() {
+                return Ok(here);
+            }
+            self.db.position_at_or_below(seq).await.map_err(|error| Unavailable { why: error.to_string() })
+        })
+    }
+}
+
+/// How often the tail is held against the end of the log.
+const BARRIER_INTERVAL: Duration = Duration::from_secs(2);
+/// Before a cut that could not be declared is tried again.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// Reads the log until the gateway ends. Returns early only if the log holds what this build cannot judge.
+pub async fn run(app: Arc<App>, nats: Nats) -> anyhow::Result<()> {
+    let from = app.hub.lock().ring.position();
+    let known = Arc::new(Memory { hub: app.hub.clone(), db: app.db.clone() });
+    let mut tail = Tail::open(&nats, Partition::ZERO, from, known, TailSettings::default());
+    let stats = tail.stats();
+    loop {
+        let item = tokio::select! {
+            () = app.cancel.cancelled() => return Ok(()),
+            item = tail.next() => item,
+        };
+        match item {
+            TailItem::Batch(entries) => {
+                app.hub.apply(&entries)?;
+                follow_up(&app);
+            }
+            TailItem::Quiet | TailItem::Attached => {}
+            TailItem::LostTail { cut } => {
+                let cut = declare(&app, cut.unwrap_or_default()).await;
+                tail.restart_from(cut);
+            }
+            TailItem::Expired { first } => {
+                // Retention overtook a gateway that was away: its devices' cursors are expired, too.
+                let position = Position { seq: Seq(first.get() - 1), ..Position::default() };
+                restart(&app, position, None);
+                tail.restart_from(position);
+            }
+        }
+        tail.expect(app.hub.expected());
+        app.metrics.tail_recreations.set(stats.attaches.load(std::sync::atomic::Ordering::Relaxed) as i64 - 1);
+        app.metrics.tail_position.set(tail.position().seq.get() as i64);
+    }
+}
+
+/// What applying left for those who hold no lock: catch-ups to start and chats to load.
+fn follow_up(app: &Arc<App>) {
+    let (behind, wanted) = {
+        let mut state = app.hub.lock();
+        if state.behind.is_empty() && state.wanted.is_empty() {
+            return;
+        }
+        (std::mem::take(&mut state.behind), std::mem::take(&mut state.wanted))
+    };
+    for session in behind {
+        catch_up::spawn(app, &session);
+    }
+    for chat in wanted {
+        let app2 = app.clone();
+        app.tracker.spawn(async move {
+            while let Err(failure) = app2.loader.chat(chat).await {
+                tracing::warn!(%failure, chat = chat.get(), "a chat's state is missing; its events wait");
+                tokio::select! {
+                    () = app2.cancel.cancelled() => return,
+                    () = tokio::time::sleep(RETRY) => {}
+                }
+            }
+        });
+    }
+}
+
+/// Declares the cut in Postgres, or learns the one that another reader declared, and takes the hub back to it.
+async fn declare(app: &Arc<App>, cut: Position) -> Position {
+    loop {
+        let epoch = app.hub.lock().epoch;
+        match app.db.declare_cut(epoch, cut).await {
+            Ok(epochs) => {
+                let (epoch, cut) = epochs.last();
+                tracing::error!(epoch, cut = cut.seq.get(), "the log lost its tail; what is above the cut is void");
+                app.epochs.set(epochs);
+                restart(app, cut, Some(epoch));
+                return cut;
+            }
+            Err(error) => {
+                tracing::error!(%error, "a cut can't be declared yet; nothing is served beyond it");
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    }
+}
+
+fn restart(app: &Arc<App>, cut: Position, epoch: Option<u32>) {
+    let epoch = epoch.unwrap_or_else(|| app.hub.lock().epoch);
+    app.metrics.epoch_bumps.inc();
+    app.metrics.epoch.set(epoch.into());
+    for session in app.hub.cut(cut, epoch) {
+        catch_up::reattach(app, &session);
+    }
+}
+
+/// Holds the tail against the end of the log from time to time, and watches the log's guard.
+pub async fn watch(app: Arc<App>, nats: Nats) {
+    let mut ticks = tokio::time::interval(BARRIER_INTERVAL);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = app.cancel.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        // An unreachable log shows elsewhere: in readiness, and in the appends.
+        if let Ok(bounds) = nats.bounds(Partition::ZERO).await {
+            app.hub.expect(bounds.last);
+            app.set_oldest(bounds.first);
+            app.commands.set_full(bounds.is_nearly_full());
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! Sessions come, catch up and go.
+
+use std::sync::Arc;
+
+use shared::{
+    frame,
+    id::{Position, Seq, UserId},
+};
+
+use super::{Hub, State, user::User, wire};
+use crate::session::{Lane, Session};
+
+/// What became of a session that wants to start.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Attached {
+    /// It has all it missed in its outbox, and is live.
+    Live,
+    /// It missed more than fits: a catch-up must feed it.
+    CatchUp,
+    /// The user's memberships are not known here yet.
+    Unknown,
+}
+
+/// What a catch-up does next.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step {
+    /// The session is live again.
+    Live,
+    /// More is to come from the ring, once the outbox has drained.
+    More,
+    /// An event waits for its chat's state.
+    Held,
+    /// What comes next is older than the ring.
+    BelowRing,
+    /// The session is no longer attached.
+    Gone,
+}
+
+/// A device that missed at most this many events is served at once, within its outbox's bound.
+const AT_ONCE_EVENTS: usize = 256;
+/// Entries looked at in one hold of the lock: about 200 µs.
+const SCAN_STEPS: usize = 4_096;
+/// What a catch-up queues at a time: enough for a full-speed reader, small beside the bound of an outbox.
+const PIECE_BYTES: usize = 32 * 1024;
+
+impl Hub {
+    /// Attaches a session whose client has everything up to `from` (`None`: it wants only what comes), queues
+    /// what it missed, and makes it live.
+    pub fn attach(&self, session: &Arc<Session>, from: Option<Position>) -> Attached {
+        let now_ms = self.clock.now_ms();
+        let mut state = self.lock();
+        let position = state.ring.position();
+        let start = from.map_or(position.seq, |from| from.seq);
+        let Some(slot) = state.slots.get(&session.user()).copied() else { return Attached::Unknown };
+        let Some(user) = state.users.get_mut(slot as usize) else { return Attached::Unknown };
+        session.start_at(start);
+        user.sessions.push(session.clone());
+        user.idle_since_ms = None;
+        let missed = state.users.get(slot as usize).and_then(|user| state.missed(user, start, AT_ONCE_EVENTS));
+        let Some(missed) = missed else {
+            session.set_lane(Lane::CatchUp);
+            return Attached::CatchUp;
+        };
+        let fits = self.feed(&mut state, session, &missed, now_ms);
+        if !fits {
+            session.set_lane(Lane::CatchUp);
+            return Attached::CatchUp;
+        }
+        self.go_live(&state, session, now_ms);
+        Attached::Live
+    }
+
+    /// Attaches a session again after the hub forgot all users; its catch-up goes on. `false`: the user is not
+    /// loaded.
+    pub fn reattach(&self, session: &Arc<Session>) -> bool {
+        let mut state = self.lock();
+        let Some(user) = state.user_mut(session.user()) else { return false };
+        user.sessions.push(session.clone());
+        user.idle_since_ms = None;
+        true
+    }
+
+    /// Queues events from the ring. `false`: it stopped where the piece was full; `fed` says where.
+    fn feed(&self, state: &mut State, session: &Session, events: &[Seq], now_ms: u64) -> bool {
+        for seq in events {
+            if session.queued_bytes() > PIECE_BYTES {
+                return false;
+            }
+            let frame = state.ring.get_mut(*seq).and_then(|slot| slot.frame(*seq, session.identity.encoding));
+            if let Some(frame) = frame {
+                session.push_covering(frame, *seq, now_ms);
+                session.count_replayed(1);
+                session.mark_dirty();
+            }
+            session.set_fed(*seq);
+        }
+        true
+    }
+
+    fn go_live(&self, state: &State, session: &Session, now_ms: u64) {
+        let position = state.ring.position();
+        let cursor = self.seal(state, session.user(), position);
+        let live = frame::Live { cursor, replayed: u64::from(session.take_replayed()) };
+        session.push_covering(wire::encode(&live.into(), session.identity.encoding), position.seq, now_ms);
+        session.take_dirty();
+        session.set_lane(Lane::Live);
+    }
+
+    /// One piece of a catch-up from the ring.
+    pub fn advance(&self, session: &Arc<Session>) -> Step {
+        let now_ms = self.clock.now_ms();
+        let mut state = self.lock();
+        let Some(user) = state.user(session.user()) else { return Step::Gone };
+        if !user.sessions.iter().any(|attached| Arc::ptr_eq(attached, session)) {
+            return Step::Gone;
+        }
+        let fed = session.fed();
+        if fed < state.ring.floor().seq {
+            return Step::BelowRing;
+        }
+        let piece = state.scan(user, fed, SCAN_STEPS, PIECE_BYTES);
+        if !self.feed(&mut state, session, &piece.events, now_ms) {
+            return Step::More;
+        }
+        session.set_fed(piece.upto);
+        if piece.upto == state.ring.position().seq {
+            self.go_live(&state, session, now_ms);
+            Step::Live
+        } else if piece.held {
+            Step::Held
+        } else {
+            Step::More
+        }
+    }
+
+    /// Takes a session off its user. The user's memberships stay for a while, in case it comes back.
+    pub fn detach(&self, session: &Arc<Session>) {
+        let now_ms = self.clock.now_ms();
+        let mut state = self.lock();
+        let Some(user) = state.user_mut(session.user()) else { return };
+        user.sessions.retain(|attached| !Arc::ptr_eq(attached, session));
+        if user.sessions.is_empty() {
+            user.idle_since_ms = Some(now_ms);
+            user.sessions.shrink_to_fit();
+        }
+    }
+
+    /// Queues a `Cursor` to each of these sessions that got events since its last one.
+    pub fn send_cursors(&self, sessions: &[Arc<Session>], now_ms: u64) {
+        let state = self.lock();
+        let position = state.ring.position();
+        for session in sessions.iter().filter(|session| session.lane() == Lane::Live) {
+            if session.take_dirty() {
+                let cursor = frame::Cursor { cursor: self.seal(&state, session.user(), position) };
+                let bytes = wire::encode(&cursor.into(), session.identity.encoding);
+                session.push_covering(bytes, position.seq, now_ms);
+            }
+        }
+    }
+
+    /// Forgets users without sessions and chats without local members that were not needed since `before_ms`.
+    pub fn forget_idle(&self, before_ms: u64) {
+        let mut state = self.lock();
+        let idle = |user: &User| user.sessions.is_empty() && user.idle_since_ms.is_some_and(|ms| ms < before_ms);
+        let users: Vec<UserId> = state.users.iter().filter(|(_, u)| idle(u)).map(|(_, u)| u.id).collect();
+        for user in users {
+            state.forget_user(user);
+        }
+        state.chats.retain(|_, chat| !(chat.loaded && chat.locals.is_empty() && chat.used_ms < before_ms));
+        state.chats.shrink_to_fit();
+        state.slots.shrink_to_fit();
+        state.users.shrink_to_fit();
+    }
+}
+
+impl State {
+    pub(super) fn forget_user(&mut self, id: UserId) {
+        let Some(slot) = self.slots.remove(&id) else { return };
+        let user = self.users.remove(slot as usize);
+        for chat in user.chats {
+            if let Some(chat) = self.chats.get_mut(&chat) {
+                chat.unlink(slot);
+            }
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! The ring: the recent past of one partition in memory, with an index per chat.
+//!
+//! Owns the newest entries of the log up to a byte budget. Invariants: entries are dense (`seq` = floor + 1, +2,
+//! …); each entry links to the previous entry of its chat; `heads` names the newest entry of every chat that has
+//! one here. A reconnecting device is served from here without any server's work.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use foldhash::fast::FixedState;
+use hashbrown::{HashMap, hash_map::Entry as MapEntry};
+use shared::{
+    code::Code,
+    event::Kind,
+    id::{ChatId, EventId, Position, Seq},
+};
+
+/// What the fold said of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// The chat's state is not loaded on this gateway, so nobody has asked yet.
+    Unknown,
+    Valid,
+    Void(Code),
+}
+
+/// One entry of the log.
+#[derive(Debug)]
+pub struct Slot {
+    pub id: EventId,
+    /// JetStream's stored time, Unix ms.
+    pub ts: u64,
+    /// `None`: the partition's own no-op.
+    pub chat: Option<ChatId>,
+    /// The chat's previous entry, valid or not, if it was here when this one came; else zero.
+    pub link: Seq,
+    /// The chat's previous valid event; meaningful once the verdict is `Valid`.
+    pub prev: Seq,
+    pub verdict: Verdict,
+    pub kind: Kind,
+    /// A message that was deleted later, or an edit of one: it is replayed without its body.
+    pub deleted: bool,
+    /// Shared with the neighbours' that the tail read together.
+    pub payload: Bytes,
+    /// The encoded frames, made when somebody first wanted them.
+    pub frames: Option<Box<Frames>>,
+}
+
+/// An event's frame in both encodings, WebSocket header included.
+#[derive(Debug, Default)]
+pub struct Frames {
+    pub json: Option<Bytes>,
+    pub msgpack: Option<Bytes>,
+}
+
+/// What an entry costs beside its payload: the slot and its share of the index.
+const SLOT_BYTES: usize = size_of::<Slot>() + 24;
+
+impl Slot {
+    fn bytes(&self) -> usize {
+        SLOT_BYTES + self.payload.len()
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Ring {
+    /// The position before the oldest entry here.
+    floor: Position,
+    slots: VecDeque<Slot>,
+    heads: HashMap<ChatId, Seq, FixedState>,
+    bytes: usize,
+    max_bytes: usize,
+    /// Loads in flight that need everything above the floor they saw; see [`Ring::pin`].
+    pins: usize,
+}
+
+/// How far pins may stretch the ring beyond its budget, as a divisor of it: loads take milliseconds, and one
+/// that outlives a quarter of the ring starts again.
+const PIN_SLACK_DIVISOR: usize = 4;
+
+impl Ring {
+    /// An empty ring that continues after `floor`.
+    pub fn new(floor: Position, max_bytes: usize) -> Self {
+        Self { floor, slots: VecDeque::new(), heads: HashMap::default(), bytes: 0, max_bytes, pins: 0 }
+    }
+
+    /// The position before the oldest entry: what is at or below it must be read elsewhere.
+    pub const fn floor(&self) -> Position {
+        self.floor
+    }
+
+    /// The position of the newest entry.
+    pub fn position(&self) -> Position {
+        let seq = Seq(self.floor.seq.get() + self.slots.len() as u64);
+        self.slots.back().map_or(self.floor, |slot| Position { seq, id: slot.id })
+    }
+
+    pub const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn index(&self, seq: Seq) -> Option<usize> {
+        let above = seq.get().checked_sub(self.floor.seq.get() + 1)?;
+        usize::try_from(above).ok().filter(|index| *index < self.slots.len())
+    }
+
+    pub fn get(&self, seq: Seq) -> Option<&Slot> {
+        self.slots.get(self.index(seq)?)
+    }
+
+    pub fn get_mut(&mut self, seq: Seq) -> Option<&mut Slot> {
+        let index = self.index(seq)?;
+        self.slots.get_mut(index)
+    }
+
+    /// The identity of the entry at `seq`, the floor's included.
+    pub fn id_at(&self, seq: Seq) -> Option<EventId> {
+        if seq == self.floor.seq { Some(self.floor.id) } else { self.get(seq).map(|slot| slot.id) }
+    }
+
+    /// The newest entry of a chat.
+    pub fn head(&self, chat: ChatId) -> Option<Seq> {
+        self.heads.get(&chat).copied()
+    }
+
+    /// Appends the next entry and gives up the oldest beyond the budget. The slot's `link` is set here.
+    pub fn push(&mut self, mut slot: Slot) -> Seq {
+        let seq = self.position().seq.next();
+        if let Some(chat) = slot.chat {
+            slot.link = match self.heads.entry(chat) {
+                MapEntry::Occupied(mut head) => head.insert(seq),
+                MapEntry::Vacant(vacant) => {
+                    vacant.insert(seq);
+                    Seq::ZERO
+                }
+            };
+        }
+        self.bytes += slot.bytes();
+        self.slots.push_back(slot);
+        self.evict();
+        seq
+    }
+
+    fn evict(&mut self) {
+        let slack = if self.pins > 0 { self.max_bytes / PIN_SLACK_DIVISOR } else { 0 };
+        while self.bytes > self.max_bytes + slack && self.slots.len() > 1 {
+            self.evict_oldest();
+        }
+    }
+
+    fn evict_oldest(&mut self) {
+        let Some(slot) = self.slots.pop_front() else { return };
+        self.floor = Position { seq: self.floor.seq.next(), id: slot.id };
+        self.bytes -= slot.bytes();
+        if let Some(chat) = slot.chat
+            && self.heads.get(&chat) == Some(&self.floor.seq)
+        {
+            self.heads.remove(&chat);
+        }
+    }
+
+    /// A chat's entries, newest first.
+    pub fn chain(&self, chat: ChatId) -> impl Iterator<Item = (Seq, &Slot)> + '_ {
+        let mut next = self.head(chat);
+        std::iter::from_fn(move || {
+            let seq = next?;
+            let slot = self.get(seq)?;
+            next = (slot.link > self.floor.seq).then_some(slot.link);
+            Some((seq, slot))
+        })
+    }
+
+    /// Keeps what is here now, within a slack, until the same number of [`Ring::unpin`].
+    pub const fn pin(&mut self) {
+        self.pins += 1;
+    }
+
+    pub fn unpin(&mut self) {
+        self.pins = self.pins.saturating_sub(1);
+        self.evict();
+    }
+
+    /// Forgets all above `cut`: the log lost its tail.
+    pub fn cut(&mut self, cut: Position) {
+        while self.position().seq > cut.seq {
+            let Some(slot) = self.slots.pop_back() else { break };
+            self.bytes -= slot.bytes();
+            let Some(chat) = slot.chat else { continue };
+            if slot.link > self.floor.seq {
+                self.heads.insert(chat, slot.link);
+            } else {
+                self.heads.remove(&chat);
+            }
+        }
+        if self.slots.is_empty() {
+            self.floor = cut;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn slot(chat: u64, payload: usize) -> Slot {
+        Slot {
+            id: EventId(chat),
+            ts: 0,
+            chat: ChatId::new(chat).ok(),
+            link: Seq::ZERO,
+            prev: Seq::ZERO,
+            verdict: Verdict::Unknown,
+            kind: Kind::MessageSent,
+            deleted: false,
+            payload: vec![0; payload].into(),
+            frames: None,
+        }
+    }
+
+    proptest! {
+        /// The chain of each chat is exactly what a scan of the survivors finds, after any pushes and cuts.
+        #[test]
+        fn chains_agree_with_a_scan(
+            steps in prop::collection::vec((0_u64..6, 0_usize..300, prop::option::weighted(0.05, 0_u64..20)), 1..300),
+            max_bytes in 500_usize..20_000,
+        ) {
+            let mut ring = Ring::new(Position::default(), max_bytes);
+            for (chat, payload, cut) in steps {
+                ring.push(slot(chat, payload));
+                if let Some(back) = cut {
+                    let seq = Seq(ring.position().seq.get().saturating_sub(back).max(ring.floor().seq.get()));
+                    let id = ring.id_at(seq).unwrap();
+                    ring.cut(Position { seq, id });
+                }
+                prop_assert!(ring.bytes() <= max_bytes || ring.slots.len() <= 1);
+                let (floor, tip) = (ring.floor().seq.get(), ring.position().seq.get());
+                for chat in 1..6 {
+                    let chat = ChatId::new(chat).unwrap();
+                    let chained: Vec<Seq> = ring.chain(chat).map(|(seq, _)| seq).collect();
+                    let scanned: Vec<Seq> = (floor + 1..=tip)
+                        .rev()
+                        .map(Seq)
+                        .filter(|seq| ring.get(*seq).unwrap().chat == Some(chat))
+                        .collect();
+                    prop_assert_eq!(&chained, &scanned);
+                    prop_assert_eq!(ring.head(chat), scanned.first().copied());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_pinned_ring_keeps_its_floor_within_the_slack() {
+        let mut ring = Ring::new(Position::default(), 1_000);
+        ring.push(slot(1, 100));
+        ring.pin();
+        while ring.bytes() + SLOT_BYTES + 100 <= 1_250 {
+            ring.push(slot(1, 100));
+        }
+        assert_eq!(ring.floor().seq, Seq::ZERO);
+        ring.unpin();
+        assert!(ring.floor().seq > Seq::ZERO);
+        assert!(ring.bytes() <= 1_000);
+    }
+}

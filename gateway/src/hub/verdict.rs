@@ -1,0 +1,81 @@
+//! Commands that are stored and wait for the log's verdict.
+//!
+//! A command is answered once this gateway's own tail has passed its event and the fold has judged it.
+
+use std::sync::Arc;
+
+use shared::id::{ChatId, Seq};
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use super::{Hub, State, ring::Verdict};
+use crate::{
+    command::{Failure, Stored},
+    session::{Session, reply},
+};
+
+/// Who waits.
+#[derive(Debug)]
+pub enum Waiter {
+    /// A session's command; the answer goes straight into its outbox, before the event's successors.
+    Session { session: Arc<Session>, chat: ChatId, uuid: Uuid, deadline_ms: u64 },
+    /// An HTTP request, or a look-up that goes on from here.
+    Caller { answer: oneshot::Sender<Result<Stored, Failure>>, chat: ChatId },
+}
+
+impl Hub {
+    /// Answers the waiter when the entry at `seq` has its verdict: at once if it has it already.
+    pub fn await_verdict(&self, seq: Seq, waiter: Waiter) {
+        let mut state = self.lock();
+        state.waiters.entry(seq).or_default().push(waiter);
+        self.settle(&mut state, seq);
+    }
+
+    /// Answers all who wait for `seq`, if its verdict is known.
+    pub fn settle(&self, state: &mut State, seq: Seq) {
+        if state.waiters.is_empty() || !state.waiters.contains_key(&seq) {
+            return;
+        }
+        let Some(slot) = state.ring.get(seq) else { return };
+        let ts = slot.ts;
+        let outcome = |chat| match slot.verdict {
+            Verdict::Unknown => None,
+            Verdict::Valid => Some(Ok(Stored { chat, seq, ts, dup: false })),
+            Verdict::Void(code) => Some(Err(Failure::refused(code, code.title()))),
+        };
+        let Some(chat) = slot.chat else { return };
+        let Some(outcome) = outcome(chat) else { return };
+        for waiter in state.waiters.remove(&seq).unwrap_or_default() {
+            self.answer(waiter, outcome.clone());
+        }
+    }
+
+    /// Answers one waiter.
+    pub fn answer(&self, waiter: Waiter, outcome: Result<Stored, Failure>) {
+        match waiter {
+            Waiter::Session { session, uuid, chat, .. } => {
+                reply::outcome(&session, Some(uuid), Some(chat), outcome, self.clock.now_ms());
+            }
+            // A caller that gave up has been answered already.
+            Waiter::Caller { answer, .. } => drop(answer.send(outcome)),
+        }
+    }
+
+    /// Answers the sessions whose commands waited for too long: the outcome is unknown.
+    pub fn expire_waiters(&self, now_ms: u64) {
+        let mut late = Vec::new();
+        let mut state = self.lock();
+        state.waiters.retain(|_, waiters| {
+            let overdue = |waiter: &mut Waiter| match waiter {
+                Waiter::Session { deadline_ms, .. } => *deadline_ms < now_ms,
+                Waiter::Caller { answer, .. } => answer.is_closed(),
+            };
+            late.extend(waiters.extract_if(.., overdue));
+            !waiters.is_empty()
+        });
+        drop(state);
+        for waiter in late {
+            self.answer(waiter, Err(Failure::log_unavailable()));
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Frames as bytes: encoded once, WebSocket header included, and shared by all sessions that get them.
+
+use bytes::Bytes;
+use shared::{codec, frame::ServerFrame};
+
+/// What a session is sent: JSON in text frames or MessagePack in binary ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoding {
+    Json,
+    MessagePack,
+}
+
+/// RFC 6455, 5.2: FIN and the opcode.
+const TEXT: u8 = 0x81;
+const BINARY: u8 = 0x82;
+const PING: u8 = 0x89;
+/// The longest header of an unmasked frame.
+const HEADER: usize = 10;
+
+/// A WebSocket ping without a payload.
+pub const CONTROL_PING: Bytes = Bytes::from_static(&[PING, 0]);
+
+/// Encodes a frame for the wire.
+pub fn encode(frame: &ServerFrame, encoding: Encoding) -> Bytes {
+    let mut buffer = Vec::with_capacity(HEADER + 256);
+    buffer.resize(HEADER, 0);
+    let opcode = match encoding {
+        Encoding::Json => {
+            codec::encode_json(frame, &mut buffer);
+            TEXT
+        }
+        Encoding::MessagePack => {
+            codec::encode_msgpack(frame, &mut buffer);
+            BINARY
+        }
+    };
+    let payload = buffer.len() - HEADER;
+    let start = put_header(&mut buffer, opcode, payload);
+    // Frames wait in queues and in the ring: no spare capacity is kept.
+    Bytes::from(buffer).slice(start..)
+}
+
+/// Writes the header right before the payload; where it starts.
+fn put_header(buffer: &mut [u8], opcode: u8, payload: usize) -> usize {
+    let (length, extended) = match payload {
+        0..=125 => (payload as u8, 0),
+        126..=0xFFFF => (126, 2),
+        _ => (127, 8),
+    };
+    let start = HEADER - 2 - extended;
+    buffer[start] = opcode;
+    buffer[start + 1] = length;
+    let big_endian = (payload as u64).to_be_bytes();
+    buffer[HEADER - extended..HEADER].copy_from_slice(&big_endian[8 - extended..]);
+    start
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketContext};
+
+    use super::*;
+
+    #[test]
+    fn headers_of_every_length_are_rfc_6455() {
+        for length in [0, 1, 125, 126, 127, 65_535, 65_536, 70_000] {
+            let mut buffer = vec![0; HEADER];
+            buffer.extend(std::iter::repeat_n(b'x', length));
+            let start = put_header(&mut buffer, TEXT, length);
+            let mut client = WebSocketContext::new(Role::Client, None);
+            let mut wire = std::io::Cursor::new(buffer[start..].to_vec());
+            let message = client.read(&mut wire).unwrap();
+            assert_eq!(message.into_text().unwrap().len(), length);
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! The gateway's life: put the parts together, become ready, serve, drain.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::Context;
+use prometheus_client::registry::Registry;
+use shared::{cursor::Sealer, id::Seq};
+use streams::{Appender, Barrier, Nats, Partition};
+use tokio::{net::TcpListener, signal::unix::SignalKind, task::JoinSet};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    app::App,
+    auth::{Passwords, Revocations, Tickets, Tokens},
+    clock::Clock,
+    command::{Commands, service},
+    config::Settings,
+    drain,
+    epochs::Epochs,
+    feed, http,
+    hub::Hub,
+    keys::Keys,
+    limits::Limits,
+    loader::Loader,
+    metrics::Metrics,
+    origin::Origins,
+    presence::{self, Presence},
+    reads::Reads,
+    redis::Redis,
+    session::{Session, close::Close, sweep},
+    start,
+};
+
+/// Resolves on SIGTERM or Ctrl-C.
+pub async fn signalled() {
+    let Ok(mut terminate) = tokio::signal::unix::signal(SignalKind::terminate()) else { return };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+}
+
+/// Runs a gateway until `shutdown` resolves and it has drained.
+///
+/// # Errors
+/// What makes it impossible to start or to go on: settings, keys, a taken address, an event of a newer build.
+pub async fn run(settings: Settings, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
+    let listener = TcpListener::bind(settings.http_addr)
+        .await
+        .with_context(|| format!("cannot listen on {}", settings.http_addr))?;
+    let mut tasks = JoinSet::new();
+    let mut registry = Registry::default();
+    let app = assemble(settings, &mut registry, &mut tasks).await?;
+    serve_metrics(&app, &mut tasks, Arc::new(registry), listener).await?;
+    let outcome = tokio::select! {
+        () = shutdown => Ok(()),
+        outcome = live(&app, &mut tasks) => outcome,
+    };
+    drain::run(&app).await;
+    app.cancel.cancel();
+    while tasks.join_next().await.is_some() {}
+    outcome
+}
+
+type Tasks = JoinSet<anyhow::Result<()>>;
+
+/// Reads the log until something ends that should not.
+async fn live(app: &Arc<App>, tasks: &mut Tasks) -> anyhow::Result<()> {
+    let beginning = start::beginning(&app.nats, &app.db, app.settings.ring_bytes).await;
+    app.epochs.set(beginning.cuts);
+    app.set_oldest(beginning.first);
+    app.hub.begin(beginning.floor, beginning.epoch);
+    tasks.spawn(feed::run(app.clone(), app.nats.clone()));
+    spawn(tasks, feed::watch(app.clone(), app.nats.clone()));
+    let app2 = app.clone();
+    spawn(tasks, async move {
+        app2.hub.passed(beginning.last).await;
+        app2.set_caught_up();
+        tracing::info!(position = beginning.last.get(), "ready");
+        app2.cancel.cancelled().await;
+    });
+    match tasks.join_next().await {
+        Some(Ok(Err(error))) => Err(error),
+        Some(Err(panic)) => Err(panic.into()),
+        _ => Err(anyhow::anyhow!("a task of the gateway ended unexpectedly")),
+    }
+}
+
+fn spawn(tasks: &mut Tasks, task: impl Future<Output = ()> + Send + 'static) {
+    tasks.spawn(async move {
+        task.await;
+        Ok(())
+    });
+}
+
+/// Puts the parts together and starts the tasks that need no log.
+async fn assemble(settings: Settings, registry: &mut Registry, tasks: &mut Tasks) -> anyhow::Result<Arc<App>> {
+    let metrics = Arc::new(Metrics::new(registry));
+    let clock = Clock::start();
+    let keys = Keys::load(&settings.auth.keys_dir)?;
+    let db = sql::Db::new(&settings.sql, "gateway")?;
+    let nats = Nats::connect(&settings.nats, "gateway").await?;
+    let redis = Redis::connect(&settings.redis)?;
+    let hub = Arc::new(Hub::new(settings.ring_bytes, clock, Sealer::new(keys.cursor()), metrics.clone()));
+    let (loader, loads) = Loader::new(hub.clone(), db.clone(), nats.clone());
+    let appender = Appender::start(&nats);
+    let barrier = Barrier::start(&nats, &appender, Partition::ZERO);
+    let commands = Commands::new(service::Parts {
+        hub: hub.clone(),
+        db: db.clone(),
+        loader: loader.clone(),
+        appender,
+        barrier: barrier.clone(),
+        duplicate_window: Duration::from_millis(settings.nats.duplicate_window_ms),
+    });
+    let presence = Presence::new(hub.clone(), nats.clone(), redis.clone(), clock, settings.presence.clone(), metrics.clone());
+    let closing = hub.clone();
+    let longest_token = Duration::from_secs(settings.auth.access_ttl_s);
+    let revocations = Revocations::new(longest_token, Box::new(move |user, did| closing.revoke(user, did)));
+    let app = Arc::new(App {
+        clock,
+        metrics,
+        tokens: Tokens::new(&keys, &settings.auth),
+        tickets: Tickets::new(redis.clone()),
+        passwords: Passwords::new(&settings.auth)?,
+        revocations: Arc::new(revocations),
+        limits: Limits::new(&settings.limits, redis.clone(), registry),
+        origins: Origins::new(&settings.origin),
+        reads: Reads::new(barrier),
+        presence: Arc::new(presence),
+        epochs: Epochs::default(),
+        lagging: Lagging::default(),
+        tracker: TaskTracker::new(),
+        cancel: CancellationToken::new(),
+        draining: AtomicBool::new(false),
+        caught_up: AtomicBool::new(false),
+        oldest: AtomicU64::new(0),
+        db,
+        nats,
+        redis,
+        hub,
+        loader,
+        commands,
+        settings,
+    });
+    spawn(tasks, cancelled_with(&app, loads));
+    spawn(tasks, sweep::run(app.clone()));
+    spawn(tasks, presence::run(app.clone()));
+    Ok(app)
+}
+
+/// Runs a task until the gateway ends.
+fn cancelled_with(app: &Arc<App>, task: impl Future<Output = ()> + Send + 'static) -> impl Future<Output = ()> + Send + 'static {
+    let cancel = app.cancel.clone();
+    async move {
+        tokio::select! {
+            () = cancel.cancelled() => {}
+            () = task => {}
+        }
+    }
+}

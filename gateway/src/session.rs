@@ -1,0 +1,374 @@
+//! One authenticated socket life: its identity, its outbox, its lane.
+//!
+//! Shared between its own task, which alone touches the socket ([`socket`]), and the hub, which queues events.
+//! Invariants: the lane changes only under the hub's lock; the outbox is bounded; a session keeps no timer and
+//! no queue while it is idle ([`sweep`] serves all sessions with one timer).
+
+pub mod close;
+pub mod dispatch;
+pub mod fetch;
+pub mod lanes;
+pub mod outbox;
+pub mod reply;
+pub mod signal;
+pub mod socket;
+pub mod sweep;
+
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
+
+use bytes::Bytes;
+use futures_util::task::AtomicWaker;
+use governor::{
+    RateLimiter,
+    clock::MonotonicClock,
+    middleware::NoOpMiddleware,
+    state::{InMemoryState, NotKeyed},
+};
+use parking_lot::Mutex;
+use shared::id::{Seq, UserId};
+use tokio::net::tcp::OwnedWriteHalf;
+use uuid::Uuid;
+
+use self::{
+    close::Close,
+    lanes::CommandLanes,
+    outbox::{Bounds, Outbox, Queued},
+};
+use crate::hub::Encoding;
+
+/// A session's own rate limiter; both of them are settings.
+pub type Bucket = RateLimiter<NotKeyed, InMemoryState, MonotonicClock, NoOpMiddleware<std::time::Instant>>;
+
+/// Whether the hub feeds the session live, or its catch-up reads the log for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Lane {
+    Starting = 0,
+    Live = 1,
+    CatchUp = 2,
+}
+
+/// Who the session is; fixed for its life.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    pub user: UserId,
+    /// The token family, which revocation concerns.
+    pub did: Uuid,
+    pub device: Box<str>,
+    pub encoding: Encoding,
+}
+
+#[derive(Debug)]
+pub struct Session {
+    pub id: Uuid,
+    pub identity: Identity,
+    socket: OwnedWriteHalf,
+    waker: AtomicWaker,
+    outbox: Mutex<Outbox>,
+    bounds: Bounds,
+    lane: AtomicU8,
+    /// Durable events were queued since the last `Cursor`.
+    dirty: AtomicBool,
+    /// The token's end has been announced.
+    expiry_announced: AtomicBool,
+    /// Milliseconds of the gateway's clock.
+    heard_ms: AtomicU64,
+    pinged_ms: AtomicU64,
+    /// Unix ms.
+    token_expires_ms: AtomicU64,
+    closing: AtomicU16,
+    /// The peer had its time to read the close: the task ends.
+    ended: AtomicBool,
+    /// When the close was asked for; the peer gets a while to read why.
+    closing_since_ms: AtomicU64,
+    inflight: AtomicU32,
+    /// Catch-up: all durable events up to here have been queued, and how many it queued.
+    fed: AtomicU64,
+    replayed: AtomicU32,
+    /// Refused frames in the current window, for the two flooding rules.
+    refusals: Mutex<Refusals>,
+    durable_bucket: Bucket,
+    ephemeral_bucket: Bucket,
+    lanes: Mutex<Option<Box<CommandLanes>>>,
+}
+
+/// Counts of refused frames in windows that start with the first refusal.
+#[derive(Debug, Default, Clone, Copy)]
+struct Refusals {
+    window_ms: u32,
+    count: u16,
+    malformed_window_ms: u32,
+    malformed: u8,
+}
+
+/// What a session is made with.
+pub struct Start {
+    pub id: Uuid,
+    pub identity: Identity,
+    pub token_expires_ms: u64,
+    pub bounds: Bounds,
+    pub durable_bucket: Bucket,
+    pub ephemeral_bucket: Bucket,
+    pub now_ms: u64,
+}
+
+impl Session {
+    pub fn new(start: Start, socket: OwnedWriteHalf) -> Self {
+        Self {
+            id: start.id,
+            identity: start.identity,
+            socket,
+            waker: AtomicWaker::new(),
+            outbox: Mutex::new(Outbox::default()),
+            bounds: start.bounds,
+            lane: AtomicU8::new(Lane::Starting as u8),
+            dirty: AtomicBool::new(false),
+            expiry_announced: AtomicBool::new(false),
+            heard_ms: AtomicU64::new(start.now_ms),
+            pinged_ms: AtomicU64::new(start.now_ms),
+            token_expires_ms: AtomicU64::new(start.token_expires_ms),
+            closing: AtomicU16::new(0),
+            ended: AtomicBool::new(false),
+            closing_since_ms: AtomicU64::new(0),
+            inflight: AtomicU32::new(0),
+            fed: AtomicU64::new(0),
+            replayed: AtomicU32::new(0),
+            refusals: Mutex::new(Refusals::default()),
+            durable_bucket: start.durable_bucket,
+            ephemeral_bucket: start.ephemeral_bucket,
+            lanes: Mutex::new(None),
+        }
+    }
+
+    pub fn user(&self) -> UserId {
+        self.identity.user
+    }
+
+    pub fn lane(&self) -> Lane {
+        match self.lane.load(Ordering::Acquire) {
+            1 => Lane::Live,
+            2 => Lane::CatchUp,
+            _ => Lane::Starting,
+        }
+    }
+
+    /// Only under the hub's lock.
+    pub fn set_lane(&self, lane: Lane) {
+        self.lane.store(lane as u8, Ordering::Release);
+    }
+
+    /// Where the catch-up has come to.
+    pub fn fed(&self) -> Seq {
+        Seq(self.fed.load(Ordering::Acquire))
+    }
+
+    pub fn set_fed(&self, seq: Seq) {
+        self.fed.store(seq.get(), Ordering::Release);
+    }
+
+    /// Counts events that a catch-up queued, until [`Session::take_replayed`].
+    pub fn count_replayed(&self, events: usize) {
+        self.replayed.fetch_add(u32::try_from(events).unwrap_or(u32::MAX), Ordering::Relaxed);
+    }
+
+    pub fn take_replayed(&self) -> u32 {
+        self.replayed.swap(0, Ordering::Relaxed)
+    }
+
+    /// Sets what the client has before anything is queued.
+    pub fn start_at(&self, position: Seq) {
+        self.outbox.lock().start_at(position);
+        self.set_fed(position);
+    }
+
+    /// Queues a live durable event. `false`: there is no room, and the session must leave the live lane.
+    #[must_use]
+    pub fn push_durable(&self, bytes: &Bytes, seq: Seq, stored_us: u64, now_ms: u64) -> bool {
+        let mut outbox = self.outbox.lock();
+        if !outbox.has_room(self.bounds, bytes.len()) {
+            return false;
+        }
+        outbox.push(Queued { bytes: bytes.clone(), covers: seq, stored_us }, now_ms);
+        drop(outbox);
+        self.dirty.store(true, Ordering::Release);
+        self.waker.wake();
+        true
+    }
+
+    /// Queues a frame that covers all before `seq`, or an event of a catch-up, whose pace keeps the bound.
+    pub fn push_covering(&self, bytes: Bytes, seq: Seq, now_ms: u64) {
+        self.outbox.lock().push(Queued { bytes, covers: seq, stored_us: 0 }, now_ms);
+        self.waker.wake();
+    }
+
+    /// Queues an answer or a notice. Their number is bounded by the commands in flight and by reading no more
+    /// from a client that does not read ([`Session::is_choked`]).
+    pub fn push_control(&self, bytes: Bytes, now_ms: u64) {
+        self.push_covering(bytes, Seq::ZERO, now_ms);
+    }
+
+    /// Queues a best-effort frame: it goes first when the reader is slow. `false`: dropped.
+    pub fn push_ephemeral(&self, bytes: &Bytes, now_ms: u64) -> bool {
+        let mut outbox = self.outbox.lock();
+        let calm = outbox.bytes() < self.bounds.bytes / 4 && outbox.has_room(self.bounds, bytes.len());
+        if calm {
+            outbox.push(Queued { bytes: bytes.clone(), covers: Seq::ZERO, stored_us: 0 }, now_ms);
+            drop(outbox);
+            self.waker.wake();
+        }
+        calm
+    }
+
+    /// Whether so much waits to be written that nothing more is read.
+    pub fn is_choked(&self) -> bool {
+        self.outbox.lock().bytes() > self.bounds.bytes
+    }
+
+    /// Whether events were queued since the last call; the sweep then sends a `Cursor`.
+    pub fn take_dirty(&self) -> bool {
+        self.dirty.load(Ordering::Acquire) && self.dirty.swap(false, Ordering::AcqRel)
+    }
+
+    pub fn mark_dirty(&self) {
+        self.dirty.store(true, Ordering::Release);
+    }
+
+    /// Drops the queued durable frames. The position from which the log must be read again, and how many went.
+    pub fn fall_behind(&self) -> (Seq, usize) {
+        self.outbox.lock().drop_durable()
+    }
+
+    /// How many bytes wait to be written.
+    pub fn queued_bytes(&self) -> usize {
+        self.outbox.lock().bytes()
+    }
+
+    /// Resolves once at most `low` bytes wait, or the session closes.
+    pub async fn drained(&self, low: usize) {
+        std::future::poll_fn(|cx| {
+            let mut outbox = self.outbox.lock();
+            if outbox.bytes() <= low || self.closing().is_some() {
+                return std::task::Poll::Ready(());
+            }
+            outbox.wait_drained(cx.waker());
+            std::task::Poll::Pending
+        })
+        .await;
+    }
+
+    /// Asks the session's task to close with this code; the first reason stays.
+    pub fn close(&self, close: Close, now_ms: u64) {
+        let first =
+            self.closing.compare_exchange(0, close.code(), Ordering::AcqRel, Ordering::Acquire).is_ok();
+        if first {
+            self.closing_since_ms.store(now_ms, Ordering::Release);
+            self.outbox.lock().wake_if_drained(usize::MAX);
+            self.waker.wake();
+        }
+    }
+
+    /// The close code that was asked for.
+    pub fn closing(&self) -> Option<u16> {
+        Some(self.closing.load(Ordering::Acquire)).filter(|code| *code != 0)
+    }
+
+    /// Ends the session's task without waiting for the peer any longer.
+    pub fn end(&self) {
+        self.ended.store(true, Ordering::Release);
+        self.waker.wake();
+    }
+
+    pub fn is_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    /// A command was taken; `false`: too many are in flight already.
+    #[must_use]
+    pub fn begin_command(&self, most: u32) -> bool {
+        self.inflight.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < most).then_some(n + 1)).is_ok()
+    }
+
+    /// A command was answered.
+    pub fn end_command(&self) {
+        self.inflight.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    pub fn inflight(&self) -> u32 {
+        self.inflight.load(Ordering::Acquire)
+    }
+
+    /// When the access token ends, Unix ms.
+    pub fn token_expires_ms(&self) -> u64 {
+        self.token_expires_ms.load(Ordering::Acquire)
+    }
+
+    /// A fresh token of the same user and device.
+    pub fn renew(&self, expires_ms: u64) {
+        self.token_expires_ms.store(expires_ms, Ordering::Release);
+        self.expiry_announced.store(false, Ordering::Release);
+    }
+
+    /// Takes note of a refused frame. The close that it deserves, if any.
+    pub fn refuse(&self, malformed: bool, now_ms: u64) -> Option<Close> {
+        self.refusals.lock().count(malformed, now_ms)
+    }
+}
+
+/// More refusals than this in [`FLOOD_WINDOW_MS`] close the session.
+const FLOOD_REFUSALS: u16 = 200;
+const FLOOD_WINDOW_MS: u32 = 10_000;
+/// More unparsable frames than this in [`MALFORMED_WINDOW_MS`] close the session.
+const MALFORMED_FRAMES: u8 = 5;
+const MALFORMED_WINDOW_MS: u32 = 60_000;
+
+impl Refusals {
+    fn count(&mut self, malformed: bool, now_ms: u64) -> Option<Close> {
+        // The low 32 bits are enough for windows of a minute; wrapping differences stay right.
+        let now = now_ms as u32;
+        if self.count == 0 || now.wrapping_sub(self.window_ms) > FLOOD_WINDOW_MS {
+            (self.window_ms, self.count) = (now, 0);
+        }
+        self.count += 1;
+        if malformed {
+            if self.malformed == 0 || now.wrapping_sub(self.malformed_window_ms) > MALFORMED_WINDOW_MS {
+                (self.malformed_window_ms, self.malformed) = (now, 0);
+            }
+            self.malformed += 1;
+        }
+        if self.malformed > MALFORMED_FRAMES && malformed {
+            Some(Close::Malformed)
+        } else if self.count > FLOOD_REFUSALS {
+            Some(Close::Flooding)
+        } else {
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sixth_unparsable_frame_in_a_minute_closes() {
+        let mut refusals = Refusals::default();
+        for at in 0..5 {
+            assert_eq!(refusals.count(true, at * 1_000), None);
+        }
+        assert_eq!(refusals.count(true, 59_000), Some(Close::Malformed));
+        let mut calm = Refusals::default();
+        for at in 0..20 {
+            assert_eq!(calm.count(true, at * 13_000), None);
+        }
+    }
+
+    #[test]
+    fn refused_commands_close_only_as_a_flood() {
+        let mut refusals = Refusals::default();
+        for _ in 0..200 {
+            assert_eq!(refusals.count(false, 5_000), None);
+        }
+        assert_eq!(refusals.count(false, 5_000), Some(Close::Flooding));
+        assert_eq!(refusals.count(false, 20_000), None);
+    }
+}

@@ -1,0 +1,228 @@
+//! What a session still has to write: shared, pre-encoded frames in the order of the wire.
+//!
+//! Invariants: bounded by [`Bounds`]; a frame that carries a position is written before any later one; `written`
+//! is the position up to which every durable event has been handed to the kernel, so a session that falls
+//! behind can drop its queued durable frames and read them from the log again, without a gap or a duplicate.
+
+use std::{collections::VecDeque, io::IoSlice, task::Waker};
+
+use bytes::Bytes;
+use shared::id::Seq;
+
+/// A WebSocket frame, header included, and what it proves.
+#[derive(Debug, Clone)]
+pub struct Queued {
+    pub bytes: Bytes,
+    /// Durable events, `Live` and `Cursor`: all up to here has been sent once this frame is written. Zero for
+    /// all other frames.
+    pub covers: Seq,
+    /// When the log stored the event, Unix µs; zero for frames whose delivery is not measured.
+    pub stored_us: u64,
+}
+
+/// How much may wait for a slow reader.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Past this many bytes or frames a session leaves the live lane.
+    pub bytes: usize,
+    pub frames: usize,
+}
+
+/// How many frames go into one `writev`: past 16, the cost per frame hardly falls any more.
+const WRITE_BATCH: usize = 32;
+
+#[derive(Debug, Default)]
+pub struct Outbox {
+    frames: VecDeque<Queued>,
+    bytes: usize,
+    /// Bytes of the first frame that are written already.
+    offset: usize,
+    written: Seq,
+    /// When a byte was last written, or the outbox last stopped being empty; ms of the gateway's clock.
+    moved_ms: u64,
+    /// Who waits for the outbox to drain: the session's catch-up.
+    drained: Option<Waker>,
+}
+
+impl Outbox {
+    pub fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
+    pub const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub const fn written(&self) -> Seq {
+        self.written
+    }
+
+    /// Sets the position that a new session starts from.
+    pub const fn start_at(&mut self, position: Seq) {
+        self.written = position;
+    }
+
+    /// Whether one more frame of `length` bytes stays within the bounds.
+    pub fn has_room(&self, bounds: Bounds, length: usize) -> bool {
+        self.frames.len() < bounds.frames && self.bytes + length <= bounds.bytes
+    }
+
+    pub fn push(&mut self, frame: Queued, now_ms: u64) {
+        if self.frames.is_empty() {
+            self.moved_ms = now_ms;
+        }
+        self.bytes += frame.bytes.len();
+        self.frames.push_back(frame);
+    }
+
+    /// Since when nothing has moved although something waits.
+    pub fn stalled_since_ms(&self) -> Option<u64> {
+        (!self.frames.is_empty()).then_some(self.moved_ms)
+    }
+
+    /// Drops what the log can give again, except a frame that is half on the wire. The position from which to
+    /// read again, and how many frames were dropped.
+    pub fn drop_durable(&mut self) -> (Seq, usize) {
+        let before = self.frames.len();
+        let half_written = self.offset > 0;
+        let mut index = 0;
+        let mut resume = self.written;
+        self.frames.retain(|frame| {
+            let keep = frame.covers == Seq::ZERO || (index == 0 && half_written);
+            if keep {
+                resume = resume.max(frame.covers);
+            }
+            index += 1;
+            keep
+        });
+        self.bytes = self.frames.iter().map(|frame| frame.bytes.len()).sum::<usize>() - self.offset;
+        (resume, before - self.frames.len())
+    }
+
+    /// Forgets everything but a half-written frame: the socket will only be told why it is closed.
+    pub fn clear(&mut self) {
+        let keep = usize::from(self.offset > 0);
+        self.frames.truncate(keep);
+        self.bytes = self.frames.iter().map(|frame| frame.bytes.len()).sum::<usize>() - self.offset;
+    }
+
+    /// The next bytes to write, for one system call.
+    pub fn batch(&self) -> ([IoSlice<'_>; WRITE_BATCH], usize) {
+        let mut slices = [IoSlice::new(&[]); WRITE_BATCH];
+        let mut count = 0;
+        for (slice, frame) in slices.iter_mut().zip(&self.frames) {
+            let skip = if count == 0 { self.offset } else { 0 };
+            *slice = IoSlice::new(frame.bytes.get(skip..).unwrap_or_default());
+            count += 1;
+        }
+        (slices, count)
+    }
+
+    /// Takes note of `written` bytes that the kernel took. The storing time of the oldest live event among the
+    /// frames that are now written whole, or zero.
+    pub fn advance(&mut self, mut written: usize, now_ms: u64) -> u64 {
+        let mut oldest_us = 0;
+        self.bytes -= written;
+        self.moved_ms = now_ms;
+        while let Some(front) = self.frames.front() {
+            let rest = front.bytes.len() - self.offset;
+            if written < rest {
+                self.offset += written;
+                break;
+            }
+            written -= rest;
+            self.offset = 0;
+            self.written = self.written.max(front.covers);
+            if oldest_us == 0 {
+                oldest_us = front.stored_us;
+            }
+            self.frames.pop_front();
+        }
+        if self.frames.is_empty() {
+            // An idle session keeps no queue.
+            self.frames = VecDeque::new();
+        }
+        oldest_us
+    }
+
+    /// Wakes whoever waits once no more than `low` bytes are left.
+    pub fn wake_if_drained(&mut self, low: usize) {
+        if self.bytes <= low
+            && let Some(waker) = self.drained.take()
+        {
+            waker.wake();
+        }
+    }
+
+    pub fn wait_drained(&mut self, waker: &Waker) {
+        self.drained = Some(waker.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn frame(covers: u64, length: usize) -> Queued {
+        Queued { bytes: Bytes::from(vec![covers as u8; length]), covers: Seq(covers), stored_us: 0 }
+    }
+
+    proptest! {
+        /// Whatever the kernel takes at a time: the wire is the concatenation, and `written` counts whole frames.
+        #[test]
+        fn writes_everything_in_order(
+            lengths in prop::collection::vec(1_usize..50, 1..80),
+            takes in prop::collection::vec(1_usize..200, 1..200),
+        ) {
+            let mut outbox = Outbox::default();
+            let mut expected = Vec::new();
+            for (index, length) in lengths.iter().enumerate() {
+                let frame = frame(index as u64 + 1, *length);
+                expected.extend_from_slice(&frame.bytes);
+                outbox.push(frame, 0);
+            }
+            let mut wire = Vec::new();
+            let mut takes = takes.into_iter().cycle();
+            while !outbox.is_empty() {
+                let taken = {
+                    let (slices, count) = outbox.batch();
+                    let offered: Vec<u8> = slices[..count].iter().flat_map(|slice| slice.to_vec()).collect();
+                    let taken = offered.len().min(takes.next().unwrap());
+                    wire.extend_from_slice(&offered[..taken]);
+                    taken
+                };
+                outbox.advance(taken, 0);
+                prop_assert_eq!(outbox.bytes(), expected.len() - wire.len());
+            }
+            prop_assert_eq!(wire, expected);
+            prop_assert_eq!(outbox.written(), Seq(lengths.len() as u64));
+        }
+
+        /// Falling behind never loses a byte of a frame under way nor a frame that the log does not have.
+        #[test]
+        fn drops_only_what_the_log_gives_again(
+            frames in prop::collection::vec((any::<bool>(), 1_usize..20), 1..40),
+            taken in 0_usize..300,
+        ) {
+            let mut outbox = Outbox::default();
+            for (index, (durable, length)) in frames.iter().enumerate() {
+                outbox.push(frame(if *durable { index as u64 + 1 } else { 0 }, *length), 0);
+            }
+            let total = outbox.bytes();
+            outbox.advance(taken.min(total), 0);
+            let half = outbox.offset > 0;
+            let first = outbox.frames.front().map(|frame| frame.covers);
+            let (resume, _) = outbox.drop_durable();
+            if half && let Some(covers) = first && covers > Seq::ZERO {
+                prop_assert_eq!(resume, covers);
+            } else {
+                prop_assert_eq!(resume, outbox.written());
+            }
+            prop_assert!(outbox.frames.iter().skip(usize::from(half)).all(|frame| frame.covers == Seq::ZERO));
+            let left: usize = outbox.frames.iter().map(|frame| frame.bytes.len()).sum();
+            prop_assert_eq!(outbox.bytes(), left - outbox.offset);
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! The socket of one session: reading, writing and closing, in one hand-written poll loop.
+//!
+//! Only the session's own task runs this. Reading goes through a buffer that all sessions of a worker thread
+//! share, so an idle socket has none; writing puts all that is queued into one `writev`. The WebSocket rules
+//! (masks, fragments, UTF-8, control frames, the close handshake) are tungstenite's.
+
+use std::{
+    cell::RefCell,
+    io::{self, Read, Write},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use shared::id::Seq;
+use tokio::{
+    io::{AsyncRead, ReadBuf},
+    net::tcp::OwnedReadHalf,
+};
+use tokio_tungstenite::tungstenite::{
+    Error, Message,
+    error::{CapacityError, ProtocolError},
+    protocol::{CloseFrame, Role, WebSocketConfig, WebSocketContext, frame::coding::CloseCode},
+};
+
+use super::{Session, close::Close, dispatch, outbox::Queued};
+use crate::app::App;
+
+/// One read takes at most this much: it holds a burst of ordinary commands, and is shared by a thread's sockets.
+const READ_BUFFER: usize = 16 * 1024;
+/// tungstenite's own buffer is allocated per socket for its whole life, so it starts tiny and grows on demand.
+const FRAME_BUFFER: usize = 64;
+/// A busy socket gives way to others after this many reads.
+const READS_PER_TURN: usize = 8;
+/// How much of the outbox may be left when a catch-up is asked for more.
+pub const LOW_WATER_BYTES: usize = 8 * 1024;
+
+thread_local! {
+    static READ: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BUFFER].into());
+}
+
+/// The reading half and the protocol state; lives in the session's task.
+pub struct Socket {
+    half: OwnedReadHalf,
+    context: WebSocketContext,
+    close_sent: bool,
+    /// The peer broke the protocol: what it still sends is read, so that it gets our close, and thrown away.
+    broken: bool,
+}
+
+impl Socket {
+    /// `early`: bytes that came with the upgrade request.
+    pub fn new(half: OwnedReadHalf, early: &[u8], frame_bytes: usize) -> Self {
+        let config = WebSocketConfig::default()
+            .read_buffer_size(FRAME_BUFFER)
+            .write_buffer_size(0)
+            .max_write_buffer_size(usize::MAX)
+            .max_message_size(Some(frame_bytes))
+            .max_frame_size(Some(frame_bytes));
+        let context = WebSocketContext::from_partially_read(early.to_vec(), Role::Server, Some(config));
+        Self { half, context, close_sent: false, broken: false }
+    }
+
+    /// Runs until the connection ends.
+    pub async fn run(mut self, session: &Arc<Session>, app: &Arc<App>) {
+        // What came with the upgrade is parsed before the first read.
+        let mut first = true;
+        std::future::poll_fn(|cx| self.poll(session, app, cx, std::mem::take(&mut first))).await;
+    }
+
+    fn poll(&mut self, session: &Arc<Session>, app: &Arc<App>, cx: &mut Context<'_>, first: bool) -> Poll<()> {
+        session.waker.register(cx.waker());
+        if session.is_ended() {
+            return Poll::Ready(());
+        }
+        if first && self.consume(session, app, &[]).is_err() {
+            return Poll::Ready(());
+        }
+        for _ in 0..READS_PER_TURN {
+            if self.send_close(session).is_err() || flush(session, app, cx).is_err() {
+                return Poll::Ready(());
+            }
+            if session.is_choked() {
+                return Poll::Pending;
+            }
+            let read = READ.with_borrow_mut(|buffer| {
+                let mut read = ReadBuf::new(buffer);
+                ready!(Pin::new(&mut self.half).poll_read(cx, &mut read)).map_err(drop)?;
+                let bytes = read.filled();
+                if bytes.is_empty() {
+                    return Poll::Ready(Err(()));
+                }
+                session.heard_ms.store(app.clock.now_ms(), std::sync::atomic::Ordering::Release);
+                Poll::Ready(self.consume(session, app, bytes))
+            });
+            match read {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(())) => {
+                    // The answer to the peer's close, or nothing: what can be written without waiting goes out.
+                    let _: Result<(), Gone> = flush(session, app, cx);
+                    return Poll::Ready(());
+                }
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Feeds bytes to the protocol and acts on the frames in them. `Err`: the connection is over.
+    fn consume(&mut self, session: &Arc<Session>, app: &Arc<App>, bytes: &[u8]) -> Result<(), ()> {
+        let mut wire = Wire { bytes, session, now_ms: app.clock.now_ms() };
+        while !self.broken {
+            match self.context.read(&mut wire) {
+                Ok(Message::Text(text)) if !self.close_sent => dispatch::text(app, session, text.as_bytes()),
+                Ok(Message::Binary(bytes)) if !self.close_sent => dispatch::binary(app, session, &bytes),
+                Ok(_) => {}
+                Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => {
+                    let close = violation(&error).ok_or(())?;
+                    session.close(close, app.clock.now_ms());
+                    self.broken = true;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn send_close(&mut self, session: &Session) -> Result<(), ()> {
+        let Some(code) = session.closing().filter(|_| !self.close_sent) else { return Ok(()) };
+        self.close_sent = true;
+        let reason = Close::reason_of(code);
+        let frame = CloseFrame { code: CloseCode::from(code), reason: reason.into() };
+        if code == Close::TooSlow.code() {
+            session.outbox.lock().clear();
+        }
+        let mut wire = Wire { bytes: &[], session, now_ms: 0 };
+        self.context.close(&mut wire, Some(frame)).or_else(|error| match error {
+            Error::ConnectionClosed => Ok(()),
+            _ => Err(()),
+        })
+    }
+}
+
+/// The close code for a violation of the protocol; `None` when the connection is simply over.
+fn violation(error: &Error) -> Option<Close> {
+    match error {
+        Error::Capacity(CapacityError::MessageTooLong { .. }) => Some(Close::FrameTooLarge),
+        Error::Utf8(_) => Some(Close::NotUtf8),
+        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => None,
+        Error::Protocol(_) => Some(Close::Protocol),
+        _ => None,
+    }
+}
+
+struct Gone;
+
+/// Writes what is queued, as much as the kernel takes.
+fn flush(session: &Session, app: &App, cx: &mut Context<'_>) -> Result<(), Gone> {
+    loop {
+        let mut outbox = session.outbox.lock();
+        if outbox.is_empty() {
+            return Ok(());
+        }
+        match session.socket.as_ref().poll_write_ready(cx) {
+            Poll::Pending => return Ok(()),
+            Poll::Ready(Err(_)) => return Err(Gone),
+            Poll::Ready(Ok(())) => {}
+        }
+        let wrote = {
+            let (slices, count) = outbox.batch();
+            session.socket.try_write_vectored(slices.get(..count).unwrap_or_default())
+        };
+        match wrote {
+            Ok(bytes) => {
+                let stored_us = outbox.advance(bytes, app.clock.now_ms());
+                if stored_us > 0 {
+                    app.metrics.observe_delivery(stored_us);
+                }
+                outbox.wake_if_drained(LOW_WATER_BYTES);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(_) => return Err(Gone),
+        }
+    }
+}
+
+/// What tungstenite sees of the socket: the bytes of one read, and the outbox for its own control frames.
+struct Wire<'a> {
+    bytes: &'a [u8],
+    session: &'a Session,
+    now_ms: u64,
+}
+
+impl Read for Wire<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        if self.bytes.is_empty() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        self.bytes.read(out)
+    }
+}
+
+impl Write for Wire<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let frame = Queued { bytes: Bytes::copy_from_slice(bytes), covers: Seq::ZERO, stored_us: 0 };
+        self.session.outbox.lock().push(frame, self.now_ms);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

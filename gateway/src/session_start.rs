@@ -1,0 +1,182 @@
+//! How a session begins: `Welcome`, the cursor's verdict, what the device missed, `Live`.
+
+use std::{sync::Arc, time::Duration};
+
+use shared::{
+    code::Code,
+    cursor::{Cursor, Invalid},
+    frame::{self, ServerFrame},
+    id::{Position, Seq},
+};
+use tokio::net::TcpStream;
+use uuid::Uuid;
+
+use crate::{
+    app::App,
+    auth, catch_up,
+    clock::unix_ms,
+    command::Failure,
+    hub::{Encoding, attach::Attached, wire},
+    session::{self, Session, close::Close, reply, socket::Socket},
+};
+
+/// What the upgrade request asked for.
+pub struct Opening {
+    pub identity: auth::Identity,
+    pub device: Box<str>,
+    pub encoding: Encoding,
+    pub cursor: Option<Result<Cursor, Invalid>>,
+    pub version_known: bool,
+}
+
+/// From where a session continues.
+enum Resume {
+    /// No cursor: only what comes.
+    Fresh,
+    From(Position),
+    /// The cursor is worth nothing: a fresh start, and the reason.
+    Refused(Code),
+    /// The log has lost what the cursor covered: continue from the cut.
+    Void(Position),
+}
+
+/// How long a cursor from a gateway that is ahead may wait for this one's tail.
+const AHEAD_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Starts a session on an upgraded socket. Returns once it runs on its own task.
+pub async fn start(app: Arc<App>, stream: TcpStream, early: &[u8], opening: Opening) {
+    let (read, write) = stream.into_split();
+    let session = Arc::new(Session::new(
+        session::Start {
+            id: Uuid::now_v7(),
+            identity: session::Identity {
+                user: opening.identity.user,
+                did: opening.identity.did,
+                device: opening.device,
+                encoding: opening.encoding,
+            },
+            token_expires_ms: opening.identity.expires_ms,
+            bounds: app.settings.session.bounds(),
+            durable_bucket: session::bucket(app.settings.session.durable_quota()),
+            ephemeral_bucket: session::bucket(app.settings.session.ephemeral_quota()),
+            now_ms: app.clock.now_ms(),
+        },
+        write,
+    ));
+    let socket = Socket::new(read, early, app.settings.session.frame_bytes);
+    if !opening.version_known {
+        session.close(Close::UnsupportedVersion, app.clock.now_ms());
+    } else if app.hub.sessions_of(session.user()) >= app.settings.session.per_user {
+        session.close(Close::TooManySessions, app.clock.now_ms());
+    } else {
+        let resume = resume(&app, opening.cursor).await;
+        welcome(&app, &session, &resume);
+        attach(&app, &session, &resume).await;
+    }
+    let app2 = app.clone();
+    app.tracker.spawn(async move { live(app2, session, socket).await });
+}
+
+/// The lean task that lives as long as the socket.
+async fn live(app: Arc<App>, session: Arc<Session>, socket: Socket) {
+    app.metrics.connections.inc();
+    app.presence.connected(&session);
+    socket.run(&session, &app).await;
+    session.end();
+    app.hub.detach(&session);
+    app.presence.disconnected(&session);
+    app.metrics.connections.dec();
+    let reason = session.closing().map_or("client", Close::reason_of);
+    app.metrics.closed_total.get_or_create(&vec![("reason", reason)]).inc();
+}
+
+async fn resume(app: &App, cursor: Option<Result<Cursor, Invalid>>) -> Resume {
+    let cursor = match cursor {
+        None => return Resume::Fresh,
+        Some(Err(Invalid)) => return Resume::Refused(Code::CursorInvalid),
+        Some(Ok(cursor)) => cursor,
+    };
+    let position = cursor.position;
+    if let Some(cut) = app.epochs.cut_below(cursor) {
+        return Resume::Void(cut);
+    }
+    if position.seq < app.oldest() {
+        return Resume::Refused(Code::CursorExpired);
+    }
+    let passed = app.hub.passed(position.seq);
+    if tokio::time::timeout(AHEAD_PATIENCE, passed).await.is_err() {
+        return Resume::Refused(Code::CursorInvalid);
+    }
+    // Below the ring, the seal and the epoch vouch for the cursor: we made it, and no cut went below it.
+    let known = app.hub.lock().ring.id_at(position.seq);
+    if known.is_some_and(|id| id != position.id && position.seq > Seq::ZERO) {
+        return Resume::Refused(Code::CursorInvalid);
+    }
+    Resume::From(position)
+}
+
+fn welcome(app: &App, session: &Session, resume: &Resume) {
+    let settings = &app.settings.session;
+    let welcome = frame::Welcome {
+        v: 1,
+        session_id: session.id.to_string(),
+        user_id: session.user(),
+        device_id: session.identity.device.to_string(),
+        server_ts: unix_ms(),
+        heartbeat_ms: settings.heartbeat_ms,
+        resumed: matches!(resume, Resume::From(_) | Resume::Void(_)),
+        limits: frame::Limits {
+            frame_bytes: settings.frame_bytes as u64,
+            body_bytes: shared::text::MAX_BODY_BYTES as u64,
+            inflight: settings.inflight.into(),
+            msg_per_sec: settings.commands_per_s.into(),
+            watch: crate::presence::MAX_WATCHED as u64,
+        },
+        reconnect: frame::Reconnect { base_ms: 500, max_ms: 30_000, jitter: "full".into(), stable_ms: 30_000 },
+    };
+    send(app, session, &welcome.into());
+    if let Resume::Refused(code) = resume {
+        reply::notify(session, &Failure::refused(*code, code.title()), app.clock.now_ms());
+    }
+}
+
+async fn attach(app: &Arc<App>, session: &Arc<Session>, resume: &Resume) {
+    if let Resume::Void(cut) = resume {
+        announce_void(app, session, *cut).await;
+    }
+    let from = match resume {
+        Resume::Fresh | Resume::Refused(_) => None,
+        Resume::From(position) | Resume::Void(position) => Some(*position),
+    };
+    loop {
+        match app.hub.attach(session, from) {
+            Attached::Live => return app.presence.live(session),
+            Attached::CatchUp => return catch_up::spawn(app, session),
+            Attached::Unknown => {
+                if let Err(failure) = app.loader.user(session.user()).await {
+                    tracing::warn!(%failure, "a session could not start");
+                    return session.close(Close::Internal, app.clock.now_ms());
+                }
+            }
+        }
+    }
+}
+
+/// Tells a session that comes back with a void cursor where each of its chats goes on.
+async fn announce_void(app: &App, session: &Session, cut: Position) {
+    let chats: Vec<_> = app.hub.lock().user(session.user()).map(|user| user.chats.clone()).unwrap_or_default();
+    let Ok(heads) = app.db.heads_at(&chats, cut.seq).await else {
+        return session.close(Close::Internal, app.clock.now_ms());
+    };
+    for (chat, head) in heads {
+        let reset = {
+            let state = app.hub.lock();
+            app.hub.reset_frame(&state, session.user(), chat, head, cut)
+        };
+        send(app, session, &reset.into());
+    }
+}
+
+fn send(app: &App, session: &Session, frame: &ServerFrame) {
+    session.push_control(wire::encode(frame, session.identity.encoding), app.clock.now_ms());
+}
