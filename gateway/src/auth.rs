@@ -55,7 +55,7 @@ pub struct Identity {
     /// The token family: one login on one device.
     pub did: Uuid,
     /// When the access token ends, Unix ms.
-    pub expires_ts: u64,
+    pub expires_ms: u64,
 }
 
 /// The SHA-256 of a secret with enough entropy to need no slow hash.

@@ -21,7 +21,6 @@ use jsonwebtoken::{
     Algorithm, DecodingKey, EncodingKey,
     jwk::{Jwk, JwkSet, PublicKeyUse, ThumbprintHash},
 };
-use shared::cursor::Sealer;
 
 const JWT: &str = "jwt.pem";
 const CURSOR: &str = "cursor.key";
@@ -55,7 +54,7 @@ pub struct Keys {
     pub verifying: Vec<Verifying>,
     /// The public halves, as `/.well-known/jwks.json` serves them.
     pub published: JwkSet,
-    pub sealer: Sealer,
+    cursor: [u8; 32],
 }
 
 impl Keys {
@@ -77,24 +76,29 @@ impl Keys {
         }
         let verifying = published.iter().filter_map(verifying).collect::<Vec<_>>();
         let kid = verifying.first().map(|key| key.kid.clone()).unwrap_or_default();
-        let sealer = Sealer::new(&cursor_key(&folder.join(CURSOR))?);
-        Ok(Self { kid, signing, verifying, published: JwkSet { keys: published }, sealer })
+        let cursor = cursor_key(&folder.join(CURSOR))?;
+        Ok(Self { kid, signing, verifying, published: JwkSet { keys: published }, cursor })
     }
 
-    /// Creates what is missing in the folder; safe to run at the same time as another gateway.
-    ///
-    /// # Errors
-    /// See [`KeyError`].
-    pub fn create(folder: &Path) -> Result<(), KeyError> {
-        let failed = |source| KeyError::Io { path: folder.to_owned(), source };
-        fs::DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(folder).map_err(failed)?;
-        create_once(&folder.join(JWT), || new_jwt_key())?;
-        create_once(&folder.join(CURSOR), || {
-            let mut bytes = [0; 32];
-            aws_lc_rs::rand::fill(&mut bytes).map_err(|_| KeyError::NoRandomness)?;
-            Ok(to_hex(&bytes) + "\n")
-        })
+    /// What seals cursors.
+    pub const fn cursor(&self) -> &[u8; 32] {
+        &self.cursor
     }
+}
+
+/// Creates what is missing in the folder; safe to run at the same time as another gateway.
+///
+/// # Errors
+/// See [`KeyError`].
+pub fn create(folder: &Path) -> Result<(), KeyError> {
+    let failed = |source| KeyError::Io { path: folder.to_owned(), source };
+    fs::DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(folder).map_err(failed)?;
+    create_once(&folder.join(JWT), || new_jwt_key())?;
+    create_once(&folder.join(CURSOR), || {
+        let mut bytes = [0; 32];
+        aws_lc_rs::rand::fill(&mut bytes).map_err(|_| KeyError::NoRandomness)?;
+        Ok(to_hex(&bytes) + "\n")
+    })
 }
 
 fn new_jwt_key() -> Result<String, KeyError> {
@@ -212,7 +216,7 @@ mod tests {
         let folder = Folder::new();
         std::thread::scope(|scope| {
             for _ in 0..8 {
-                scope.spawn(|| Keys::create(&folder.0).unwrap());
+                scope.spawn(|| create(&folder.0).unwrap());
             }
         });
         let names =
@@ -223,17 +227,17 @@ mod tests {
             assert_eq!(mode & 0o777, FILE_MODE);
         }
         let kid = Keys::load(&folder.0).unwrap().kid;
-        Keys::create(&folder.0).unwrap();
+        create(&folder.0).unwrap();
         assert_eq!(Keys::load(&folder.0).unwrap().kid, kid);
     }
 
     #[test]
     fn a_renamed_key_still_verifies() {
         let folder = Folder::new();
-        Keys::create(&folder.0).unwrap();
+        create(&folder.0).unwrap();
         let old = Keys::load(&folder.0).unwrap().kid;
         fs::rename(folder.0.join(JWT), folder.0.join("2026.pem")).unwrap();
-        Keys::create(&folder.0).unwrap();
+        create(&folder.0).unwrap();
         let keys = Keys::load(&folder.0).unwrap();
         assert_ne!(keys.kid, old);
         let kids = keys.verifying.iter().map(|key| key.kid.clone()).collect::<Vec<_>>();
@@ -246,7 +250,7 @@ mod tests {
     #[test]
     fn what_is_no_key_is_named() {
         let folder = Folder::new();
-        Keys::create(&folder.0).unwrap();
+        create(&folder.0).unwrap();
         fs::write(folder.0.join(CURSOR), "abc").unwrap();
         assert!(matches!(Keys::load(&folder.0), Err(KeyError::NotACursorKey { .. })));
         fs::write(folder.0.join(JWT), "-----BEGIN").unwrap();

@@ -9,7 +9,7 @@ mod local;
 use std::{net::IpAddr, time::Duration};
 
 use fred::{interfaces::LuaInterface, types::scripts::Script};
-use prometheus_client::metrics::counter::Counter;
+use prometheus_client::{metrics::counter::Counter, registry::Registry};
 
 use self::local::Local;
 use crate::redis::Redis;
@@ -43,7 +43,7 @@ pub struct LimitSettings {
 
 /// What is limited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum Limit {
     /// The auth endpoints, by [`address_key`].
     AuthPerAddress,
     /// Failed logins, by account, and by account and address for addresses that the account knows.
@@ -58,8 +58,8 @@ pub enum Kind {
     HttpCommands,
 }
 
-impl Kind {
-    /// Every kind, in the order of the discriminants.
+impl Limit {
+    /// Every limit, in the order of the discriminants.
     pub const ALL: [Self; 6] = [
         Self::AuthPerAddress,
         Self::LoginFailuresPerAccount,
@@ -93,16 +93,16 @@ impl Rule {
         (count > 0).then(|| Self { interval: per / count, burst: burst.max(1) })
     }
 
-    fn of(kind: Kind, settings: &LimitSettings) -> Option<Self> {
+    fn of(limit: Limit, settings: &LimitSettings) -> Option<Self> {
         const MINUTE: Duration = Duration::from_secs(60);
         let per_minute = |count| Self::new(count, MINUTE, count);
-        match kind {
-            Kind::AuthPerAddress => per_minute(settings.limit_auth_per_min),
-            Kind::LoginFailuresPerAccount => per_minute(settings.limit_login_failures_per_min),
-            Kind::ConnectPerUser => per_minute(settings.limit_connects_per_min),
-            Kind::ResumePerUser => per_minute(settings.limit_resumes_per_min),
-            Kind::UserLookups => per_minute(settings.limit_lookups_per_min),
-            Kind::HttpCommands => Self::new(
+        match limit {
+            Limit::AuthPerAddress => per_minute(settings.limit_auth_per_min),
+            Limit::LoginFailuresPerAccount => per_minute(settings.limit_login_failures_per_min),
+            Limit::ConnectPerUser => per_minute(settings.limit_connects_per_min),
+            Limit::ResumePerUser => per_minute(settings.limit_resumes_per_min),
+            Limit::UserLookups => per_minute(settings.limit_lookups_per_min),
+            Limit::HttpCommands => Self::new(
                 settings.limit_http_commands_per_s,
                 Duration::from_secs(1),
                 settings.limit_http_commands_burst,
@@ -142,49 +142,48 @@ impl Mode {
 pub struct Limits {
     redis: Redis,
     script: Script,
-    rules: [Option<Rule>; Kind::ALL.len()],
+    rules: [Option<Rule>; Limit::ALL.len()],
     local: Local,
-    /// Checks that were made in this process because Redis was away.
-    pub fallbacks: Counter,
+    fallbacks: Counter,
 }
 
 impl Limits {
-    pub fn new(settings: &LimitSettings, redis: Redis) -> Self {
-        let rules = Kind::ALL.map(|kind| Rule::of(kind, settings));
-        Self {
-            redis,
-            script: Script::from_lua(GCRA),
-            local: Local::new(&rules),
-            rules,
-            fallbacks: Counter::default(),
-        }
+    pub fn new(settings: &LimitSettings, redis: Redis, registry: &mut Registry) -> Self {
+        let fallbacks = Counter::default();
+        registry.register(
+            "gateway_limiter_fallbacks",
+            "Checks of a rate limit made in this process because Redis was away",
+            fallbacks.clone(),
+        );
+        let rules = Limit::ALL.map(|limit| Rule::of(limit, settings));
+        Self { redis, script: Script::from_lua(GCRA), local: Local::new(&rules), rules, fallbacks }
     }
 
     /// Uses up one of the key's allowance.
     ///
     /// # Errors
     /// [`RetryAfter`] when there is none left.
-    pub async fn check(&self, kind: Kind, key: &str) -> Result<(), RetryAfter> {
-        self.ask(kind, key, Mode::Take).await
+    pub async fn check(&self, limit: Limit, key: &str) -> Result<(), RetryAfter> {
+        self.ask(limit, key, Mode::Take).await
     }
 
     /// Whether [`Limits::check`] would succeed.
     ///
     /// # Errors
     /// [`RetryAfter`] when it would not.
-    pub async fn look(&self, kind: Kind, key: &str) -> Result<(), RetryAfter> {
-        self.ask(kind, key, Mode::Look).await
+    pub async fn look(&self, limit: Limit, key: &str) -> Result<(), RetryAfter> {
+        self.ask(limit, key, Mode::Look).await
     }
 
     /// Gives back what [`Limits::check`] used up.
-    pub async fn give_back(&self, kind: Kind, key: &str) {
+    pub async fn give_back(&self, limit: Limit, key: &str) {
         // Giving back cannot be refused.
-        let _given = self.ask(kind, key, Mode::Give).await.is_ok();
+        let _given = self.ask(limit, key, Mode::Give).await.is_ok();
     }
 
-    async fn ask(&self, kind: Kind, key: &str, mode: Mode) -> Result<(), RetryAfter> {
-        let Some(rule) = self.rules[kind as usize] else { return Ok(()) };
-        let name = self.redis.key(&format!("limit:{}:{key}", kind.name()));
+    async fn ask(&self, limit: Limit, key: &str, mode: Mode) -> Result<(), RetryAfter> {
+        let Some(rule) = self.rules[limit as usize] else { return Ok(()) };
+        let name = self.redis.key(&format!("limit:{}:{key}", limit.name()));
         let args =
             vec![rule.interval.as_micros().to_string(), rule.burst.to_string(), mode.as_str().to_owned()];
         let answer = self.redis.run(async |client| {
@@ -200,7 +199,7 @@ impl Limits {
             Ok(wait_us) => Err(RetryAfter(Duration::from_micros(wait_us))),
             Err(_down) => {
                 self.fallbacks.inc();
-                self.local.ask(kind, key, mode)
+                self.local.ask(limit, key, mode)
             }
         }
     }

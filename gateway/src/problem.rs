@@ -79,18 +79,35 @@ impl Problem {
     }
 
     /// `request.invalid` with the fields that are.
-    pub const fn invalid(errors: Vec<FieldError>) -> Self {
+    pub const fn invalid_fields(errors: Vec<FieldError>) -> Self {
         Self { code: Code::RequestInvalid, status: None, detail: None, errors, retry_after: None }
+    }
+
+    /// `request.invalid` with the one field that is.
+    pub fn invalid(field: &'static str, code: &'static str) -> Self {
+        Self::invalid_fields(vec![FieldError { field, code }])
+    }
+
+    /// The page that sent the request is another site's.
+    pub fn forbidden_origin() -> Self {
+        Self::new(Code::AuthMismatch).status(StatusCode::FORBIDDEN).detail("the origin is not allowed here")
+    }
+
+    /// The path is for WebSockets alone.
+    pub fn upgrade_required() -> Self {
+        Self::new(Code::RequestInvalid)
+            .status(StatusCode::UPGRADE_REQUIRED)
+            .detail("this is a WebSocket endpoint: the request is no opening handshake of version 13")
     }
 
     /// A dependency is away; what it was is logged, not sent.
     pub fn unavailable() -> Self {
-        Self::new(Code::ServerUnavailable).retry_after(RETRY_AFTER)
+        Self::new(Code::ServerUnavailable).wait(RETRY_AFTER)
     }
 
     /// `rate.limited`.
     pub fn limited(retry_after: Duration) -> Self {
-        Self::new(Code::RateLimited).retry_after(retry_after)
+        Self::new(Code::RateLimited).wait(retry_after)
     }
 
     /// A status other than the code's own.
@@ -107,8 +124,13 @@ impl Problem {
         self
     }
 
+    /// When to come back.
     #[must_use]
-    pub const fn retry_after(mut self, retry_after: Duration) -> Self {
+    pub const fn retry_after(self, seconds: u64) -> Self {
+        self.wait(Duration::from_secs(seconds))
+    }
+
+    const fn wait(mut self, retry_after: Duration) -> Self {
         self.retry_after = Some(retry_after);
         self
     }
@@ -138,7 +160,7 @@ impl From<Code> for Problem {
     fn from(code: Code) -> Self {
         let problem = Self::new(code);
         if problem.http_status() == StatusCode::SERVICE_UNAVAILABLE {
-            problem.retry_after(RETRY_AFTER)
+            problem.wait(RETRY_AFTER)
         } else {
             problem
         }
@@ -150,7 +172,7 @@ impl From<Failure> for Problem {
         let problem = Self::from(failure.code).detail(failure.message);
         match failure.retry_after_ms {
             0 => problem,
-            ms => problem.retry_after(Duration::from_millis(ms)),
+            ms => problem.wait(Duration::from_millis(ms)),
         }
     }
 }
@@ -161,6 +183,9 @@ impl IntoResponse for Problem {
         let mut response = Response::new(Body::from(self.body(status)));
         *response.status_mut() = status;
         let headers = response.headers_mut();
+        if status == StatusCode::UPGRADE_REQUIRED {
+            headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        }
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if status == StatusCode::UNAUTHORIZED {
@@ -203,7 +228,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_problem_has_all_members() {
-        let problem = Problem::invalid(vec![FieldError { field: "email", code: "missing" }]);
+        let problem = Problem::invalid_fields(vec![FieldError { field: "email", code: "missing" }]);
         let (head, body) = TRACE_ID.scope("ab".repeat(16), parts(problem)).await;
         assert_eq!(head.status, 422);
         assert_eq!(head.headers[header::CONTENT_TYPE], "application/problem+json");

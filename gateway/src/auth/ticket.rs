@@ -52,7 +52,7 @@ impl Tickets {
         let got = self.redis.run(async |client| client.getdel::<Option<String>, _>(key).await).await;
         let value = got.map_err(|_down| Code::ServerUnavailable)?.ok_or(Code::AuthInvalidToken)?;
         let identity: Identity = serde_json::from_str(&value).map_err(|_| Code::AuthInvalidToken)?;
-        if crate::clock::unix_ms() >= identity.expires_ts { Err(Code::AuthExpired) } else { Ok(identity) }
+        if crate::clock::unix_ms() >= identity.expires_ms { Err(Code::AuthExpired) } else { Ok(identity) }
     }
 
     fn key(&self, ticket: &str) -> String {

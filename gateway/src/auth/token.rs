@@ -102,13 +102,13 @@ impl Tokens {
             _ => Code::AuthInvalidToken,
         })?;
         let Claims { sub, did, exp, .. } = claims.claims;
-        let expires_ts = exp.saturating_mul(1_000);
+        let expires_ms = exp.saturating_mul(1_000);
         // The library still accepts a token in the very second in which it ends.
-        if unix_ms() >= expires_ts {
+        if unix_ms() >= expires_ms {
             return Err(Code::AuthExpired);
         }
         let user = sub.parse().map_err(|_| Code::AuthInvalidToken)?;
-        Ok(Identity { user, did, expires_ts })
+        Ok(Identity { user, did, expires_ms })
     }
 }
 
@@ -127,7 +127,7 @@ mod tests {
 
     fn keys() -> Keys {
         let folder = std::env::temp_dir().join(format!("mt-token-{}", Uuid::new_v4()));
-        Keys::create(&folder).unwrap();
+        crate::keys::create(&folder).unwrap();
         let keys = Keys::load(&folder).unwrap();
         std::fs::remove_dir_all(folder).unwrap();
         keys
@@ -149,7 +149,7 @@ mod tests {
         let (user, did) = (UserId::new(7).unwrap(), Uuid::new_v4());
         let identity = tokens.verify(&tokens.issue(user, did).unwrap()).unwrap();
         assert_eq!((identity.user, identity.did), (user, did));
-        let left = identity.expires_ts - unix_ms();
+        let left = identity.expires_ms - unix_ms();
         assert!((898_000..=900_000).contains(&left), "{left}");
     }
 

@@ -7,18 +7,18 @@ use governor::{
     clock::{Clock, DefaultClock},
 };
 
-use super::{Kind, Mode, RetryAfter, Rule};
+use super::{Limit, Mode, RetryAfter, Rule};
 
 /// Keys above which those that are full again are dropped.
 const MANY_KEYS: usize = 100_000;
 
 pub(super) struct Local {
-    limiters: [Option<DefaultKeyedRateLimiter<String>>; Kind::ALL.len()],
+    limiters: [Option<DefaultKeyedRateLimiter<String>>; Limit::ALL.len()],
     clock: DefaultClock,
 }
 
 impl Local {
-    pub(super) fn new(rules: &[Option<Rule>; Kind::ALL.len()]) -> Self {
+    pub(super) fn new(rules: &[Option<Rule>; Limit::ALL.len()]) -> Self {
         let limiters = rules.map(|rule| {
             let rule = rule?;
             let quota = Quota::with_period(rule.interval)?.allow_burst(NonZeroU32::new(rule.burst)?);
@@ -29,8 +29,8 @@ impl Local {
 
     /// This limiter can neither look nor give back: looking is granted and the later check decides, and what
     /// would be given back stays used. That is stricter than Redis, for a while.
-    pub(super) fn ask(&self, kind: Kind, key: &str, mode: Mode) -> Result<(), RetryAfter> {
-        let Some(limiter) = &self.limiters[kind as usize] else { return Ok(()) };
+    pub(super) fn ask(&self, limit: Limit, key: &str, mode: Mode) -> Result<(), RetryAfter> {
+        let Some(limiter) = &self.limiters[limit as usize] else { return Ok(()) };
         if !matches!(mode, Mode::Take) {
             return Ok(());
         }
