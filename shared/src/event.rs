@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
 use crate::{
+    codec::sink::done,
     id::{Seq, UserId},
     permission::{ChatType, Role},
 };
@@ -266,8 +267,8 @@ impl Event {
     /// The event as the log stores it.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(64 + self.body_len());
-        // Writing into a Vec cannot fail, and rmp's own error type has no other cause here.
-        let _: Result<(), EncodeFailure> = self.write(&mut out);
+        // rmp's own error type has no other cause here than the writer.
+        done(self.write(&mut out));
         out
     }
 

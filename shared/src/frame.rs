@@ -59,3 +59,7 @@ pub struct Declared {
     pub name: &'static str,
     pub fields: &'static [&'static str],
 }
+
+pub(crate) const fn declared<F: Frame>() -> Declared {
+    Declared { kind: F::KIND, name: F::TYPE, fields: F::FIELDS }
+}

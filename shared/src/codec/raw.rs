@@ -6,7 +6,10 @@ use smallvec::SmallVec;
 use uuid::Uuid;
 
 use super::{json, msgpack, value::Value};
-use crate::id::{MAX_ID, parse_uuid};
+use crate::{
+    frame::Declared,
+    id::{MAX_ID, parse_uuid},
+};
 
 /// One well-formed value.
 #[derive(Debug, Clone, Copy)]
@@ -80,23 +83,23 @@ impl<'a> Raw<'a> {
         }
     }
 
-    /// The fields of a whole frame inside a list, which says its type (`Ok`) or its kind (`Err`).
-    pub(crate) fn nested_frame<T>(
+    /// A whole frame inside a list: its kind and fields, if it is one of the known.
+    pub(crate) fn frame(
         self,
         names: &'static [&'static [&'static str]],
-        known: fn(Result<&str, u8>) -> Option<(T, &'static [&'static str])>,
-    ) -> Option<(T, Fields<'a>)> {
+        known: &[Declared],
+    ) -> Option<(u8, Fields<'a>)> {
         match self {
             Self::Json(_) => {
                 let fields = self.object(names)?;
-                let (found, _) = known(Ok(&fields.get::<String>("type").ok()?))?;
-                Some((found, fields))
+                let name = fields.get::<String>("type").ok()?;
+                known.iter().find(|frame| frame.name == name).map(|frame| (frame.kind, fields))
             }
             Self::Msgpack(raw) => {
                 let mut elements = msgpack::elements(raw)?;
                 let kind = elements.next().and_then(|raw| Raw::Msgpack(raw).uint())?;
-                let (found, names) = known(Err(kind.try_into().ok()?))?;
-                Some((found, Fields::in_order(names, elements.map(Raw::Msgpack))))
+                let frame = known.iter().find(|frame| u64::from(frame.kind) == kind)?;
+                Some((frame.kind, Fields::in_order(frame.fields, elements.map(Raw::Msgpack))))
             }
         }
     }

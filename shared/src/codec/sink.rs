@@ -134,4 +134,4 @@ impl Sink for Msgpack<'_> {
 }
 
 /// Writing into a `Vec` cannot fail.
-fn done<T, E>(_: Result<T, E>) {}
+pub(crate) fn done<T, E>(_: Result<T, E>) {}

@@ -82,13 +82,8 @@ macro_rules! frames {
 
         impl $set {
             /// Every frame type of this direction.
-            pub const DECLARED: &'static [$crate::frame::Declared] = &[$(
-                $crate::frame::Declared {
-                    kind: <$frame as $crate::frame::Frame>::KIND,
-                    name: <$frame as $crate::frame::Frame>::TYPE,
-                    fields: <$frame as $crate::frame::Frame>::FIELDS,
-                },
-            )*];
+            pub const DECLARED: &'static [$crate::frame::Declared] =
+                &[$($crate::frame::declared::<$frame>()),*];
 
             /// The `type` on the wire.
             pub const fn type_name(&self) -> &'static str {

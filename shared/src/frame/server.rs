@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use uuid::Uuid;
 
-use super::{EventData, Frame};
+use super::{Declared, EventData, Frame, declared};
 use crate::{
     codec::{
         raw::{Fault, Fields, Raw},
@@ -197,7 +197,9 @@ frame! {
     }
 }
 
-/// A frame inside a page: only durable ones, so that pages do not nest.
+/// The frames that pages hold. Pages do not, so nothing nests.
+const DURABLE: [Declared; 2] = [declared::<Message>(), declared::<Event>()];
+
 impl Value for ServerFrame {
     const EXPECTED: &'static str = "a Message or Event frame";
 
@@ -206,17 +208,12 @@ impl Value for ServerFrame {
     }
 
     fn get(raw: Raw<'_>) -> Option<Self> {
-        let (message, fields) = raw.nested_frame(&[Message::FIELDS, Event::FIELDS], |name| match name {
-            Ok(Message::TYPE) | Err(Message::KIND) => Some((true, Message::FIELDS)),
-            Ok(Event::TYPE) | Err(Event::KIND) => Some((false, Event::FIELDS)),
-            _ => None,
-        })?;
-        if message {
-            Message::read(&fields).map(Self::Message)
+        let (kind, fields) = raw.frame(&[Message::FIELDS, Event::FIELDS], &DURABLE)?;
+        if kind == Message::KIND {
+            Message::read(&fields).map(Self::Message).ok()
         } else {
-            Event::read(&fields).map(Self::Event)
+            Event::read(&fields).map(Self::Event).ok()
         }
-        .ok()
     }
 }
 
