@@ -13,6 +13,7 @@ use std::{
 };
 
 use async_nats::{Client, ConnectOptions, Event, ServerAddr, connection::State, jetstream};
+use tokio::{sync::watch, time::timeout};
 
 use crate::{
     line::Target,
@@ -117,6 +118,7 @@ pub struct Nats {
     pub(crate) layout: Layout,
     pub(crate) target: Target,
     pub(crate) settings: Arc<NatsSettings>,
+    connected: watch::Receiver<bool>,
     dropped: Arc<AtomicU64>,
 }
 
@@ -130,9 +132,10 @@ impl Nats {
         let servers = parse_urls(&settings.nats_url)?;
         let target = Target::new(&servers, name);
         let dropped = Arc::new(AtomicU64::new(0));
-        let client = control_client(&servers, name, Arc::clone(&dropped)).await?;
+        let (connection, connected) = watch::channel(false);
+        let client = control_client(&servers, name, connection, Arc::clone(&dropped)).await?;
         let js = jetstream::context::ContextBuilder::new().timeout(REQUEST_TIMEOUT).build(client.clone());
-        Ok(Self { client, js, layout, target, settings: Arc::new(settings.clone()), dropped })
+        Ok(Self { client, js, layout, target, settings: Arc::new(settings.clone()), connected, dropped })
     }
 
     pub fn layout(&self) -> &Layout {
@@ -152,11 +155,24 @@ impl Nats {
         if !self.is_connected() {
             return Err(Unavailable::new("not connected"));
         }
-        match tokio::time::timeout(REQUEST_TIMEOUT, self.js.query_account()).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(Unavailable::new(error)),
-            Err(_) => Err(Unavailable::new("no answer")),
-        }
+        self.ask(async { self.js.query_account().await.map(drop).map_err(Unavailable::new) }).await
+    }
+
+    /// Bounds a request by the time that any may take, and by the life of the connection: a request that was lost
+    /// with it would wait for an answer until the end.
+    pub(crate) async fn ask<T>(
+        &self,
+        request: impl Future<Output = Result<T, Unavailable>>,
+    ) -> Result<T, Unavailable> {
+        let mut connected = self.connected.clone();
+        let asked = async {
+            wait_until(&mut connected, true).await;
+            tokio::select! {
+                answer = request => answer,
+                () = wait_until(&mut connected, false) => Err(Unavailable::new("lost the connection")),
+            }
+        };
+        timeout(REQUEST_TIMEOUT, asked).await.map_err(|_| Unavailable::new("no answer"))?
     }
 
     /// How often a signal was dropped because its reader was too slow.
@@ -179,6 +195,7 @@ fn parse_urls(urls: &str) -> Result<Vec<ServerAddr>, SettingsError> {
 async fn control_client(
     servers: &[ServerAddr],
     name: &str,
+    connection: watch::Sender<bool>,
     dropped: Arc<AtomicU64>,
 ) -> Result<Client, SettingsError> {
     ConnectOptions::new()
@@ -192,14 +209,23 @@ async fn control_client(
         .client_capacity(1024)
         .reconnect_delay_callback(reconnect_delay)
         .event_callback(move |event| {
-            if matches!(event, Event::SlowConsumer(_)) {
-                dropped.fetch_add(1, Relaxed);
+            match event {
+                Event::Connected => drop(connection.send_replace(true)),
+                Event::Disconnected | Event::Closed => drop(connection.send_replace(false)),
+                Event::SlowConsumer(_) => drop(dropped.fetch_add(1, Relaxed)),
+                _ => {}
             }
             std::future::ready(())
         })
         .connect(servers)
         .await
         .map_err(|error| SettingsError::Url(error.to_string()))
+}
+
+async fn wait_until(connected: &mut watch::Receiver<bool>, state: bool) {
+    if connected.wait_for(|connected| *connected == state).await.is_err() {
+        std::future::pending().await
+    }
 }
 
 /// Jittered, and capped at a second: gateways should be back when NATS is, but not all in the same moment.

@@ -66,6 +66,8 @@ impl Nats {
 /// Marks that were read together.
 pub struct MarkBatch {
     pub marks: Vec<Mark>,
+    /// Some of them were handed out before: an instance may have stored them without announcing them.
+    pub redelivered: bool,
     messages: Vec<jetstream::Message>,
 }
 
@@ -97,7 +99,7 @@ impl MarkReader {
     /// Waits for a mark, then for those that follow within `window`, `max` at most. Never empty. What a cancelled
     /// call had read is redelivered.
     pub async fn batch(&mut self, max: usize, window: Duration) -> MarkBatch {
-        let mut batch = MarkBatch { marks: Vec::new(), messages: Vec::new() };
+        let mut batch = MarkBatch { marks: Vec::new(), redelivered: false, messages: Vec::new() };
         while batch.marks.is_empty() {
             let Some(messages) = &mut self.messages else {
                 self.attach().await;
@@ -164,6 +166,7 @@ impl MarkBatch {
             // Acknowledged with the others, or it would come for ever.
             _ => tracing::warn!("unreadable mark"),
         }
+        self.redelivered |= message.info().is_ok_and(|info| info.delivered > 1);
         self.messages.push(message);
     }
 }

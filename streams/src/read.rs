@@ -10,7 +10,7 @@ use shared::id::{EventId, Seq};
 use tokio::time::timeout;
 
 use crate::{
-    connect::{Nats, REQUEST_TIMEOUT, Unavailable, backoff},
+    connect::{Nats, Unavailable, backoff},
     subject::Partition,
     tail::{Broken, Consumer, Entry, Progress},
 };
@@ -54,7 +54,7 @@ impl Nats {
                 Err(error) => Err(Unavailable::new(error)),
             }
         };
-        timeout(REQUEST_TIMEOUT, read).await.map_err(|_| Unavailable::new("no answer to a read"))?
+        self.ask(read).await
     }
 
     /// The ends of the log as its leader knows them.
@@ -83,7 +83,7 @@ impl Nats {
             let stream = self.js.get_stream_no_info(self.layout.chat_stream(partition)).await;
             stream.map_err(Unavailable::new)?.get_info().await.map_err(Unavailable::new)
         };
-        timeout(REQUEST_TIMEOUT, read).await.map_err(|_| Unavailable::new("no answer about the log"))?
+        self.ask(read).await
     }
 
     fn entry(&self, message: jetstream::message::StreamMessage) -> Entry {

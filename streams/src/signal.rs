@@ -41,8 +41,11 @@ signals! {
     EpochChanged(EpochChanged) = "epoch",
     /// A gateway's sessions that came and went since its last report.
     Connections(Connections) = "connections",
-    /// All sessions of a gateway, in parts.
-    Snapshot(Snapshot) = "snapshot",
+    /// All sessions of a gateway, in parts. On the subject of [`Connections`], so that one subscription brings
+    /// both in the order in which the gateway sent them.
+    Snapshot(Snapshot) = "connections",
+    /// Presence has missed something: the gateways shall send a snapshot.
+    SnapshotWanted(SnapshotWanted) = "snapshot_wanted",
     /// Users whose presence changed.
     Presence(Vec<PresenceChange>) = "presence",
     /// Someone types.
@@ -98,17 +101,51 @@ pub struct Snapshot {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotWanted {
+    /// `None`: of every gateway.
+    pub gateway: Option<Uuid>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PresenceState {
     Online,
     Away,
     Offline,
 }
 
+/// A user as presence has announced them last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PresenceChange {
-    pub user: UserId,
+pub struct Announced {
     pub state: PresenceState,
     pub last_seen_ms: u64,
+}
+
+impl Announced {
+    /// The name of the key in Redis, without the installation's prefix, under which presence keeps what it
+    /// announced of a user who is not offline.
+    pub fn redis_key(user: UserId) -> String {
+        format!("announced:{user}")
+    }
+
+    /// Reads the value of such a key: `o:<ms>` for online, `a:<ms>` for away, `f:<ms>` for offline.
+    pub fn from_redis(text: &str) -> Option<Self> {
+        let (state, last_seen_ms) = text.split_once(':')?;
+        let state = match state {
+            "o" => PresenceState::Online,
+            "a" => PresenceState::Away,
+            "f" => PresenceState::Offline,
+            _ => return None,
+        };
+        Some(Self { state, last_seen_ms: last_seen_ms.parse().ok()? })
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PresenceChange {
+    pub user: UserId,
+    pub announced: Announced,
+    /// Who shares a direct chat with the user: whom to tell, besides those who watch explicitly.
+    pub partners: Vec<UserId>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -126,8 +163,8 @@ pub struct Receipts {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Receipt {
     pub user: UserId,
-    pub read: Option<Seq>,
-    pub delivered: Option<Seq>,
+    pub read: Seq,
+    pub delivered: Seq,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -197,12 +234,26 @@ mod tests {
         let signals = [
             Signal::Typing(Typing { chat: ChatId::new(1).unwrap(), user }),
             Signal::Watermark(Watermark { partition: 0, epoch: 2, position: Position::default() }),
-            Signal::Presence(vec![PresenceChange { user, state: PresenceState::Away, last_seen_ms: 3 }]),
+            Signal::Presence(vec![PresenceChange {
+                user,
+                announced: Announced { state: PresenceState::Away, last_seen_ms: 3 },
+                partners: vec![user],
+            }]),
+            Signal::SnapshotWanted(SnapshotWanted { gateway: None }),
             Signal::Revoked(Revoked { user, did: Uuid::nil() }),
         ];
         for signal in signals {
             let bytes = rmp_serde::to_vec_named(&signal).unwrap();
             assert_eq!(rmp_serde::from_slice::<Signal>(&bytes).unwrap(), signal);
+        }
+    }
+
+    #[test]
+    fn redis_texts_are_read() {
+        let away = Announced { state: PresenceState::Away, last_seen_ms: 17 };
+        assert_eq!(Announced::from_redis("a:17"), Some(away));
+        for bad in ["", "a", "x:17", "a:", "a:-1"] {
+            assert_eq!(Announced::from_redis(bad), None, "{bad}");
         }
     }
 

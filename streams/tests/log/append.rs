@@ -1,6 +1,5 @@
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
-use rustix::process::Signal;
 use shared::event::Event;
 use streams::{AppendError, Appended, Appender, NatsSettings, append::Request};
 use tokio::time::{Instant, sleep};
@@ -166,11 +165,11 @@ async fn an_outcome_that_was_unknown_is_found_by_the_retry() {
     let nats = server.nats_with(NatsSettings { append_ack_timeout_ms: 100, ..server.settings() }).await;
     let appender = Appender::start(&nats);
     appender.append(chat(1), &message("before"), soon()).await.unwrap();
-    server.signal(Signal::STOP);
+    server.stop();
     let event = message("unknown");
     let error = appender.append(chat(1), &event, Instant::now() + Duration::from_millis(500)).await;
     assert!(matches!(error, Err(AppendError::Unavailable { maybe_stored: true, .. })), "{error:?}");
-    server.signal(Signal::CONT);
+    server.resume();
     appender.append(chat(1), &event, soon()).await.unwrap();
     assert_eq!(log(&nats).await.len(), 2);
 }

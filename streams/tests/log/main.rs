@@ -1,5 +1,8 @@
 //! The crate against a real nats-server: each test has a server of its own.
 
+// clippy knows tests, but not their helpers.
+#![allow(clippy::unwrap_used)]
+
 mod append;
 mod barrier;
 mod proxy;

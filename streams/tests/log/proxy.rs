@@ -11,14 +11,14 @@ use tokio::{
     sync::watch,
 };
 
-pub struct Proxy {
+pub(crate) struct Proxy {
     port: u16,
     stalled: watch::Sender<bool>,
     open: Arc<AtomicUsize>,
 }
 
 impl Proxy {
-    pub async fn start(to: String) -> Self {
+    pub(crate) async fn start(to: String) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (stalled, watched) = watch::channel(false);
@@ -38,16 +38,16 @@ impl Proxy {
         Self { port, stalled, open }
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
     }
 
     /// Whether bytes move.
-    pub fn stall(&self, stalled: bool) {
+    pub(crate) fn stall(&self, stalled: bool) {
         self.stalled.send_replace(stalled);
     }
 
-    pub fn open_connections(&self) -> usize {
+    pub(crate) fn open_connections(&self) -> usize {
         self.open.load(SeqCst)
     }
 }

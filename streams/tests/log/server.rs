@@ -1,5 +1,8 @@
 //! A nats-server of the test's own, that can be killed, stopped, restarted and put back in time.
 
+// The benchmark uses a part of it.
+#![allow(dead_code)]
+
 use std::{
     fs, io,
     net::{TcpListener, TcpStream},
@@ -11,14 +14,14 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use streams::{Nats, NatsSettings, stream};
 
-pub struct Server {
+pub(crate) struct Server {
     dir: PathBuf,
     port: u16,
     child: Option<Child>,
 }
 
 impl Server {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let dir = std::env::temp_dir().join(format!("mt-streams-{:016x}", rand::random::<u64>()));
         fs::create_dir_all(&dir).unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -33,15 +36,19 @@ impl Server {
         server
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
     }
 
-    pub fn address(&self) -> String {
+    pub(crate) fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 
-    pub fn restart(&mut self) {
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
+    }
+
+    pub(crate) fn restart(&mut self) {
         assert!(self.child.is_none(), "still running");
         let log = fs::File::options().create(true).append(true).open(self.dir.join("log")).unwrap();
         let child = Command::new(binary())
@@ -60,41 +67,61 @@ impl Server {
         }
     }
 
-    pub fn kill9(&mut self) {
+    pub(crate) fn kill9(&mut self) {
         let mut child = self.child.take().unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
     }
 
-    pub fn signal(&self, signal: Signal) {
+    /// Returns when every thread has stopped.
+    pub(crate) fn stop(&self) {
+        self.signal(Signal::STOP);
+        let stopped = |stat: String| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'));
+        let tasks = format!("/proc/{}/task", self.pid());
+        let runs = || {
+            let tasks = fs::read_dir(&tasks).unwrap().filter_map(Result::ok);
+            tasks
+                .filter_map(|task| fs::read_to_string(task.path().join("stat")).ok())
+                .any(|stat| !stopped(stat))
+        };
+        while runs() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    pub(crate) fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
         let child = self.child.as_ref().unwrap();
         kill_process(Pid::from_child(child), signal).unwrap();
     }
 
     /// A copy of the store as it is now.
-    pub fn copy_store(&self) -> PathBuf {
+    pub(crate) fn copy_store(&self) -> PathBuf {
         let copy = self.dir.join(format!("copy-{:08x}", rand::random::<u32>()));
         copy_dir(&self.dir.join("store"), &copy).unwrap();
         copy
     }
 
     /// Only while the server is down.
-    pub fn put_back(&self, copy: &Path) {
+    pub(crate) fn put_back(&self, copy: &Path) {
         assert!(self.child.is_none());
         fs::remove_dir_all(self.dir.join("store")).unwrap();
         copy_dir(copy, &self.dir.join("store")).unwrap();
     }
 
-    pub fn settings(&self) -> NatsSettings {
+    pub(crate) fn settings(&self) -> NatsSettings {
         NatsSettings { nats_url: self.url(), ..NatsSettings::default() }
     }
 
     /// A connected handle, and the streams exist.
-    pub async fn nats(&self) -> Nats {
+    pub(crate) async fn nats(&self) -> Nats {
         self.nats_with(self.settings()).await
     }
 
-    pub async fn nats_with(&self, settings: NatsSettings) -> Nats {
+    pub(crate) async fn nats_with(&self, settings: NatsSettings) -> Nats {
         let nats = Nats::connect(&settings, "test").await.unwrap();
         let end = Instant::now() + Duration::from_secs(10);
         while let Err(error) = stream::apply(&nats).await {

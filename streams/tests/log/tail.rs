@@ -5,7 +5,6 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use rustix::process::Signal;
 use shared::id::{EventId, Position, Seq};
 use streams::{Appender, Entry, Known, Nats, NatsSettings, Tail, TailItem, TailSettings, tail::Recall};
 use tokio::time::{Instant, sleep};
@@ -238,14 +237,14 @@ async fn a_stopped_server_is_noticed_and_read_on() {
     let ring = Arc::new(Ring::default());
     let mut tail = open(&nats, &ring, quick());
     read_until(&mut tail, &ring, 10).await;
-    server.signal(Signal::STOP);
+    server.stop();
     let wait = tokio::time::timeout(Duration::from_secs(1), async {
         loop {
             assert!(!matches!(tail.next().await, TailItem::LostTail { .. } | TailItem::Batch(_)));
         }
     });
     assert!(wait.await.is_err());
-    server.signal(Signal::CONT);
+    server.resume();
     append_many(&appender, 10).await;
     read_until(&mut tail, &ring, 20).await;
     assert!(tail.stats().attaches.load(Relaxed) >= 2);
