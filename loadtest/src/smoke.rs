@@ -1,0 +1,423 @@
+//! The smoke scenario: many devices on all gateways talk in groups at a fixed rate while some of them drop and
+//! resume at random, and the oracle judges.
+//!
+//! Open loop: each message has its time, whatever the server does, and latency counts from that time.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+use rand::{Rng, SeedableRng, rngs::SmallRng, seq::IndexedRandom};
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::{
+    client::{
+        device::{Device, Identity, Order, Phase},
+        http::Api,
+        socket::source_of,
+    },
+    clock::now_ns,
+    memory::{self, Memory},
+    oracle::{Oracle, check::Verdict, log},
+    provision::{Account, gateway_binary, provision},
+    report::{Latencies, Summary, body},
+    target::{Target, TargetArgs},
+};
+
+/// The knobs.
+#[derive(Debug, Clone, Args)]
+pub struct SmokeArgs {
+    #[command(flatten)]
+    pub target: TargetArgs,
+    #[command(flatten)]
+    pub load: Load,
+    /// Write the result here as JSON.
+    #[arg(long)]
+    pub json: Option<PathBuf>,
+    /// Also read the log from NATS and compare it.
+    #[arg(long)]
+    pub check_log: bool,
+}
+
+/// The load.
+#[derive(Debug, Clone, Args, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Load {
+    /// Devices, each of an account of its own.
+    #[arg(long, default_value_t = 200, value_parser = at_least_two)]
+    pub sockets: usize,
+    /// Groups.
+    #[arg(long, default_value_t = 20, value_parser = at_least_one)]
+    pub chats: usize,
+    /// Members of each group.
+    #[arg(long, default_value_t = 20, value_parser = at_least_two)]
+    pub members: usize,
+    /// Messages per second, of all devices together.
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..))]
+    pub rate: u32,
+    /// How long messages are sent.
+    #[arg(long, default_value_t = 20)]
+    pub seconds: u64,
+    /// Random drops per second, of all devices together.
+    #[arg(long, default_value_t = 5.0)]
+    pub reconnects: f64,
+    /// The longest time that a dropped device stays away.
+    #[arg(long, default_value_t = 1_500)]
+    pub away_ms: u64,
+    /// Bytes of text in each message.
+    #[arg(long, default_value_t = 40)]
+    pub body_bytes: usize,
+    /// New connections per second while the devices start.
+    #[arg(long, default_value_t = 500.0)]
+    pub connects: f64,
+    /// How long the last deliveries are waited for.
+    #[arg(long, default_value_t = 30)]
+    pub settle_s: u64,
+    /// Of the random choices.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+}
+
+fn at_least(least: usize, text: &str) -> Result<usize, String> {
+    let number: usize = text.parse().map_err(|_| "not a number".to_owned())?;
+    if number < least { Err(format!("at least {least}")) } else { Ok(number) }
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    at_least(1, text)
+}
+
+fn at_least_two(text: &str) -> Result<usize, String> {
+    at_least(2, text)
+}
+
+/// Tokens outlive any run.
+const TOKEN_TTL_S: u64 = 6 * 3_600;
+/// How long a device may take to be live at the start.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+/// The scheduler's resolution: well under the latencies that are measured.
+const TICK: Duration = Duration::from_micros(500);
+/// How often a random choice is repeated to find a device that is live.
+const CHOICES: usize = 16;
+/// Members whose reading of a chat's history is checked.
+const READERS: usize = 2;
+/// What a dropped device stays away at least.
+const LEAST_AWAY_MS: u64 = 10;
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Outcome {
+    pub verdict: Verdict,
+    pub delivery: Summary,
+    pub ack: Summary,
+    /// Messages per second that were really handed over.
+    pub sent_per_s: f64,
+    pub deliveries_per_s: f64,
+    pub postponed: BTreeMap<String, u64>,
+    pub gateways: Vec<GatewayUse>,
+}
+
+/// What one gateway used.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GatewayUse {
+    pub url: String,
+    pub memory: Option<Memory>,
+    /// Cores, while messages were sent.
+    pub cores: Option<f64>,
+}
+
+/// Devices and chats that are ready.
+pub struct Crowd {
+    pub oracle: Arc<Oracle>,
+    pub latencies: Arc<Latencies>,
+    pub devices: Vec<Device>,
+    accounts: Vec<Account>,
+    /// Chats of each device, by index.
+    chats_of: Vec<Vec<u64>>,
+    urls: Arc<[String]>,
+}
+
+/// Runs the scenario from its flags, prints what came of it, and fails on any violation.
+///
+/// # Errors
+/// When a promise was broken, or the product is not there.
+pub async fn run(args: SmokeArgs) -> Result<()> {
+    let target = args.target.resolve()?;
+    let gateway = gateway_binary(args.target.bin_dir.as_deref())?;
+    let prefix = format!("smoke{}", std::process::id());
+    let load = &args.load;
+    println!(
+        "{} accounts, {} chats of {}, {} gateways",
+        load.sockets,
+        load.chats,
+        load.members,
+        target.gateways.len()
+    );
+    let accounts = provision(&gateway, &target.env, load.sockets, &prefix, TOKEN_TTL_S).await?;
+    let crowd = Crowd::gather(&target, accounts, load).await?;
+    println!("{} devices live; {} messages/s for {} s", load.sockets, load.rate, load.seconds);
+    let mut outcome = crowd.talk(&target, load).await?;
+    if args.check_log {
+        outcome.check_log(&crowd.oracle, &target).await?;
+    }
+    crowd.leave().await;
+    outcome.print();
+    if let Some(path) = &args.json {
+        std::fs::write(path, serde_json::to_vec_pretty(&outcome.json(load))?)
+            .with_context(|| format!("write {}", path.display()))?;
+    }
+    if !outcome.verdict.is_clean() {
+        bail!("{} promises broken", outcome.verdict.violations.len());
+    }
+    Ok(())
+}
+
+impl Crowd {
+    /// Creates the chats and connects every device.
+    ///
+    /// # Errors
+    /// When a chat is refused or a device does not become live.
+    pub async fn gather(target: &Target, accounts: Vec<Account>, load: &Load) -> Result<Self> {
+        ensure!(load.members <= accounts.len(), "more members than accounts");
+        let urls: Arc<[String]> = target.gateways.iter().map(|gateway| gateway.url.clone()).collect();
+        let oracle = Arc::new(Oracle::default());
+        let latencies = Arc::new(Latencies::default());
+        let chats_of = vec![Vec::new(); accounts.len()];
+        let mut crowd = Self { oracle, latencies, devices: Vec::new(), accounts, chats_of, urls };
+        crowd.create_chats(load).await?;
+        crowd.connect(load).await?;
+        Ok(crowd)
+    }
+
+    async fn create_chats(&mut self, load: &Load) -> Result<()> {
+        let api = Api::new(&self.urls[0])?;
+        let users = self.accounts.len();
+        for n in 0..load.chats {
+            // Neighbouring chats share no members until all users have one, then the groups are mixed anew.
+            let start = n * load.members;
+            let stride = 1 + start / users * 2;
+            let members: Vec<usize> = (0..load.members).map(|j| (start + j * stride) % users).collect();
+            let mut distinct = members.clone();
+            distinct.sort_unstable();
+            distinct.dedup();
+            let ids: Vec<u64> = distinct.iter().map(|user| self.accounts[*user].user_id).collect();
+            let creator =
+                api.with_token(&self.accounts[distinct[0]].access_token).at(&self.urls[n % self.urls.len()]);
+            let chat = creator.create_group(&ids, &format!("smoke {n}")).await?;
+            self.oracle.chat(chat, ids);
+            for user in distinct {
+                self.chats_of[user].push(chat);
+            }
+        }
+        Ok(())
+    }
+
+    async fn connect(&mut self, load: &Load) -> Result<()> {
+        let mut pace = tokio::time::interval(Duration::from_secs_f64(1.0 / load.connects.max(1.0)));
+        pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Burst);
+        for (n, account) in self.accounts.iter().enumerate() {
+            pace.tick().await;
+            let identity = Identity {
+                user: account.user_id,
+                token: account.access_token.clone(),
+                device: format!("web:{n}"),
+                gateways: self.urls.clone(),
+                first: n,
+                source: Some(source_of(n)),
+            };
+            self.devices.push(Device::start(identity, self.oracle.clone(), self.latencies.clone()));
+        }
+        for device in &self.devices {
+            ensure!(device.live(START_TIMEOUT).await, "{} is not live", device.log.label);
+        }
+        Ok(())
+    }
+
+    /// Sends at the rate, with random drops, then waits for the last delivery and judges.
+    ///
+    /// # Errors
+    /// When a history can't be read.
+    pub async fn talk(&self, target: &Target, load: &Load) -> Result<Outcome> {
+        let cpu_before = cpu_of(target);
+        let received_before = self.oracle.delivered();
+        let begun = Instant::now();
+        let sent = self.send_all(load).await;
+        let sending_s = begun.elapsed().as_secs_f64();
+        let gateways = uses(target, &cpu_before, sending_s);
+        let received = self.oracle.delivered() - received_before;
+        self.settle(Duration::from_secs(load.settle_s)).await;
+        self.read_histories().await?;
+        Ok(Outcome {
+            verdict: self.oracle.check(),
+            delivery: self.latencies.delivery(),
+            ack: self.latencies.ack(),
+            sent_per_s: sent as f64 / sending_s,
+            deliveries_per_s: received as f64 / sending_s,
+            postponed: self.oracle.postponements().into_iter().collect(),
+            gateways,
+        })
+    }
+
+    async fn send_all(&self, load: &Load) -> u64 {
+        let mut rng = SmallRng::seed_from_u64(load.seed);
+        let text = "x".repeat(load.body_bytes);
+        let start_ns = now_ns();
+        let total = u64::from(load.rate) * load.seconds;
+        let between_ns = 1_000_000_000.0 / f64::from(load.rate);
+        let drop_every_ns = if load.reconnects > 0.0 { 1e9 / load.reconnects } else { f64::INFINITY };
+        let (mut sent, mut due, mut drops) = (0, 0, 1);
+        while due < total {
+            let elapsed = (now_ns() - start_ns) as f64;
+            while due < total && due as f64 * between_ns <= elapsed {
+                let intended_ns = start_ns + (due as f64 * between_ns) as u64;
+                sent += u64::from(self.send_one(&mut rng, intended_ns, &text));
+                due += 1;
+            }
+            if f64::from(drops) * drop_every_ns <= elapsed {
+                self.drop_one(&mut rng, load.away_ms);
+                drops += 1;
+            }
+            tokio::time::sleep(TICK).await;
+        }
+        sent
+    }
+
+    fn send_one(&self, rng: &mut SmallRng, intended_ns: u64, text: &str) -> bool {
+        let Some(at) = self.live_one(rng) else { return false };
+        let Some(chat) = self.chats_of[at].choose(rng) else { return false };
+        let body = body(intended_ns, text);
+        self.devices[at].order(Order::Send { chat: *chat, uuid: Uuid::now_v7(), body, intended_ns })
+    }
+
+    fn drop_one(&self, rng: &mut SmallRng, away_ms: u64) {
+        if let Some(at) = self.live_one(rng) {
+            let pause = Duration::from_millis(rng.random_range(LEAST_AWAY_MS..=away_ms.max(LEAST_AWAY_MS)));
+            // A device that can't take the order is dropping already.
+            let _: bool = self.devices[at].order(Order::Reconnect { pause, gateway: None });
+        }
+    }
+
+    fn live_one(&self, rng: &mut SmallRng) -> Option<usize> {
+        (0..CHOICES)
+            .map(|_| rng.random_range(0..self.devices.len()))
+            .find(|at| self.devices[*at].phase() == Phase::Live && !self.chats_of[*at].is_empty())
+    }
+
+    async fn settle(&self, limit: Duration) {
+        let until = Instant::now() + limit;
+        while self.oracle.outstanding() > 0 && Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Lets members of each chat read its history, at different gateways.
+    async fn read_histories(&self) -> Result<()> {
+        let api = Api::new(&self.urls[0])?;
+        for (n, (chat, members)) in self.oracle.chats().into_iter().enumerate() {
+            for (reader, user) in members.iter().take(READERS).enumerate() {
+                let account = self.accounts.iter().find(|account| account.user_id == *user);
+                let token = &account.context("a member without an account")?.access_token;
+                let at = &self.urls[(n + reader) % self.urls.len()];
+                let (messages, stale) = api.with_token(token).at(at).history(chat).await?;
+                self.oracle.history(*user, chat, messages, stale);
+            }
+        }
+        Ok(())
+    }
+
+    /// Closes every device.
+    pub async fn leave(self) {
+        for device in self.devices {
+            device.stop().await;
+        }
+    }
+}
+
+fn cpu_of(target: &Target) -> Vec<Option<f64>> {
+    target.gateways.iter().map(|gateway| gateway.pid.and_then(memory::cpu_s)).collect()
+}
+
+fn uses(target: &Target, cpu_before: &[Option<f64>], seconds: f64) -> Vec<GatewayUse> {
+    target
+        .gateways
+        .iter()
+        .zip(cpu_before)
+        .map(|(gateway, before)| {
+            let used = gateway.pid.and_then(memory::cpu_s).zip(*before).map(|(now, before)| now - before);
+            GatewayUse {
+                url: gateway.url.clone(),
+                memory: gateway.pid.and_then(memory::of),
+                cores: used.map(|used| used / seconds),
+            }
+        })
+        .collect()
+}
+
+const MIB: f64 = 1_048_576.0;
+
+impl Outcome {
+    /// Adds what the log itself says.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub async fn check_log(&mut self, oracle: &Oracle, target: &Target) -> Result<()> {
+        let url = target.nats_url.as_ref().context("no natsUrl in the file of `cargo xtask up`")?;
+        let prefix = target.env.get("MT_STREAM_PREFIX").map(String::as_str).unwrap_or_default();
+        let entries = log::read(url, prefix).await?;
+        println!("{} entries in the log compared", entries.len());
+        self.verdict.violations.extend(oracle.check_log(&entries));
+        Ok(())
+    }
+
+    pub fn print(&self) {
+        println!("{}", self.verdict);
+        println!("sent {:.0}/s, delivered {:.0}/s", self.sent_per_s, self.deliveries_per_s);
+        println!("delivery  {}", self.delivery);
+        println!("ack       {}", self.ack);
+        if !self.postponed.is_empty() {
+            println!("temporary errors {:?}", self.postponed);
+        }
+        for GatewayUse { url, memory, cores } in &self.gateways {
+            let memory = memory.map(|Memory { pss, rss }| {
+                format!("{:.1} MiB PSS, {:.1} MiB RSS", pss as f64 / MIB, rss as f64 / MIB)
+            });
+            let cores = cores.map(|cores| format!("{cores:.2} cores"));
+            println!(
+                "gateway {url}: {}, {}",
+                memory.as_deref().unwrap_or("memory unknown"),
+                cores.as_deref().unwrap_or("CPU unknown")
+            );
+        }
+    }
+
+    fn json(&self, load: &Load) -> serde_json::Value {
+        let counts: BTreeMap<String, usize> =
+            self.verdict.counts().iter().map(|(breach, count)| (format!("{breach:?}"), *count)).collect();
+        serde_json::json!({
+            "load": load,
+            "clean": self.verdict.is_clean(),
+            "violations": counts,
+            "examples": self.verdict.violations.iter().take(100).map(ToString::to_string).collect::<Vec<_>>(),
+            "sent": self.verdict.sent,
+            "acked": self.verdict.acked,
+            "refused": self.verdict.refused,
+            "received": self.verdict.received,
+            "sessions": self.verdict.sessions,
+            "resumed": self.verdict.resumes,
+            "lagged": self.verdict.lagged,
+            "sentPerS": self.sent_per_s,
+            "deliveriesPerS": self.deliveries_per_s,
+            "deliveryMs": self.delivery,
+            "ackMs": self.ack,
+            "temporaryErrors": self.postponed,
+            "gateways": self.gateways,
+        })
+    }
+}

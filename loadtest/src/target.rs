@@ -1,0 +1,63 @@
+//! Where the product runs: from the file that `cargo xtask up` writes, or from flags.
+
+use std::{collections::BTreeMap, fs, path::PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use serde::Deserialize;
+
+/// Flags of every scenario.
+#[derive(Debug, Clone, Args)]
+pub struct TargetArgs {
+    /// What `cargo xtask up` wrote about itself.
+    #[arg(long, default_value = ".data/up.json")]
+    pub up: PathBuf,
+    /// Gateways, instead of the file's.
+    #[arg(long, value_delimiter = ',')]
+    pub gateways: Vec<String>,
+    /// The gateway's binary, for provisioning; by default beside this one.
+    #[arg(long, env = "MT_TEST_BIN_DIR")]
+    pub bin_dir: Option<PathBuf>,
+}
+
+/// One running service.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Service {
+    pub url: String,
+    #[serde(default)]
+    pub pid: Option<u32>,
+}
+
+/// The running product.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Target {
+    pub gateways: Vec<Service>,
+    pub projector: Option<Service>,
+    pub presence: Option<Service>,
+    pub nats_url: Option<String>,
+    /// `MT_...` settings of the services.
+    pub env: BTreeMap<String, String>,
+}
+
+impl TargetArgs {
+    /// # Errors
+    /// When there is neither a file nor a flag.
+    pub fn resolve(&self) -> Result<Target> {
+        let mut target = match fs::read_to_string(&self.up) {
+            Ok(text) => serde_json::from_str(&text)
+                .with_context(|| format!("{} is not what `cargo xtask up` writes", self.up.display()))?,
+            Err(_) => Target::default(),
+        };
+        if !self.gateways.is_empty() {
+            let service = |url: &String| Service { url: url.clone(), pid: None };
+            target.gateways = self.gateways.iter().map(service).collect();
+        }
+        ensure!(
+            !target.gateways.is_empty(),
+            "no gateways: start `cargo xtask up`, or give --gateways (looked into {})",
+            self.up.display()
+        );
+        Ok(target)
+    }
+}
