@@ -1,0 +1,104 @@
+//! The log's events: bytes for ever, and no bytes that panic.
+
+use proptest::{collection::vec, prelude::*};
+use shared::event::{DecodeError, Event, Head, Kind, VERSION};
+
+use crate::{golden, samples, strategy};
+
+#[test]
+fn golden_bytes_decode_and_are_still_written() {
+    for (name, event) in samples::events() {
+        let bytes = golden::read(&format!("events/v{VERSION}/{name}.msgpack"), &event.encode());
+        assert_eq!(Event::decode(&bytes).unwrap(), event, "{name}");
+        assert_eq!(event.encode(), bytes, "{name}: the bytes of a published version changed");
+    }
+}
+
+#[test]
+fn every_fixture_of_every_version_decodes() {
+    let names: Vec<_> =
+        (1..=VERSION).flat_map(|version| golden::names(&format!("events/v{version}"))).collect();
+    assert!(names.len() >= samples::events().len());
+    for name in names {
+        assert!(Event::decode(&golden::read(&name, &[])).is_ok(), "{name}");
+    }
+}
+
+#[test]
+fn every_kind_has_a_fixture() {
+    let sampled: Vec<Kind> = samples::events().iter().map(|(_, event)| event.fact.kind()).collect();
+    for kind in Kind::ALL {
+        assert!(sampled.contains(&kind), "{kind:?}");
+        assert_eq!(Kind::from_number(kind.number()), Some(kind));
+    }
+}
+
+#[test]
+fn the_first_bytes_are_version_kind_actor() {
+    let bytes = samples::events()[0].1.encode();
+    assert_eq!(bytes[..4], [0x96, VERSION, 0, 7]);
+}
+
+#[test]
+fn newer_builds_are_told_from_corruption() {
+    let mut bytes = samples::events()[0].1.encode();
+    bytes[1] = VERSION + 1;
+    assert!(matches!(Event::decode(&bytes), Err(DecodeError::UnknownVersion(v)) if v == VERSION + 1));
+    bytes[1] = VERSION;
+    bytes[2] = 100;
+    assert!(matches!(Event::decode(&bytes), Err(DecodeError::UnknownKind(100))));
+    assert!(Event::decode(&bytes).is_err_and(|error| !error.is_corrupt()));
+    for cut in [&b""[..], b"\xc1", b"\x96", b"{}", &[0x96, 0]] {
+        assert!(Event::decode(cut).is_err_and(|error| error.is_corrupt()), "{cut:?}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn round_trip(event in strategy::event()) {
+        prop_assert_eq!(Event::decode(&event.encode()).unwrap(), event);
+    }
+
+    #[test]
+    fn the_head_agrees_with_the_whole(event in strategy::event()) {
+        let bytes = event.encode();
+        let (head, _) = Head::read(&bytes).unwrap();
+        prop_assert_eq!(
+            (head.kind, head.actor, head.device, head.uuid),
+            (event.fact.kind(), event.actor, event.device.as_str(), event.uuid)
+        );
+    }
+
+    #[test]
+    fn arbitrary_bytes_are_an_event_or_an_error(bytes in vec(any::<u8>(), 0..200)) {
+        heads_agree(&bytes)?;
+    }
+
+    #[test]
+    fn damaged_events_are_an_event_or_an_error(
+        event in strategy::event(),
+        damage in vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let mut bytes = event.encode();
+        for (at, byte) in damage {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        heads_agree(&bytes)?;
+        bytes.truncate(cut.index(bytes.len()));
+        prop_assert!(Event::decode(&bytes).is_err());
+    }
+}
+
+/// What decodes has a head that says the same; what has no head does not decode.
+fn heads_agree(bytes: &[u8]) -> Result<(), TestCaseError> {
+    match (Event::decode(bytes), Head::read(bytes)) {
+        (Ok(event), Ok((head, _))) => {
+            prop_assert_eq!((head.kind, head.actor, head.uuid), (event.fact.kind(), event.actor, event.uuid));
+        }
+        (Ok(_), Err(error)) => prop_assert!(false, "no head: {}", error),
+        (Err(_), _) => {}
+    }
+    Ok(())
+}
