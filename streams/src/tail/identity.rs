@@ -60,20 +60,24 @@ pub(crate) async fn find_cut(
     known: &dyn Known,
 ) -> Result<Option<Position>, Unavailable> {
     let first = nats.proven_bounds(partition).await?.first;
-    search(lost, known, async |position: Position| {
+    let is_common = |position: Position| async move {
         // What is no longer kept can't be compared; it was there before whatever was lost.
         let kept = position.seq >= first;
         Ok(!kept || nats.id_in_log(partition, position.seq).await? == Some(position.id))
-    })
-    .await
+    };
+    search(lost, known, is_common).await
 }
 
 /// Binary search: events are common up to some sequence and different from there on.
-async fn search(
+async fn search<Q>(
     lost: Position,
     known: &dyn Known,
-    is_common: impl AsyncFn(Position) -> Result<bool, Unavailable>,
-) -> Result<Option<Position>, Unavailable> {
+    is_common: impl Fn(Position) -> Q + Send,
+) -> Result<Option<Position>, Unavailable>
+where
+    // An `AsyncFn` could not say that its futures may cross threads.
+    Q: Future<Output = Result<bool, Unavailable>> + Send,
+{
     let (mut common, mut low, mut high): (Option<Position>, u64, u64) = (None, 0, lost.seq.get());
     // Everything remembered at or below `low` is common, everything at or above `high` is not.
     while high - low > 1 {
@@ -123,7 +127,7 @@ mod tests {
     async fn cut(rows: &[u64], log_ends: u64, lost: u64) -> Option<u64> {
         let rows = Rows(rows.iter().map(|seq| (*seq, *seq)).collect());
         let lost = Position { seq: Seq(lost), id: EventId(lost) };
-        let common = async |position: Position| Ok(position.seq.get() <= log_ends);
+        let common = |position: Position| std::future::ready(Ok(position.seq.get() <= log_ends));
         search(lost, &rows, common).await.unwrap().map(|position| position.seq.get())
     }
 
