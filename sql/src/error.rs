@@ -83,3 +83,11 @@ fn is_ours(error: &tokio_postgres::Error) -> bool {
     }
     !error.is_closed() && !error.to_string().starts_with("error communicating") && error.source().is_some()
 }
+
+/// Whether the failure is that of the unique key of commands.
+pub(crate) fn is_command_key(error: &tokio_postgres::Error) -> bool {
+    let key = |error: &tokio_postgres::error::DbError| {
+        error.code() == &SqlState::UNIQUE_VIOLATION && error.constraint() == Some("events_command")
+    };
+    error.as_db_error().is_some_and(key)
+}
