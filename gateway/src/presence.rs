@@ -1,0 +1,197 @@
+//! The gateway's side of presence, typing and receipts: what it reports of its sessions, and what it pushes to them.
+//!
+//! Owns the reports of connections ([`report`]), the explicit watch sets ([`watch`]), the state that a session gets
+//! once it is live ([`initial`]), and the way of signals to sockets ([`push`]). Never decides who is online: that
+//! is the presence service's. Invariants: everything here is best effort and bounded; an idle session that watches
+//! nobody costs nothing; no lock is held across an await.
+
+mod delivered;
+mod initial;
+mod marks;
+mod push;
+mod receipts;
+mod report;
+mod typing;
+mod watch;
+
+use std::{sync::Arc, time::Duration};
+
+use shared::id::{ChatId, UserId};
+use streams::{Nats, marks::Mark, signal::Signal};
+use tokio::time::{MissedTickBehavior, interval};
+
+use self::{
+    delivered::DeliveredUpTo, initial::Initial, marks::UnsentMarks, push::Recent, receipts::ReceiptWindows,
+    report::Reporter, typing::TypingGate, watch::Watches,
+};
+use crate::{
+    app::App,
+    clock::Clock,
+    hub::Hub,
+    metrics::Metrics,
+    redis::Redis,
+    session::{Session, close::Close},
+};
+
+pub use self::watch::TooMany;
+
+/// User ids in one `WatchPresence`.
+pub const MAX_WATCHED: usize = 500;
+
+/// Intervals of reports and windows.
+#[derive(Debug, Clone, clap::Args)]
+pub struct PresenceSettings {
+    /// How often presence is told which sessions came and went.
+    #[arg(long, env = "MT_PRESENCE_REPORT_MS", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(10..))]
+    pub presence_report_ms: u64,
+    /// How often presence is told of all sessions.
+    #[arg(long, env = "MT_PRESENCE_SNAPSHOT_MS", default_value_t = 30_000, value_parser = clap::value_parser!(u64).range(100..))]
+    pub presence_snapshot_ms: u64,
+    /// A member gets at most one `Receipts` frame per chat in this time.
+    #[arg(long, env = "MT_RECEIPTS_WINDOW_MS", default_value_t = 50)]
+    pub receipts_window_ms: u64,
+}
+
+/// See the module.
+pub struct Presence {
+    hub: Arc<Hub>,
+    nats: Nats,
+    redis: Redis,
+    clock: Clock,
+    settings: PresenceSettings,
+    metrics: Arc<Metrics>,
+    reporter: Reporter,
+    watches: Watches,
+    initial: Initial,
+    recent: Recent,
+    receipts: ReceiptWindows,
+    typing: TypingGate,
+    marks: UnsentMarks,
+    delivered: DeliveredUpTo,
+}
+
+impl Presence {
+    pub fn new(
+        hub: Arc<Hub>,
+        nats: Nats,
+        redis: Redis,
+        clock: Clock,
+        settings: PresenceSettings,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let receipts = ReceiptWindows::new(settings.receipts_window_ms);
+        Self {
+            hub,
+            nats,
+            redis,
+            clock,
+            settings,
+            metrics,
+            receipts,
+            reporter: Reporter::default(),
+            watches: Watches::default(),
+            initial: Initial::default(),
+            recent: Recent::default(),
+            typing: TypingGate::default(),
+            marks: UnsentMarks::default(),
+            delivered: DeliveredUpTo::default(),
+        }
+    }
+
+    /// A session has begun.
+    pub fn connected(&self, session: &Arc<Session>) {
+        if !was_refused(session) {
+            self.reporter.came(session);
+        }
+    }
+
+    /// A session has ended.
+    pub fn disconnected(&self, session: &Arc<Session>) {
+        self.watches.forget(session.id);
+        self.delivered.forget(session.id);
+        if !was_refused(session) {
+            self.reporter.went(session);
+        }
+    }
+
+    /// A session has become live: it gets the state of those it watches.
+    pub fn live(&self, session: &Arc<Session>) {
+        self.initial.ask_all(session);
+    }
+
+    /// The client says whether its user is looking.
+    pub fn set_away(&self, session: &Arc<Session>, away: bool) {
+        self.reporter.set_away(session, away);
+    }
+
+    /// Replaces a session's explicit watch set by those of `users` that share a chat with its user, and sends
+    /// their state.
+    ///
+    /// # Errors
+    /// [`TooMany`] if this gateway watches as many as it can.
+    pub fn watch(&self, session: &Arc<Session>, users: Vec<UserId>) -> Result<(), TooMany> {
+        let known = watch::sharing_a_chat(&self.hub, session.user(), users);
+        self.watches.replace(session, known)?;
+        self.initial.ask_watched(session);
+        Ok(())
+    }
+
+    /// Tells the chat's other members that the user types, unless that was told a moment ago.
+    pub fn typing(&self, chat: ChatId, user: UserId) {
+        if self.typing.admits(chat, user, self.clock.now_ms()) {
+            self.signal(&Signal::Typing(streams::signal::Typing { chat, user }));
+        }
+    }
+
+    /// Hands a mark to the read stream, now or as soon as NATS takes it.
+    pub fn mark(&self, mark: Mark) {
+        if self.nats.publish_mark(&mark).is_err() {
+            self.marks.keep(mark);
+        }
+    }
+
+    fn signal(&self, signal: &Signal) -> bool {
+        match self.nats.signal(signal) {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::debug!(%error, kind = ?signal.kind(), "a signal was dropped");
+                false
+            }
+        }
+    }
+}
+
+/// A session that never was one in the eyes of others: its upgrade succeeded only to carry the reason.
+fn was_refused(session: &Session) -> bool {
+    let refusals = [Close::UnsupportedVersion.code(), Close::TooManySessions.code()];
+    session.closing().is_some_and(|code| refusals.contains(&code))
+}
+
+/// Reports, pushes and answers until the gateway ends.
+pub async fn run(app: Arc<App>) {
+    let presence = app.presence.clone();
+    tokio::select! {
+        () = app.cancel.cancelled() => {}
+        () = report_regularly(&presence) => {}
+        () = push::receive(&app) => {}
+        () = initial::serve(&presence) => {}
+    }
+    // Those that left in the drain need not be missed for seconds first.
+    presence.reporter.report(&presence);
+}
+
+async fn report_regularly(presence: &Presence) {
+    let mut ticks = interval(Duration::from_millis(presence.settings.presence_report_ms));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        presence.reporter.report(presence);
+        if presence.reporter.snapshot_is_due(presence) {
+            report::snapshot(presence).await;
+        }
+        for mark in presence.marks.take() {
+            presence.mark(mark);
+        }
+        presence.recent.forget_before(presence.clock.now_ms());
+    }
+}

@@ -1,0 +1,210 @@
+//! Signals become frames: encoded once per encoding, pushed to the local sessions they concern, dropped for those
+//! that can't take them.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use shared::{
+    frame::{self, ServerFrame},
+    id::{ChatId, UserId},
+};
+use streams::signal::{Announced, PresenceChange, PresenceState, Receipts, Signal, SignalKind, Typing};
+
+use super::Presence;
+use crate::{
+    app::App,
+    auth::revocation::Revoked,
+    clock::unix_ms,
+    hub::{Encoding, wire},
+    session::{Lane, Session},
+};
+
+/// How long a `Typing` holds unless it is repeated.
+const TYPING_TTL_MS: u64 = 6_000;
+/// Typing is the first to go: a session with more than this in its queue gets none.
+const TYPING_QUEUE_BYTES: usize = 8 * 1024;
+/// How long a change is newer than what a read of Redis that is under way may bring.
+const RECENT_MS: u64 = 2_000;
+/// Before a subscription that failed is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+const KINDS: [SignalKind; 6] = [
+    SignalKind::Presence,
+    SignalKind::Typing,
+    SignalKind::Receipts,
+    SignalKind::Watermark,
+    SignalKind::Revoked,
+    SignalKind::SnapshotWanted,
+];
+
+/// Receives and pushes, for ever.
+pub(super) async fn receive(app: &Arc<App>) {
+    let presence = &app.presence;
+    let mut signals = loop {
+        match presence.nats.signals(&KINDS).await {
+            Ok(signals) => break signals,
+            Err(error) => {
+                tracing::warn!(%error, "can't subscribe to signals");
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    };
+    loop {
+        tokio::select! {
+            signal = signals.next() => receive_one(app, signal),
+            () = presence.receipts.due(&presence.clock) => presence.push_receipts(),
+        }
+    }
+}
+
+fn receive_one(app: &Arc<App>, signal: Signal) {
+    let presence = &app.presence;
+    match signal {
+        Signal::Presence(changes) => presence.push_changes(&changes),
+        Signal::Typing(typing) => presence.push_typing(typing),
+        Signal::Receipts(receipts) => presence.take_receipts(receipts),
+        Signal::Watermark(watermark) => app.reads.hint(watermark.position.seq),
+        Signal::Revoked(revoked) => {
+            app.revocations.note(&Revoked { user: revoked.user, did: revoked.did, ts: unix_ms() });
+        }
+        Signal::SnapshotWanted(wanted) => presence.reporter.want_snapshot(wanted.gateway),
+        Signal::EpochChanged(_) | Signal::Connections(_) | Signal::Snapshot(_) => {}
+    }
+}
+
+impl Presence {
+    /// Pushes a best-effort frame.
+    pub(super) fn push(&self, session: &Session, bytes: &Bytes) {
+        if !session.push_ephemeral(bytes, self.clock.now_ms()) {
+            self.metrics.dropped_ephemeral_total.inc();
+        }
+    }
+
+    fn push_changes(&self, changes: &[PresenceChange]) {
+        let now_ms = self.clock.now_ms();
+        for change in changes {
+            self.recent.note(change.user, change.announced, now_ms);
+            let mut encoded = Encoded::new(frame(change.user, change.announced).into());
+            let mut targets = self.watchers_of(change);
+            targets.retain(|session| session.lane() == Lane::Live);
+            for session in &targets {
+                self.push(session, encoded.of(session.identity.encoding));
+            }
+        }
+    }
+
+    /// The sessions of the partners and of those who watch explicitly, each once.
+    fn watchers_of(&self, change: &PresenceChange) -> Vec<Arc<Session>> {
+        let mut targets: Vec<Arc<Session>> = self.watches.watchers(change.user).into_vec();
+        let explicit = targets.len();
+        {
+            let state = self.hub.lock();
+            let partners = change.partners.iter().filter_map(|partner| state.user(*partner));
+            targets.extend(partners.flat_map(|user| &user.sessions).cloned());
+        }
+        if explicit > 0 {
+            targets.sort_unstable_by_key(|session| session.id);
+            targets.dedup_by_key(|session| session.id);
+        }
+        targets
+    }
+
+    fn push_typing(&self, typing: Typing) {
+        let frame = frame::Typing { chat_id: typing.chat, user_id: typing.user, ttl_ms: TYPING_TTL_MS };
+        let mut encoded = Encoded::new(frame.into());
+        for session in self.members(typing.chat).iter().filter(|session| session.user() != typing.user) {
+            if session.queued_bytes() > TYPING_QUEUE_BYTES {
+                self.metrics.dropped_ephemeral_total.inc();
+            } else {
+                self.push(session, encoded.of(session.identity.encoding));
+            }
+        }
+    }
+
+    fn take_receipts(&self, receipts: Receipts) {
+        if self.hub.lock().chats.get(&receipts.chat).is_some_and(|chat| !chat.locals.is_empty()) {
+            self.receipts.add(&receipts);
+            self.push_receipts();
+        }
+    }
+
+    fn push_receipts(&self) {
+        for (chat_id, receipts) in self.receipts.take(self.clock.now_ms()) {
+            let mut encoded = Encoded::new(frame::Receipts { chat_id, receipts }.into());
+            for session in self.members(chat_id) {
+                self.push(&session, encoded.of(session.identity.encoding));
+            }
+        }
+    }
+
+    /// The live local sessions of a chat's members.
+    fn members(&self, chat: ChatId) -> Vec<Arc<Session>> {
+        let state = self.hub.lock();
+        let Some(locals) = state.loaded(chat).map(|chat| &chat.locals) else { return Vec::new() };
+        let users = locals.iter().filter_map(|slot| state.users.get(*slot as usize));
+        let sessions = users.filter(|user| user.is_member(chat)).flat_map(|user| &user.sessions);
+        sessions.filter(|session| session.lane() == Lane::Live).cloned().collect()
+    }
+}
+
+/// The frame that announces a user.
+pub(super) fn frame(user_id: UserId, announced: Announced) -> frame::Presence {
+    let state = match announced.state {
+        PresenceState::Online => frame::PresenceState::Online,
+        PresenceState::Away => frame::PresenceState::Away,
+        PresenceState::Offline => frame::PresenceState::Offline,
+    };
+    frame::Presence { user_id, state, last_seen_ts: announced.last_seen_ms }
+}
+
+/// A frame that is encoded when somebody first needs it.
+struct Encoded {
+    frame: ServerFrame,
+    json: Option<Bytes>,
+    msgpack: Option<Bytes>,
+}
+
+impl Encoded {
+    const fn new(frame: ServerFrame) -> Self {
+        Self { frame, json: None, msgpack: None }
+    }
+
+    fn of(&mut self, encoding: Encoding) -> &Bytes {
+        let place = match encoding {
+            Encoding::Json => &mut self.json,
+            Encoding::MessagePack => &mut self.msgpack,
+        };
+        place.get_or_insert_with(|| wire::encode(&self.frame, encoding))
+    }
+}
+
+/// The changes of the last seconds: whoever reads the state from Redis meanwhile must not send an older one.
+#[derive(Default)]
+pub(super) struct Recent(Mutex<HashMap<UserId, (Announced, u64)>>);
+
+impl Recent {
+    fn note(&self, user: UserId, announced: Announced, now_ms: u64) {
+        self.0.lock().insert(user, (announced, now_ms));
+    }
+
+    pub(super) fn correct(&self, read: &mut HashMap<UserId, Announced>, users: &[UserId]) {
+        let recent = self.0.lock();
+        if recent.is_empty() {
+            return;
+        }
+        for user in users {
+            if let Some((announced, _)) = recent.get(user) {
+                read.insert(*user, *announced);
+            }
+        }
+    }
+
+    pub(super) fn forget_before(&self, now_ms: u64) {
+        let mut recent = self.0.lock();
+        recent.retain(|_, (_, at_ms)| *at_ms + RECENT_MS > now_ms);
+        if recent.is_empty() {
+            *recent = HashMap::new();
+        }
+    }
+}

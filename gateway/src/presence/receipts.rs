@@ -1,0 +1,151 @@
+//! Receipts on their last step: collected per chat, so that a member gets at most one frame in a window, however
+//! many members read at once and however many instances announce them.
+
+use std::{collections::HashMap, time::Duration};
+
+use parking_lot::Mutex;
+use shared::{
+    frame::Receipt,
+    id::{ChatId, Seq, UserId},
+};
+use streams::signal::Receipts;
+
+use crate::clock::Clock;
+
+/// Receipts in one frame, some 30 KB; the rest waits for the next window.
+const PER_FRAME: usize = 500;
+/// Receipts that may wait in all chats.
+const MAX_WAITING: usize = 100_000;
+
+pub(super) struct ReceiptWindows {
+    window_ms: u64,
+    state: Mutex<Windows>,
+}
+
+#[derive(Default)]
+struct Windows {
+    chats: HashMap<ChatId, Window>,
+    waiting: usize,
+}
+
+/// Exists from a chat's frame on until its time is over and nothing waits.
+#[derive(Default)]
+struct Window {
+    /// No frame before this time.
+    closed_until_ms: u64,
+    marks: HashMap<UserId, (Seq, Seq)>,
+}
+
+impl ReceiptWindows {
+    pub(super) fn new(window_ms: u64) -> Self {
+        Self { window_ms, state: Mutex::default() }
+    }
+
+    /// Collects receipts; what exceeds the bound is dropped.
+    pub(super) fn add(&self, receipts: &Receipts) {
+        let mut state = self.state.lock();
+        for receipt in &receipts.receipts {
+            if state.waiting >= MAX_WAITING {
+                return;
+            }
+            let marks = &mut state.chats.entry(receipts.chat).or_default().marks;
+            let before = marks.len();
+            let (read, delivered) = marks.entry(receipt.user).or_default();
+            *read = receipt.read.max(*read);
+            *delivered = receipt.delivered.max(*delivered);
+            let new = marks.len() - before;
+            state.waiting += new;
+        }
+    }
+
+    /// The frames that may leave now.
+    pub(super) fn take(&self, now_ms: u64) -> Vec<(ChatId, Vec<Receipt>)> {
+        let mut state = self.state.lock();
+        let mut frames = Vec::new();
+        for (chat, window) in &mut state.chats {
+            if window.closed_until_ms <= now_ms && !window.marks.is_empty() {
+                frames.push((*chat, window.take()));
+                window.closed_until_ms = now_ms + self.window_ms;
+            }
+        }
+        state.waiting -= frames.iter().map(|(_, receipts)| receipts.len()).sum::<usize>();
+        state.chats.retain(|_, window| window.closed_until_ms > now_ms || !window.marks.is_empty());
+        frames
+    }
+
+    /// Resolves when the next frame may leave; never if none waits.
+    pub(super) async fn due(&self, clock: &Clock) {
+        let next_ms = {
+            let state = self.state.lock();
+            let waiting = state.chats.values().filter(|window| !window.marks.is_empty());
+            waiting.map(|window| window.closed_until_ms).min()
+        };
+        match next_ms {
+            Some(at_ms) => {
+                tokio::time::sleep(Duration::from_millis(at_ms.saturating_sub(clock.now_ms()))).await;
+            }
+            None => std::future::pending().await,
+        }
+    }
+}
+
+impl Window {
+    fn take(&mut self) -> Vec<Receipt> {
+        let users: Vec<UserId> = self.marks.keys().take(PER_FRAME).copied().collect();
+        let taken = users.into_iter().filter_map(|user_id| {
+            let (read_seq, delivered_seq) = self.marks.remove(&user_id)?;
+            Some(Receipt { user_id, read_seq, delivered_seq })
+        });
+        taken.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use streams::signal;
+
+    use super::*;
+
+    fn receipts(chat: u64, marks: &[(u64, u64)]) -> Receipts {
+        let receipt = |(user, seq): &(u64, u64)| signal::Receipt {
+            user: UserId::new(*user).unwrap(),
+            read: Seq(*seq),
+            delivered: Seq(*seq),
+        };
+        Receipts { chat: ChatId::new(chat).unwrap(), receipts: marks.iter().map(receipt).collect() }
+    }
+
+    #[test]
+    fn one_frame_a_chat_and_window() {
+        let windows = ReceiptWindows::new(50);
+        windows.add(&receipts(1, &[(1, 10)]));
+        assert_eq!(windows.take(1_000).len(), 1, "the first leaves at once");
+        windows.add(&receipts(1, &[(2, 11), (3, 12)]));
+        windows.add(&receipts(1, &[(2, 13)]));
+        windows.add(&receipts(2, &[(2, 5)]));
+        let other = windows.take(1_010);
+        assert_eq!(other.len(), 1, "another chat has its own window");
+        assert_eq!(other[0].0.get(), 2);
+        assert!(windows.take(1_049).is_empty());
+        let frames = windows.take(1_050);
+        assert_eq!(frames.len(), 1);
+        let mut marks: Vec<_> = frames[0].1.iter().map(|r| (r.user_id.get(), r.read_seq.get())).collect();
+        marks.sort_unstable();
+        assert_eq!(marks, [(2, 13), (3, 12)]);
+        assert!(windows.take(2_000).is_empty());
+        assert!(windows.state.lock().chats.is_empty(), "a quiet chat costs nothing");
+    }
+
+    #[test]
+    fn a_frame_is_bounded_and_the_rest_follows() {
+        let windows = ReceiptWindows::new(50);
+        let all: Vec<(u64, u64)> = (1..=1_200).map(|user| (user, 1)).collect();
+        windows.add(&receipts(1, &all));
+        let mut sizes = Vec::new();
+        for at in 0..3 {
+            sizes.push(windows.take(at * 50)[0].1.len());
+        }
+        assert_eq!(sizes, [500, 500, 200]);
+        assert_eq!(windows.state.lock().waiting, 0);
+    }
+}
