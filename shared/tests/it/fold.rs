@@ -274,8 +274,8 @@ proptest! {
                 }
                 if let Fact::MemberLeft(left) = &event.fact {
                     let open = intervals.iter_mut().find(|(user, _, to)| *user == left.user_id && to.is_none());
-                    prop_assert!(open.is_some());
-                    open.map(|(_, _, to)| *to = Some(seq));
+                    let Some((.., to)) = open else { return Err(TestCaseError::fail("left without a join")) };
+                    *to = Some(seq);
                 }
             }
             snapshots.push(chat.iter().flat_map(|chat| chat.members.users()).collect());
