@@ -12,7 +12,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::{StreamExt, stream};
 use server::Server;
 use shared::{
     event::{Event, Fact, MessageSent},
@@ -25,11 +24,6 @@ const TAIL_EVENTS: u64 = 300_000;
 
 #[tokio::main(worker_threads = 2)]
 async fn main() {
-    // On a worker, as in the services: the main thread would pay for a wake-up of another thread each time.
-    tokio::spawn(run()).await.unwrap();
-}
-
-async fn run() {
     let server = Server::start();
     let nats = server.nats().await;
     let appender = Appender::start(&nats);
@@ -39,7 +33,7 @@ async fn run() {
     }
     let last = nats.bounds(Partition::FIRST).await.unwrap().last.get();
     if last < TAIL_EVENTS {
-        append(&server, &appender, 256, (TAIL_EVENTS - last) as usize).await;
+        append(&server, &appender, 256, (TAIL_EVENTS - last) as usize + 256).await;
     }
     println!("tail          rate/s                     CPU µs each: ours, server's");
     for _ in 0..3 {
@@ -49,17 +43,13 @@ async fn run() {
 
 async fn append(server: &Server, appender: &Appender, in_flight: usize, count: usize) {
     let (begin, cpu, server_cpu) = (Instant::now(), cpu(std::process::id()), cpu(server.pid()));
-    let mut latencies: Vec<Duration> = stream::iter(0..count)
-        .map(|number| async move {
-            let chat = ChatId::new(1 + number as u64 % 1_000).unwrap();
-            let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
-            let begin = Instant::now();
-            appender.append(chat, &message(), deadline).await.unwrap();
-            begin.elapsed()
-        })
-        .buffer_unordered(in_flight)
-        .collect()
-        .await;
+    // Each on a worker, as in the services.
+    let mut senders = tokio::task::JoinSet::new();
+    for sender in 0..in_flight {
+        senders.spawn(send(appender.clone(), sender, count / in_flight));
+    }
+    let mut latencies = senders.join_all().await.concat();
+    let count = latencies.len();
     let rate = count as f64 / begin.elapsed().as_secs_f64();
     latencies.sort_unstable();
     println!(
@@ -69,6 +59,18 @@ async fn append(server: &Server, appender: &Appender, in_flight: usize, count: u
         each(cpu, std::process::id(), count),
         each(server_cpu, server.pid(), count),
     );
+}
+
+async fn send(appender: Appender, sender: usize, count: usize) -> Vec<Duration> {
+    let mut latencies = Vec::with_capacity(count);
+    for number in 0..count {
+        let chat = ChatId::new(1 + (sender * 7 + number) as u64 % 1_000).unwrap();
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+        let begin = Instant::now();
+        appender.append(chat, &message(), deadline).await.unwrap();
+        latencies.push(begin.elapsed());
+    }
+    latencies
 }
 
 async fn tail(server: &Server, nats: &Nats) {
