@@ -155,20 +155,6 @@ pub fn message_id(actor: UserId, chat: ChatId, uuid: Uuid) -> String {
     format!("{actor}-{chat}-{}", uuid.simple())
 }
 
-/// The text that the first published example has in the place of a uuid. It must work verbatim, so it stands for
-/// [`EXAMPLE_UUID`].
-pub const EXAMPLE_UUID_TEXT: &str = "client-generated-uuid";
-/// What [`EXAMPLE_UUID_TEXT`] means: a version 8 uuid, so that no generator makes it, spelling "minitg" and "client".
-pub const EXAMPLE_UUID: Uuid = Uuid::from_u128(0x6d69_6e69_7467_8000_8000_636c_6965_6e74);
-
-/// A client's uuid: 8-4-4-4-12 or 32 hexadecimal digits in any case, or the example's text.
-pub fn parse_uuid(text: &str) -> Option<Uuid> {
-    match text.len() {
-        32 | 36 => Uuid::try_parse(text).ok(),
-        _ => (text == EXAMPLE_UUID_TEXT).then_some(EXAMPLE_UUID),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

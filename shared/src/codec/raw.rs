@@ -7,8 +7,8 @@ use uuid::Uuid;
 
 use super::{json, msgpack, value::Value};
 use crate::{
-    frame::Declared,
-    id::{MAX_ID, parse_uuid},
+    frame::{Declared, client_uuid},
+    id::MAX_ID,
 };
 
 /// One well-formed value.
@@ -57,7 +57,7 @@ impl<'a> Raw<'a> {
     /// Text in JSON, 16 bytes in MessagePack.
     pub(crate) fn uuid(self) -> Option<Uuid> {
         match self {
-            Self::Json(raw) => parse_uuid(&json::text(raw)?),
+            Self::Json(raw) => client_uuid(&json::text(raw)?),
             Self::Msgpack(mut raw) => {
                 rmp::decode::read_bin_len(&mut raw).ok()?;
                 Uuid::from_slice(raw).ok()

@@ -7,8 +7,8 @@ use shared::{
         encode_client_json, encode_client_msgpack, encode_json, encode_msgpack,
     },
     event::{Event, Fact, MessageEdited, MessageSent},
-    frame::{self, ClientFrame, EventData, ServerFrame, delivered},
-    id::{EXAMPLE_UUID, MAX_ID, Seq, parse_uuid},
+    frame::{self, ClientFrame, EXAMPLE_UUID, EventData, ServerFrame, client_uuid, delivered},
+    id::{MAX_ID, Seq},
 };
 
 use crate::{
@@ -122,14 +122,14 @@ fn the_published_example_works_verbatim() {
 fn uuids_in_any_case_and_nothing_else() {
     let text = UUID.to_string();
     for good in [text.clone(), text.to_uppercase(), UUID.simple().to_string()] {
-        assert_eq!(parse_uuid(&good), Some(UUID), "{good}");
+        assert_eq!(client_uuid(&good), Some(UUID), "{good}");
     }
     for bad in
         ["", "1", "client-generated-uuid ", "Client-Generated-Uuid", &text[1..], &format!("{{{text}}}")]
     {
-        assert_eq!(parse_uuid(bad), None, "{bad}");
+        assert_eq!(client_uuid(bad), None, "{bad}");
     }
-    assert_eq!(parse_uuid(&format!("urn:uuid:{text}")), None);
+    assert_eq!(client_uuid(&format!("urn:uuid:{text}")), None);
 }
 
 #[test]
