@@ -10,8 +10,8 @@ use streams::Nats;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    catch_up::lagging::Lagging,
     auth::{Passwords, Revocations, Tickets, Tokens},
+    catch_up::lagging::Lagging,
     clock::Clock,
     command::Commands,
     config::Settings,
@@ -52,8 +52,6 @@ pub struct App {
     /// Ends the long-lived tasks.
     pub cancel: CancellationToken,
     pub draining: AtomicBool,
-    /// The ring holds the recent past: the gateway may be ready.
-    pub caught_up: AtomicBool,
     /// The oldest sequence that the log still keeps.
     pub oldest: AtomicU64,
 }
@@ -66,14 +64,6 @@ impl App {
     /// From now on the gateway is unready and takes no new sessions.
     pub fn set_draining(&self) {
         self.draining.store(true, Ordering::Release);
-    }
-
-    pub fn is_caught_up(&self) -> bool {
-        self.caught_up.load(Ordering::Acquire)
-    }
-
-    pub fn set_caught_up(&self) {
-        self.caught_up.store(true, Ordering::Release);
     }
 
     /// The lowest cursor that misses nothing: just before the oldest event that is kept.

@@ -22,6 +22,8 @@ use crate::{
 
 /// Before a source that failed is asked again.
 const RETRY: Duration = Duration::from_millis(300);
+/// No bound: as far as the projection goes.
+const LAST: Seq = Seq(i64::MAX as u64);
 /// Events in one read of the projection, and their bytes: what an outbox takes at a time.
 const PAGE_EVENTS: usize = 256;
 const PAGE_BYTES: usize = 64 * 1024;
@@ -68,11 +70,9 @@ async fn run(app: Arc<App>, session: Arc<Session>) {
 /// One page from the projection.
 async fn below_ring(app: &Arc<App>, session: &Arc<Session>) -> Result<(), Failure> {
     let (after, epoch) = (session.fed(), app.hub.lock().epoch);
-    let (checkpoint, rows) = app.db.replay(session.user(), after, PAGE_EVENTS, PAGE_BYTES).await?;
-    let covered = match rows.last() {
-        Some(last) if rows.len() >= PAGE_EVENTS || rows.iter().map(|row| row.payload.len()).sum::<usize>() >= PAGE_BYTES => last.seq,
-        _ => checkpoint.position.seq,
-    };
+    let (checkpoint, replay) =
+        app.db.replay(session.user(), after, LAST, PAGE_EVENTS, PAGE_BYTES).await?;
+    let (rows, covered) = (replay.events, replay.upto);
     if covered <= after {
         return lagging::read(app, session).await;
     }
@@ -97,18 +97,18 @@ async fn below_ring(app: &Arc<App>, session: &Arc<Session>) -> Result<(), Failur
 }
 
 /// The frame of a row of the projection.
-pub fn delivered(row: &sql::EventRow) -> Option<ServerFrame> {
+pub fn delivered(row: &sql::replay::EventRow) -> Option<ServerFrame> {
     delivered_unless(row, &HashSet::new())
 }
 
-fn delivered_unless(row: &sql::EventRow, deleted: &HashSet<Seq>) -> Option<ServerFrame> {
+fn delivered_unless(row: &sql::replay::EventRow, deleted: &HashSet<Seq>) -> Option<ServerFrame> {
     let event = Event::decode(&row.payload).ok()?;
     let target = match &event.fact {
         Fact::MessageEdited(edited) => edited.seq,
         _ => row.seq,
     };
     let gone = row.deleted || deleted.contains(&target);
-    Some(frame::delivered(row.chat, row.seq, row.prev, row.ts, &event, gone))
+    Some(frame::delivered(row.chat, row.seq, row.prev, row.ts_ms, &event, gone))
 }
 
 impl State {

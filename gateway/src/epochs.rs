@@ -1,26 +1,45 @@
-//! The cuts of the log: which cursors are void.
+//! The cuts of the log: in which of its histories we are, and which cursors are void.
 
-use parking_lot::RwLock;
 use shared::{cursor::Cursor, id::Position};
+use sql::epoch::Cut;
+use tokio::sync::watch;
 
-/// The cuts known to this gateway, ascending by epoch. There are as many as the log had disasters.
-#[derive(Debug, Default)]
-pub struct Epochs(RwLock<Vec<(u32, Position)>>);
+/// The cuts known to this gateway, oldest first. There are as many as the log had disasters.
+#[derive(Debug)]
+pub struct Epochs(watch::Sender<Vec<Cut>>);
+
+impl Default for Epochs {
+    fn default() -> Self {
+        Self(watch::Sender::new(Vec::new()))
+    }
+}
 
 impl Epochs {
-    pub fn new(cuts: Vec<(u32, Position)>) -> Self {
-        Self(RwLock::new(cuts))
+    /// Takes the cuts on record.
+    pub fn set(&self, cuts: Vec<Cut>) {
+        self.0.send_if_modified(|known| std::mem::replace(known, cuts.clone()) != cuts);
     }
 
-    pub fn set(&self, cuts: Vec<(u32, Position)>) {
-        *self.0.write() = cuts;
+    /// For whoever must act on a new cut.
+    pub fn subscribe(&self) -> watch::Receiver<Vec<Cut>> {
+        self.0.subscribe()
+    }
+
+    /// The current epoch.
+    pub fn current(&self) -> u32 {
+        self.0.borrow().last().map_or(0, |cut| cut.epoch)
     }
 
     /// The cut that voids the cursor: the lowest one below it among those declared after it was sealed.
     pub fn cut_below(&self, cursor: Cursor) -> Option<Position> {
-        let cuts = self.0.read();
-        let later = cuts.iter().filter(|(epoch, _)| *epoch > cursor.epoch).map(|(_, cut)| *cut);
-        later.filter(|cut| cut.seq < cursor.position.seq).min_by_key(|cut| cut.seq)
+        self.lowest_after(cursor.epoch).filter(|cut| cut.seq < cursor.position.seq)
+    }
+
+    /// The lowest of the cuts declared after this epoch: what remains of its history.
+    pub fn lowest_after(&self, epoch: u32) -> Option<Position> {
+        let cuts = self.0.borrow();
+        let later = cuts.iter().filter(|cut| cut.epoch > epoch).map(|cut| cut.position);
+        later.min_by_key(|position| position.seq)
     }
 }
 
@@ -36,11 +55,16 @@ mod tests {
 
     #[test]
     fn a_cursor_is_void_above_a_later_cut() {
-        let epochs = Epochs::new(vec![(1, at(100)), (2, at(50))]);
+        let epochs = Epochs::default();
+        epochs.set(vec![
+            Cut { epoch: 1, position: at(100), found_ms: 0 },
+            Cut { epoch: 2, position: at(50), found_ms: 0 },
+        ]);
         let cursor = |epoch, seq| Cursor { epoch, position: at(seq) };
         assert_eq!(epochs.cut_below(cursor(0, 50)), None);
         assert_eq!(epochs.cut_below(cursor(0, 120)), Some(at(50)));
         assert_eq!(epochs.cut_below(cursor(1, 80)), Some(at(50)));
         assert_eq!(epochs.cut_below(cursor(2, 80)), None);
+        assert_eq!(epochs.current(), 2);
     }
 }

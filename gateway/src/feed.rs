@@ -3,14 +3,17 @@
 //! One task owns the position. A log that lost its tail is cut here as everywhere: the cut is declared in
 //! Postgres first, and nothing above it is served before that.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use shared::id::{Position, Seq};
 use streams::{
     Known, Nats, Partition, Tail, TailItem, TailSettings, Unavailable, tail::Recall,
 };
 
-use crate::{app::App, catch_up, hub::Hub};
+use crate::{app::App, catch_up, clock::unix_ms, hub::Hub};
 
 /// The gateway's memory of the log: its ring, and the projection behind it.
 pub struct Memory {
@@ -29,7 +32,7 @@ impl Known for Memory {
             if here.is_some() {
                 return Ok(here);
             }
-            self.db.position_at_or_below(seq).await.map_err(|error| Unavailable { why: error.to_string() })
+            self.db.known_at_or_below(sql::PARTITION, seq).await.map_err(|error| Unavailable { why: error.to_string() })
         })
     }
 }
@@ -43,11 +46,15 @@ const RETRY: Duration = Duration::from_millis(500);
 pub async fn run(app: Arc<App>, nats: Nats) -> anyhow::Result<()> {
     let from = app.hub.lock().ring.position();
     let known = Arc::new(Memory { hub: app.hub.clone(), db: app.db.clone() });
-    let mut tail = Tail::open(&nats, Partition::ZERO, from, known, TailSettings::default());
-    let stats = tail.stats();
+    let mut tail = Tail::open(&nats, Partition::FIRST, from, known, TailSettings::default());
+    let mut cuts = app.epochs.subscribe();
     loop {
         let item = tokio::select! {
             () = app.cancel.cancelled() => return Ok(()),
+            Ok(()) = cuts.changed() => {
+                follow_cuts(&app, &mut tail);
+                continue;
+            }
             item = tail.next() => item,
         };
         match item {
@@ -55,21 +62,38 @@ pub async fn run(app: Arc<App>, nats: Nats) -> anyhow::Result<()> {
                 app.hub.apply(&entries)?;
                 follow_up(&app);
             }
-            TailItem::Quiet | TailItem::Attached => {}
+            TailItem::Quiet | TailItem::Attached { .. } => {}
             TailItem::LostTail { cut } => {
-                let cut = declare(&app, cut.unwrap_or_default()).await;
-                tail.restart_from(cut);
+                declare(&app, cut.unwrap_or_default()).await;
+                follow_cuts(&app, &mut tail);
             }
             TailItem::Expired { first } => {
                 // Retention overtook a gateway that was away: its devices' cursors are expired, too.
                 let position = Position { seq: Seq(first.get() - 1), ..Position::default() };
-                restart(&app, position, None);
+                let epoch = app.epochs.current();
+                restart(&app, position, epoch);
                 tail.restart_from(position);
             }
         }
         tail.expect(app.hub.expected());
-        app.metrics.tail_recreations.set(stats.attaches.load(std::sync::atomic::Ordering::Relaxed) as i64 - 1);
+        let attaches = tail.stats().attaches.load(Ordering::Relaxed) as i64;
+        app.metrics.tail_recreations.set((attaches - 1).max(0));
         app.metrics.tail_position.set(tail.position().seq.get() as i64);
+    }
+}
+
+/// Enters the epoch on record: takes back what lies above its cut, if this gateway has come further.
+fn follow_cuts(app: &Arc<App>, tail: &mut Tail) {
+    let (epoch, current) = (app.hub.lock().epoch, app.epochs.current());
+    let Some(cut) = app.epochs.lowest_after(epoch) else { return };
+    app.metrics.epoch_bumps.inc();
+    app.metrics.epoch.set(current.into());
+    tracing::error!(epoch = current, cut = cut.seq.get(), "the log lost its tail; what is above the cut is void");
+    if tail.position().seq > cut.seq {
+        restart(app, cut, current);
+        tail.restart_from(cut);
+    } else {
+        app.hub.lock().epoch = current;
     }
 }
 
@@ -99,30 +123,26 @@ fn follow_up(app: &Arc<App>) {
     }
 }
 
-/// Declares the cut in Postgres, or learns the one that another reader declared, and takes the hub back to it.
-async fn declare(app: &Arc<App>, cut: Position) -> Position {
+/// Declares the cut in Postgres, or learns of the one that another reader declared.
+async fn declare(app: &Arc<App>, cut: Position) {
     loop {
         let epoch = app.hub.lock().epoch;
-        match app.db.declare_cut(epoch, cut).await {
-            Ok(epochs) => {
-                let (epoch, cut) = epochs.last();
-                tracing::error!(epoch, cut = cut.seq.get(), "the log lost its tail; what is above the cut is void");
-                app.epochs.set(epochs);
-                restart(app, cut, Some(epoch));
-                return cut;
-            }
-            Err(error) => {
-                tracing::error!(%error, "a cut can't be declared yet; nothing is served beyond it");
-                tokio::time::sleep(RETRY).await;
-            }
+        match try_declare(app, epoch, cut).await {
+            Ok(()) if app.epochs.current() > epoch => return,
+            Ok(()) => {}
+            Err(error) => tracing::error!(%error, "a cut can't be declared yet; nothing is served beyond it"),
         }
+        tokio::time::sleep(RETRY).await;
     }
 }
 
-fn restart(app: &Arc<App>, cut: Position, epoch: Option<u32>) {
-    let epoch = epoch.unwrap_or_else(|| app.hub.lock().epoch);
-    app.metrics.epoch_bumps.inc();
-    app.metrics.epoch.set(epoch.into());
+async fn try_declare(app: &App, epoch: u32, cut: Position) -> Result<(), sql::Error> {
+    app.db.declare_cut(sql::PARTITION, epoch, cut, unix_ms()).await?;
+    app.epochs.set(app.db.cuts(sql::PARTITION).await?);
+    Ok(())
+}
+
+fn restart(app: &Arc<App>, cut: Position, epoch: u32) {
     for session in app.hub.cut(cut, epoch) {
         catch_up::reattach(app, &session);
     }
@@ -138,10 +158,14 @@ pub async fn watch(app: Arc<App>, nats: Nats) {
             _ = ticks.tick() => {}
         }
         // An unreachable log shows elsewhere: in readiness, and in the appends.
-        if let Ok(bounds) = nats.bounds(Partition::ZERO).await {
+        if let Ok(bounds) = nats.bounds(Partition::FIRST).await {
             app.hub.expect(bounds.last);
             app.set_oldest(bounds.first);
             app.commands.set_full(bounds.is_nearly_full());
+        }
+        // So is an unreachable database; a cut that this tail notices by itself is looked up at once.
+        if let Ok(cuts) = app.db.cuts(sql::PARTITION).await {
+            app.epochs.set(cuts);
         }
     }
 }

@@ -23,7 +23,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -55,6 +55,7 @@ pub struct Hub {
     passed: watch::Sender<Seq>,
     /// See [`Hub::expect`].
     expected: AtomicU64,
+    open: AtomicBool,
     installed: Notify,
     pub clock: Clock,
     pub sealer: Sealer,
@@ -85,6 +86,7 @@ impl Hub {
             state: Mutex::new(State::new(ring_bytes)),
             passed: watch::Sender::new(Seq::ZERO),
             expected: AtomicU64::new(0),
+            open: AtomicBool::new(false),
             installed: Notify::new(),
             clock,
             sealer,
@@ -99,6 +101,22 @@ impl Hub {
         state.ring.cut(floor);
         drop(state);
         self.announce(floor.seq);
+    }
+
+    /// The ring holds the recent past: sessions and commands may come.
+    pub fn open(&self) {
+        self.open.store(true, Ordering::Release);
+    }
+
+    pub fn is_open(&self) -> bool {
+        self.open.load(Ordering::Acquire)
+    }
+
+    /// Sets the gauges.
+    pub fn measure(&self) {
+        let state = self.lock();
+        self.metrics.ring_bytes.set(state.ring.bytes() as i64);
+        self.metrics.chats_loaded.set(state.chats.len() as i64);
     }
 
     /// The log is known to hold an entry at `seq`.

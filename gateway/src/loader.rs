@@ -4,14 +4,19 @@
 //! queries. Invariant: what is installed is as of a sequence at or above the ring's floor; when the projection
 //! lags behind the ring, the log between them is read once for the whole batch.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+mod extend;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use shared::{
     code::Code,
-    event::Event,
-    fold,
     id::{ChatId, Seq, UserId},
 };
+use streams::Nats;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
@@ -27,6 +32,8 @@ use crate::{
 const QUEUE: usize = 16_384;
 /// Requests served together: a query of this many ids takes a few milliseconds.
 const BATCH: usize = 512;
+/// Chats in one query.
+const CHATS_PER_QUERY: usize = 2_048;
 /// A batch that the ring keeps overtaking is given up after this many loads.
 const ATTEMPTS: usize = 8;
 /// A caller waits no longer than this; a device comes back, a command is retried.
@@ -43,9 +50,9 @@ pub struct Loader(mpsc::Sender<Request>);
 
 impl Loader {
     /// The handle and the task that serves it.
-    pub fn new(hub: Arc<Hub>, db: sql::Db, log: streams::read::Reader) -> (Self, impl Future<Output = ()>) {
+    pub fn new(hub: Arc<Hub>, db: sql::Db, nats: Nats) -> (Self, impl Future<Output = ()>) {
         let (sender, requests) = mpsc::channel(QUEUE);
-        (Self(sender), serve(hub, db, log, requests))
+        (Self(sender), serve(hub, db, nats, requests))
     }
 
     /// Loads a user's memberships and chats.
@@ -78,12 +85,12 @@ fn unavailable() -> Failure {
     Failure::temporary(Code::ServerUnavailable, 1_000, "the chats cannot be loaded at the moment")
 }
 
-async fn serve(hub: Arc<Hub>, db: sql::Db, log: streams::read::Reader, mut requests: mpsc::Receiver<Request>) {
+async fn serve(hub: Arc<Hub>, db: sql::Db, nats: Nats, mut requests: mpsc::Receiver<Request>) {
     let mut batch = Vec::with_capacity(BATCH);
     while requests.recv_many(&mut batch, BATCH).await > 0 {
         let users: BTreeSet<UserId> = batch.iter().filter_map(Request::user).collect();
         let chats: BTreeSet<ChatId> = batch.iter().filter_map(Request::chat).collect();
-        let outcome = Load { hub: &hub, db: &db, log: &log }.run(users, chats).await;
+        let outcome = Load { hub: &hub, db: &db, nats: &nats }.run(users, chats).await;
         if let Err(failure) = &outcome {
             tracing::warn!(%failure, requests = batch.len(), "load failed");
         }
@@ -107,47 +114,117 @@ impl Request {
 struct Load<'a> {
     hub: &'a Hub,
     db: &'a sql::Db,
-    log: &'a streams::read::Reader,
+    nats: &'a Nats,
+}
+
+/// Keeps the ring from giving up what a load in flight builds on.
+struct Pin<'a> {
+    hub: &'a Hub,
+    floor: Seq,
+    epoch: u32,
+}
+
+impl<'a> Pin<'a> {
+    fn new(hub: &'a Hub) -> Self {
+        let mut state = hub.lock();
+        state.ring.pin();
+        let (floor, epoch) = (state.ring.floor().seq, state.epoch);
+        drop(state);
+        Self { hub, floor, epoch }
+    }
+}
+
+impl Drop for Pin<'_> {
+    fn drop(&mut self) {
+        self.hub.lock().ring.unpin();
+    }
 }
 
 impl Load<'_> {
-    async fn run(&self, users: BTreeSet<UserId>, mut chats: BTreeSet<ChatId>) -> Result<(), Failure> {
+    async fn run(&self, mut users: BTreeSet<UserId>, mut chats: BTreeSet<ChatId>) -> Result<(), Failure> {
         for _ in 0..ATTEMPTS {
             let pin = Pin::new(self.hub);
-            let (users, loaded) = self.users(&users, pin.floor).await?;
+            users.retain(|user| self.hub.lock().user(*user).is_none());
+            let mut loaded = self.users(&users, pin.floor).await?;
             chats.extend(loaded.iter().flat_map(|user| user.intervals.iter().map(|interval| interval.chat)));
-            let missing = self.missing(&chats);
-            let states = self.chats(&missing, pin.floor).await?;
-            let stale = self.install(states, loaded, &mut chats);
-            drop(pin);
-            if !stale && users == 0 {
+            let mut states = self.chats(&self.missing(&chats), pin.floor).await?;
+            extend::to_ring(self.nats, pin.floor, &mut states, &mut loaded).await?;
+            self.passed(&states, &loaded).await?;
+            if self.install(states, loaded, pin.epoch, &mut chats) {
                 return Ok(());
             }
         }
         Err(unavailable())
     }
 
-    /// Installs all it can; whether anything is left to be loaded again.
-    fn install(&self, states: Vec<LoadedChat>, users: Vec<LoadedUser>, chats: &mut BTreeSet<ChatId>) -> bool {
-        let mut stale = false;
+    /// Installs all it can; `false` if anything is left to be loaded again.
+    fn install(
+        &self,
+        states: Vec<LoadedChat>,
+        users: Vec<LoadedUser>,
+        epoch: u32,
+        chats: &mut BTreeSet<ChatId>,
+    ) -> bool {
+        let mut complete = true;
         for chat in states {
-            stale |= self.hub.install_chat(chat).is_err();
+            complete &= self.hub.install_chat(chat, epoch).is_ok();
         }
         for user in users {
-            match self.hub.install_user(&user) {
+            match self.hub.install_user(&user, epoch) {
                 Ok(()) => {}
-                Err(Stale::Ring) => stale = true,
+                Err(Stale::Ring) => complete = false,
                 Err(Stale::Chats(unknown)) => {
-                    stale = true;
+                    complete = false;
                     chats.extend(unknown);
                 }
             }
         }
-        stale
+        complete
+    }
+
+    /// The projection may be ahead of this gateway's tail: what was loaded waits for it.
+    async fn passed(&self, chats: &[LoadedChat], users: &[LoadedUser]) -> Result<(), Failure> {
+        let upto = chats.iter().map(|chat| chat.upto).chain(users.iter().map(|user| user.upto)).max();
+        let passed = self.hub.passed(upto.unwrap_or_default());
+        tokio::time::timeout(PATIENCE, passed).await.map_err(|_| unavailable())
     }
 
     fn missing(&self, chats: &BTreeSet<ChatId>) -> Vec<ChatId> {
         let state = self.hub.lock();
         chats.iter().copied().filter(|chat| state.loaded(*chat).is_none()).collect()
+    }
+
+    async fn users(&self, users: &BTreeSet<UserId>, floor: Seq) -> Result<Vec<LoadedUser>, Failure> {
+        if users.is_empty() {
+            return Ok(Vec::new());
+        }
+        let ids: Vec<UserId> = users.iter().copied().collect();
+        let (checkpoint, memberships) = self.db.memberships_of(&ids, floor).await?;
+        let upto = checkpoint.position.seq;
+        let mut loaded: BTreeMap<UserId, LoadedUser> =
+            ids.into_iter().map(|user| (user, LoadedUser { user, upto, intervals: Vec::new() })).collect();
+        for sql::states::Membership { user, chat, from, to, .. } in memberships {
+            if let Some(loaded) = loaded.get_mut(&user) {
+                loaded.intervals.push(Interval { chat, from, to });
+            }
+        }
+        Ok(loaded.into_values().collect())
+    }
+
+    async fn chats(&self, chats: &[ChatId], floor: Seq) -> Result<Vec<LoadedChat>, Failure> {
+        let mut loaded = Vec::with_capacity(chats.len());
+        for piece in chats.chunks(CHATS_PER_QUERY) {
+            let (checkpoint, states) = self.db.chat_states(piece, floor).await?;
+            loaded.extend(states.into_iter().map(|snapshot| LoadedChat {
+                chat: snapshot.chat,
+                state: snapshot.state,
+                upto: checkpoint.position.seq,
+                head: snapshot.head,
+                floor,
+                floor_head: snapshot.floor_head,
+                void: snapshot.void,
+            }));
+        }
+        Ok(loaded)
     }
 }

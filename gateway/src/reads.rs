@@ -43,10 +43,10 @@ impl Reads {
     ///
     /// # Errors
     /// The query's.
-    pub async fn fresh<T>(
-        &self,
-        query: impl AsyncFn() -> Result<(Checkpoint, T), sql::Error>,
-    ) -> Result<Fresh<T>, Failure> {
+    pub async fn fresh<T, Q>(&self, query: impl Fn() -> Q + Send) -> Result<Fresh<T>, Failure>
+    where
+        Q: Future<Output = Result<(Checkpoint, T), sql::Error>> + Send,
+    {
         let deadline = Instant::now() + PATIENCE;
         let mut hints = self.hints.subscribe();
         let Ok(target) = self.barrier.last_seq().await else {

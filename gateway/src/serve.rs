@@ -3,14 +3,14 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64},
     },
     time::Duration,
 };
 
 use anyhow::Context;
 use prometheus_client::registry::Registry;
-use shared::{cursor::Sealer, id::Seq};
+use shared::cursor::Sealer;
 use streams::{Appender, Barrier, Nats, Partition};
 use tokio::{net::TcpListener, signal::unix::SignalKind, task::JoinSet};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -18,6 +18,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     app::App,
     auth::{Passwords, Revocations, Tickets, Tokens},
+    catch_up::lagging::Lagging,
     clock::Clock,
     command::{Commands, service},
     config::Settings,
@@ -33,7 +34,7 @@ use crate::{
     presence::{self, Presence},
     reads::Reads,
     redis::Redis,
-    session::{Session, close::Close, sweep},
+    session::sweep,
     start,
 };
 
@@ -57,7 +58,7 @@ pub async fn run(settings: Settings, shutdown: impl Future<Output = ()>) -> anyh
     let mut tasks = JoinSet::new();
     let mut registry = Registry::default();
     let app = assemble(settings, &mut registry, &mut tasks).await?;
-    serve_metrics(&app, &mut tasks, Arc::new(registry), listener).await?;
+    http::start(&app, listener, Arc::new(registry), &mut tasks).await?;
     let outcome = tokio::select! {
         () = shutdown => Ok(()),
         outcome = live(&app, &mut tasks) => outcome,
@@ -75,13 +76,13 @@ async fn live(app: &Arc<App>, tasks: &mut Tasks) -> anyhow::Result<()> {
     let beginning = start::beginning(&app.nats, &app.db, app.settings.ring_bytes).await;
     app.epochs.set(beginning.cuts);
     app.set_oldest(beginning.first);
-    app.hub.begin(beginning.floor, beginning.epoch);
+    app.hub.begin(beginning.floor, app.epochs.current());
     tasks.spawn(feed::run(app.clone(), app.nats.clone()));
     spawn(tasks, feed::watch(app.clone(), app.nats.clone()));
     let app2 = app.clone();
     spawn(tasks, async move {
         app2.hub.passed(beginning.last).await;
-        app2.set_caught_up();
+        app2.hub.open();
         tracing::info!(position = beginning.last.get(), "ready");
         app2.cancel.cancelled().await;
     });
@@ -110,7 +111,7 @@ async fn assemble(settings: Settings, registry: &mut Registry, tasks: &mut Tasks
     let hub = Arc::new(Hub::new(settings.ring_bytes, clock, Sealer::new(keys.cursor()), metrics.clone()));
     let (loader, loads) = Loader::new(hub.clone(), db.clone(), nats.clone());
     let appender = Appender::start(&nats);
-    let barrier = Barrier::start(&nats, &appender, Partition::ZERO);
+    let barrier = Barrier::start(&nats, &appender, Partition::FIRST);
     let commands = Commands::new(service::Parts {
         hub: hub.clone(),
         db: db.clone(),
@@ -139,7 +140,6 @@ async fn assemble(settings: Settings, registry: &mut Registry, tasks: &mut Tasks
         tracker: TaskTracker::new(),
         cancel: CancellationToken::new(),
         draining: AtomicBool::new(false),
-        caught_up: AtomicBool::new(false),
         oldest: AtomicU64::new(0),
         db,
         nats,

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, O
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use governor::{
-    RateLimiter,
+    Quota, RateLimiter,
     clock::MonotonicClock,
     middleware::NoOpMiddleware,
     state::{InMemoryState, NotKeyed},
@@ -38,6 +38,11 @@ use crate::hub::Encoding;
 
 /// A session's own rate limiter; both of them are settings.
 pub type Bucket = RateLimiter<NotKeyed, InMemoryState, MonotonicClock, NoOpMiddleware<std::time::Instant>>;
+
+/// A bucket that holds the quota's burst.
+pub fn bucket(quota: Quota) -> Bucket {
+    Bucket::direct_with_clock(quota, MonotonicClock)
+}
 
 /// Whether the hub feeds the session live, or its catch-up reads the log for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -64,17 +64,31 @@ pub async fn start(app: Arc<App>, stream: TcpStream, early: &[u8], opening: Open
         write,
     ));
     let socket = Socket::new(read, early, app.settings.session.frame_bytes);
-    if !opening.version_known {
-        session.close(Close::UnsupportedVersion, app.clock.now_ms());
+    let refusal = if !opening.version_known {
+        Some(Close::UnsupportedVersion)
     } else if app.hub.sessions_of(session.user()) >= app.settings.session.per_user {
-        session.close(Close::TooManySessions, app.clock.now_ms());
+        Some(Close::TooManySessions)
     } else {
-        let resume = resume(&app, opening.cursor).await;
-        welcome(&app, &session, &resume);
-        attach(&app, &session, &resume).await;
-    }
+        None
+    };
     let app2 = app.clone();
+    if let Some(close) = refusal {
+        session.close(close, app.clock.now_ms());
+        app.tracker.spawn(async move { refused(app2, session, socket).await });
+        return;
+    }
+    let resume = resume(&app, opening.cursor).await;
+    welcome(&app, &session, &resume);
+    attach(&app, &session, &resume).await;
     app.tracker.spawn(async move { live(app2, session, socket).await });
+}
+
+/// Tells the peer why it gets no session. Nobody sweeps this socket, so its time is bounded here.
+async fn refused(app: Arc<App>, session: Arc<Session>, socket: Socket) {
+    let linger = Duration::from_millis(app.settings.session.linger_ms);
+    let closed = tokio::time::timeout(linger, socket.run(&session, &app)).await.is_ok();
+    tracing::debug!(closed, "refused a session");
+    count_close(&app, &session);
 }
 
 /// The lean task that lives as long as the socket.
@@ -86,6 +100,10 @@ async fn live(app: Arc<App>, session: Arc<Session>, socket: Socket) {
     app.hub.detach(&session);
     app.presence.disconnected(&session);
     app.metrics.connections.dec();
+    count_close(&app, &session);
+}
+
+fn count_close(app: &App, session: &Session) {
     let reason = session.closing().map_or("client", Close::reason_of);
     app.metrics.closed_total.get_or_create(&vec![("reason", reason)]).inc();
 }
@@ -118,7 +136,7 @@ async fn resume(app: &App, cursor: Option<Result<Cursor, Invalid>>) -> Resume {
 fn welcome(app: &App, session: &Session, resume: &Resume) {
     let settings = &app.settings.session;
     let welcome = frame::Welcome {
-        v: 1,
+        v: frame::PROTOCOL_VERSION,
         session_id: session.id.to_string(),
         user_id: session.user(),
         device_id: session.identity.device.to_string(),
@@ -126,11 +144,11 @@ fn welcome(app: &App, session: &Session, resume: &Resume) {
         heartbeat_ms: settings.heartbeat_ms,
         resumed: matches!(resume, Resume::From(_) | Resume::Void(_)),
         limits: frame::Limits {
-            frame_bytes: settings.frame_bytes as u64,
-            body_bytes: shared::text::MAX_BODY_BYTES as u64,
-            inflight: settings.inflight.into(),
-            msg_per_sec: settings.commands_per_s.into(),
-            watch: crate::presence::MAX_WATCHED as u64,
+            frame_bytes: u32::try_from(settings.frame_bytes).unwrap_or(u32::MAX),
+            body_bytes: shared::text::MAX_BODY_BYTES as u32,
+            inflight: settings.inflight,
+            msg_per_sec: settings.commands_per_s,
+            watch: crate::presence::MAX_WATCHED as u32,
         },
         reconnect: frame::Reconnect { base_ms: 500, max_ms: 30_000, jitter: "full".into(), stable_ms: 30_000 },
     };

@@ -5,7 +5,10 @@
 use std::{sync::Arc, time::Duration};
 
 use shared::id::{Position, Seq};
+use sql::epoch::Cut;
 use streams::{Nats, Partition, Tail, TailItem, TailSettings, Unavailable, tail::Recall};
+
+use crate::clock::unix_ms;
 
 /// Before something that is away is asked again.
 const RETRY: Duration = Duration::from_millis(250);
@@ -13,8 +16,7 @@ const RETRY: Duration = Duration::from_millis(250);
 /// Where the gateway begins to read the log, and in which of its histories.
 pub struct Beginning {
     pub floor: Position,
-    pub epoch: u32,
-    pub cuts: Vec<(u32, Position)>,
+    pub cuts: Vec<Cut>,
     /// The end of the log when the gateway started: past it, the gateway is ready.
     pub last: Seq,
     pub first: Seq,
@@ -26,7 +28,7 @@ struct Projection(sql::Db);
 impl streams::Known for Projection {
     fn at_or_below(&self, seq: Seq) -> Recall<'_> {
         Box::pin(async move {
-            self.0.position_at_or_below(seq).await.map_err(|error| Unavailable { why: error.to_string() })
+            self.0.known_at_or_below(sql::PARTITION, seq).await.map_err(|error| Unavailable { why: error.to_string() })
         })
     }
 }
@@ -43,21 +45,19 @@ pub async fn beginning(nats: &Nats, db: &sql::Db, ring_bytes: usize) -> Beginnin
 }
 
 async fn try_beginning(nats: &Nats, db: &sql::Db, ring_bytes: usize) -> Result<Beginning, String> {
-    let bounds = nats.bounds(Partition::ZERO).await.map_err(|error| error.to_string())?;
+    let bounds = nats.bounds(Partition::FIRST).await.map_err(|error| error.to_string())?;
     verify(nats, db).await?;
-    let epochs = db.epochs().await.map_err(|error| error.to_string())?;
-    let cuts: Vec<(u32, Position)> = epochs.cuts.iter().map(|cut| (cut.epoch, cut.cut)).collect();
+    let cuts = db.cuts(sql::PARTITION).await.map_err(|error| error.to_string())?;
     let stored = bounds.last.get().saturating_sub(bounds.first.get().saturating_sub(1));
     let average = bounds.bytes.checked_div(stored).unwrap_or(1).max(1);
     let wanted = (ring_bytes as u64 / average).min(stored);
     let floor = Seq(bounds.last.get() - wanted);
-    let id = match nats.read_one(Partition::ZERO, floor).await {
+    let id = match nats.read_one(Partition::FIRST, floor).await {
         Ok(entry) => entry.map(|entry| entry.id).unwrap_or_default(),
         Err(error) => return Err(error.to_string()),
     };
     Ok(Beginning {
         floor: Position { seq: floor, id },
-        epoch: epochs.epoch,
         cuts,
         last: bounds.last,
         first: bounds.first,
@@ -68,16 +68,12 @@ async fn try_beginning(nats: &Nats, db: &sql::Db, ring_bytes: usize) -> Result<B
 async fn verify(nats: &Nats, db: &sql::Db) -> Result<(), String> {
     let checkpoint = db.checkpoint(sql::PARTITION).await.map_err(|error| error.to_string())?;
     let known = Arc::new(Projection(db.clone()));
-    let mut probe = Tail::open(nats, Partition::ZERO, checkpoint.position, known, TailSettings::default());
-    loop {
-        match probe.next().await {
-            TailItem::LostTail { cut } => {
-                let cut = cut.unwrap_or_default();
-                db.declare_cut(sql::PARTITION, checkpoint.epoch, cut).await.map_err(|error| error.to_string())?;
-                tracing::error!(cut = cut.seq.get(), "the log lost its tail before this gateway started");
-                return Ok(());
-            }
-            _ => return Ok(()),
-        }
+    let mut probe = Tail::open(nats, Partition::FIRST, checkpoint.position, known, TailSettings::default());
+    if let TailItem::LostTail { cut } = probe.next().await {
+        let cut = cut.unwrap_or_default();
+        let declared = db.declare_cut(sql::PARTITION, checkpoint.epoch, cut, unix_ms()).await;
+        declared.map_err(|error| error.to_string())?;
+        tracing::error!(cut = cut.seq.get(), "the log lost its tail before this gateway started");
     }
+    Ok(())
 }

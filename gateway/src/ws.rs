@@ -22,7 +22,6 @@ use crate::{
     auth::Identity,
     hub::Encoding,
     limits::Limit,
-    origin,
     problem::Problem,
     session_start::{self, Opening},
 };
@@ -49,11 +48,14 @@ pub async fn upgrade(State(app): State<Arc<App>>, request: Request) -> Response 
 }
 
 async fn prepare(app: &Arc<App>, mut request: Request) -> Result<Response, Problem> {
-    if !origin::allowed(app, request.headers()) {
+    if !app.origins.allowed(request.headers()) {
         return Err(Problem::forbidden_origin());
     }
     if app.is_draining() {
         return Err(Problem::from(Code::ServerDraining).retry_after(1));
+    }
+    if !app.hub.is_open() {
+        return Err(Problem::unavailable());
     }
     let accept = handshake(&request)?;
     let query: Query = axum::extract::Query::try_from_uri(request.uri())

@@ -5,7 +5,7 @@ use shared::{
     event::Event,
     id::{ChatId, Seq, UserId},
 };
-use streams::append::AppendError;
+use streams::append::{AppendError, Request};
 use tokio::time::Instant;
 use uuid::{Uuid, Variant};
 
@@ -38,8 +38,12 @@ impl Commands {
         {
             return repeat(chat, command, &copy).map(Placed::Judged);
         }
-        let appended = self.appender.append(chat, &event, deadline).await?;
+        let traceparent = otel::traceparent();
+        let request = Request { chat, event: &event, traceparent: traceparent.as_deref(), first: false };
+        let appended = self.appender.send(request, deadline).await?;
+        self.hub.expect(appended.seq);
         if !appended.duplicate {
+            self.hub.metrics.sent_total.inc();
             return Ok(Placed::Stored(appended.seq));
         }
         let copy = self.copy_at(chat, &event, appended.seq).await?;
@@ -119,6 +123,17 @@ impl From<AppendError> for Failure {
             AppendError::Full => Self::temporary(Code::LogFull, 30_000, "the log is full"),
             AppendError::TooLarge => Self::refused(Code::RequestTooLarge, "the event is too large for the log"),
             _ => Self::log_unavailable(),
+        }
+    }
+}
+
+impl From<sql::commands::StoredCommand> for Copy {
+    fn from(stored: sql::commands::StoredCommand) -> Self {
+        Self {
+            seq: stored.seq,
+            ts: stored.ts_ms,
+            verdict: stored.refused.map_or(Verdict::Valid, Verdict::Void),
+            payload: stored.payload.into(),
         }
     }
 }

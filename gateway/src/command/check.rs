@@ -2,13 +2,22 @@
 
 use shared::{
     code::Code,
-    event::Event,
+    event::{Event, History},
     fold,
-    id::{ChatId, Seq},
+    id::{ChatId, Seq, UserId},
 };
 
 use super::{Commands, Failure};
 use crate::hub::look::MessageFact;
+
+/// A chat in a member's eyes.
+#[derive(Debug, Clone, Copy)]
+pub struct Member {
+    /// The chat's last event.
+    pub head: Seq,
+    /// The member may read what was written before they joined.
+    pub reads_everything: bool,
+}
 
 impl Commands {
     /// Makes sure that the chat's state is here, and stays while the command runs.
@@ -35,6 +44,27 @@ impl Commands {
     fn judge(&self, chat: ChatId, event: &Event) -> Result<(), Code> {
         let state = self.hub.lock();
         fold::verdict(state.loaded(chat).and_then(|chat| chat.state.as_ref()), event)
+    }
+
+    /// What a member may know of the chat for reading it: refused to strangers, as of a barrier.
+    ///
+    /// # Errors
+    /// `chat.not_found`, or a temporary failure.
+    pub async fn member(&self, chat: ChatId, user: UserId) -> Result<Member, Failure> {
+        self.load(chat).await?;
+        if let Some(member) = self.member_now(chat, user) {
+            return Ok(member);
+        }
+        self.catch_barrier().await?;
+        self.load(chat).await?;
+        self.member_now(chat, user)
+            .ok_or_else(|| Failure::refused(Code::ChatNotFound, Code::ChatNotFound.title()))
+    }
+
+    fn member_now(&self, chat: ChatId, user: UserId) -> Option<Member> {
+        let state = self.hub.lock();
+        let (held, head) = state.membership(chat, user)?;
+        Some(Member { head, reads_everything: held.history == History::All })
     }
 
     /// The message at `seq`, from the ring or the projection; "there is none" is as of a barrier.

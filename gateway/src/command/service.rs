@@ -23,8 +23,7 @@ pub struct Commands {
     pub(super) db: sql::Db,
     pub(super) loader: Loader,
     pub(super) appender: Appender,
-    pub(super) barrier: Arc<Barrier>,
-    pub(super) log: streams::read::Reader,
+    pub(super) barrier: Barrier,
     /// Half the span around now in which a v7 uuid's retries all fall into the log's dedupe window.
     pub(super) fresh_ms: u64,
     /// The log is above its guard.
@@ -37,21 +36,19 @@ pub struct Parts {
     pub db: sql::Db,
     pub loader: Loader,
     pub appender: Appender,
-    pub barrier: Arc<Barrier>,
-    pub log: streams::read::Reader,
+    pub barrier: Barrier,
     pub duplicate_window: Duration,
 }
 
 impl Commands {
     pub fn new(parts: Parts) -> Self {
-        let Parts { hub, db, loader, appender, barrier, log, duplicate_window } = parts;
+        let Parts { hub, db, loader, appender, barrier, duplicate_window } = parts;
         Self {
             hub,
             db,
             loader,
             appender,
             barrier,
-            log,
             fresh_ms: fresh_ms(duplicate_window),
             full: AtomicBool::new(false),
         }
@@ -110,6 +107,9 @@ impl Commands {
 
     /// Checks a command and appends its event.
     async fn place(&self, actor: &Actor, command: Command, deadline: Instant) -> Result<(ChatId, Placed), Failure> {
+        if !self.hub.is_open() {
+            return Err(Failure::temporary(Code::ServerUnavailable, 1_000, "the gateway is starting"));
+        }
         if self.full.load(Ordering::Acquire) && !command.passes_full_log() {
             return Err(Failure::temporary(Code::LogFull, 30_000, "the log is full"));
         }
@@ -119,6 +119,11 @@ impl Commands {
             Err(refusal) => self.refuse(actor, &command, refusal).await,
         };
         placed.map(|placed| (chat, placed))
+    }
+
+    /// Append attempts after the first, since the start.
+    pub fn append_retries(&self) -> i64 {
+        self.appender.stats().retries.load(Ordering::Relaxed) as i64
     }
 
     /// Everything acked before now has passed this gateway's tail.

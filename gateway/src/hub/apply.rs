@@ -52,6 +52,18 @@ impl Hub {
     }
 
     fn apply_one(&self, state: &mut State, entry: &Entry, now_ms: u64) -> Result<(), TooNew> {
+        // Only a sampled append has a parent to be followed.
+        let span = entry.traceparent.as_deref().map(|parent| {
+            let span = tracing::info_span!("deliver chat", otel.kind = "consumer", messaging.system = "nats");
+            otel::set_parent(&span, parent);
+            span.entered()
+        });
+        let outcome = self.take(state, entry, now_ms);
+        drop(span);
+        outcome
+    }
+
+    fn take(&self, state: &mut State, entry: &Entry, now_ms: u64) -> Result<(), TooNew> {
         let head = match Head::read(&entry.payload) {
             Ok((head, _)) => Some(head),
             Err(error) if error.is_corrupt() => None,

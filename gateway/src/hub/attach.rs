@@ -167,13 +167,22 @@ impl Hub {
             state.forget_user(user);
         }
         state.chats.retain(|_, chat| !(chat.loaded && chat.locals.is_empty() && chat.used_ms < before_ms));
-        state.chats.shrink_to_fit();
-        state.slots.shrink_to_fit();
-        state.users.shrink_to_fit();
+        state.give_back();
     }
 }
 
 impl State {
+    /// Gives memory back after many have left; a table that is half full or more stays as it is.
+    fn give_back(&mut self) {
+        if self.chats.capacity() > 2 * self.chats.len() {
+            self.chats.shrink_to_fit();
+        }
+        if self.slots.capacity() > 2 * self.slots.len() {
+            self.slots.shrink_to_fit();
+            self.users.shrink_to_fit();
+        }
+    }
+
     pub(super) fn forget_user(&mut self, id: UserId) {
         let Some(slot) = self.slots.remove(&id) else { return };
         let user = self.users.remove(slot as usize);

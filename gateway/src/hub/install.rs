@@ -37,7 +37,7 @@ pub struct LoadedUser {
 /// Why something could not be installed.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Stale {
-    /// The ring has moved past what the load saw: load again.
+    /// The ring has moved past what the load saw, or the log was cut: load again.
     Ring,
     /// The user may have joined these chats since: load them too.
     Chats(Vec<ChatId>),
@@ -48,10 +48,13 @@ impl Hub {
     ///
     /// # Errors
     /// [`Stale::Ring`].
-    pub fn install_chat(&self, loaded: LoadedChat) -> Result<(), Stale> {
+    pub fn install_chat(&self, loaded: LoadedChat, epoch: u32) -> Result<(), Stale> {
         let now_ms = self.clock.now_ms();
         let mut state = self.lock();
         let chat = loaded.chat;
+        if state.epoch != epoch {
+            return Err(Stale::Ring);
+        }
         if state.loaded(chat).is_some() {
             return Ok(());
         }
@@ -69,16 +72,17 @@ impl Hub {
     ///
     /// # Errors
     /// [`Stale`].
-    pub fn install_user(&self, loaded: &LoadedUser) -> Result<(), Stale> {
+    pub fn install_user(&self, loaded: &LoadedUser, epoch: u32) -> Result<(), Stale> {
         let now_ms = self.clock.now_ms();
-        self.lock().install_user(loaded, now_ms)
+        let mut state = self.lock();
+        if state.epoch == epoch { state.install_user(loaded, now_ms) } else { Err(Stale::Ring) }
     }
 }
 
 impl State {
     fn install_chat(&mut self, loaded: LoadedChat, now_ms: u64) -> Result<(), Stale> {
         let chat_id = loaded.chat;
-        if loaded.upto < self.ring.floor().seq {
+        if loaded.upto < self.ring.floor().seq || loaded.upto > self.ring.position().seq {
             return Err(Stale::Ring);
         }
         let mut chain: Vec<(Seq, Seq)> = self.ring.chain(chat_id).map(|(seq, slot)| (seq, slot.link)).collect();
@@ -162,7 +166,7 @@ impl State {
         if self.slots.contains_key(&loaded.user) {
             return Ok(());
         }
-        if loaded.upto < self.ring.floor().seq {
+        if loaded.upto < self.ring.floor().seq || loaded.upto > self.ring.position().seq {
             return Err(Stale::Ring);
         }
         let mut chats: HashSet<ChatId> = loaded.intervals.iter().map(|interval| interval.chat).collect();

@@ -8,6 +8,7 @@ use shared::{
     fold::ChatState,
     id::{ChatId, Seq, UserId},
 };
+use sql::PageFrom;
 use uuid::Uuid;
 
 use super::{State, ring::Verdict};
@@ -26,15 +27,6 @@ pub struct Copy {
     pub ts: u64,
     pub verdict: Verdict,
     pub payload: Bytes,
-}
-
-/// Which events of a chat a page wants; both bounds are exclusive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PageFrom {
-    /// The oldest ones after this sequence.
-    After(Seq),
-    /// The newest ones before this sequence.
-    Before(Seq),
 }
 
 impl State {

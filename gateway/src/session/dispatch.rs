@@ -43,13 +43,11 @@ fn decoded(app: &Arc<App>, session: &Arc<Session>, decoded: Result<Option<Client
 fn dispatch(app: &Arc<App>, session: &Arc<Session>, frame: ClientFrame) {
     match frame {
         ClientFrame::SendMessage(send) => {
-            let mentions = send.mentions.unwrap_or_default();
-            let frame::SendMessage { uuid, chat_id: chat, body, reply_to, .. } = send;
+            let frame::SendMessage { uuid, chat_id: chat, body, reply_to, mentions } = send;
             command(app, session, chat, uuid, Command::Send { chat, uuid, body, reply_to, mentions });
         }
         ClientFrame::EditMessage(edit) => {
-            let mentions = edit.mentions.unwrap_or_default();
-            let frame::EditMessage { uuid, chat_id: chat, seq, body, .. } = edit;
+            let frame::EditMessage { uuid, chat_id: chat, seq, body, mentions } = edit;
             command(app, session, chat, uuid, Command::Edit { chat, uuid, seq, body, mentions });
         }
         ClientFrame::DeleteMessage(frame::DeleteMessage { uuid, chat_id: chat, seq }) => {

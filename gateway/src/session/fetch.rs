@@ -8,11 +8,13 @@ use shared::{
     id::{ChatId, Seq},
 };
 
+use sql::PageFrom;
+
 use super::{Session, dispatch, reply};
 use crate::{
     app::App,
     command::Failure,
-    hub::{look::PageFrom, wire},
+    hub::wire,
 };
 
 /// The most events on a page, and the default.
@@ -25,10 +27,10 @@ const MAX_BYTES: usize = 256 * 1024;
 pub fn start(app: &Arc<App>, session: &Arc<Session>, fetch: frame::Fetch) {
     let request = match parse(&fetch) {
         Ok(request) => request,
-        Err(failure) => return dispatch::refuse(app, session, fetch.uuid, &failure),
+        Err(failure) => return dispatch::refuse(app, session, Some(fetch.uuid), &failure),
     };
     if let Err(failure) = dispatch::admit(app, session) {
-        return dispatch::refuse(app, session, fetch.uuid, &failure);
+        return dispatch::refuse(app, session, Some(fetch.uuid), &failure);
     }
     let (app2, session) = (app.clone(), session.clone());
     app.tracker.spawn(async move {
@@ -40,7 +42,7 @@ pub fn start(app: &Arc<App>, session: &Arc<Session>, fetch: frame::Fetch) {
                 session.push_control(wire::encode(&page.into(), session.identity.encoding), now_ms);
                 session.end_command();
             }
-            Err(failure) => reply::outcome(&session, fetch.uuid, None, Err(failure), now_ms),
+            Err(failure) => reply::outcome(&session, Some(fetch.uuid), None, Err(failure), now_ms),
         }
     });
 }
@@ -72,7 +74,7 @@ async fn page(
     {
         return Ok(page);
     }
-    let fresh = app.reads.fresh(async || app.db.page(session.user(), chat, from.into(), limit, MAX_BYTES).await).await?;
+    let fresh = app.reads.fresh(|| app.db.page(session.user(), chat, from, limit, MAX_BYTES)).await?;
     if fresh.stale {
         return Err(Failure::temporary(Code::ServerUnavailable, 1_000, "the projection is behind"));
     }

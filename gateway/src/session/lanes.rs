@@ -9,6 +9,7 @@ use foldhash::fast::FixedState;
 use hashbrown::{HashMap, hash_map::Entry};
 use shared::id::ChatId;
 use tokio::time::Instant;
+use tracing::Instrument;
 use uuid::Uuid;
 
 use super::Session;
@@ -40,7 +41,9 @@ pub fn start(app: &Arc<App>, session: &Arc<Session>, chat: ChatId, uuid: Uuid, c
 async fn run(app: Arc<App>, session: Arc<Session>, chat: ChatId, first: Queued) {
     let mut next = Some(first);
     while let Some(Queued { uuid, command, deadline }) = next {
-        app.commands.run_for(&session, uuid, chat, command, deadline).await;
+        // Named after the destination's template, as the messaging conventions ask: never an id.
+        let span = tracing::info_span!("publish chat", otel.kind = "producer", messaging.system = "nats");
+        app.commands.run_for(&session, uuid, chat, command, deadline).instrument(span).await;
         next = session.next_command(chat);
     }
 }

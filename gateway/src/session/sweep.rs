@@ -31,6 +31,8 @@ pub struct Intervals {
     pub memory_ms: u64,
 }
 
+/// Looking for what to forget goes through all users and chats, so it is done a few times per such span.
+const FORGETS_PER_MEMORY: u64 = 4;
 /// Sessions that get their cursors in one hold of the hub's lock: about 50 µs.
 const CURSOR_BATCH: usize = 32;
 
@@ -39,10 +41,16 @@ pub async fn run(app: Arc<App>) {
     let intervals = app.settings.session.intervals();
     let mut ticks = tokio::time::interval(intervals.tick);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut forgot_ms = 0;
     loop {
         tokio::select! {
             () = app.cancel.cancelled() => return,
             _ = ticks.tick() => tick(&app, &intervals),
+        }
+        let now_ms = app.clock.now_ms();
+        if now_ms.saturating_sub(forgot_ms) > intervals.memory_ms / FORGETS_PER_MEMORY {
+            app.hub.forget_idle(now_ms.saturating_sub(intervals.memory_ms));
+            forgot_ms = now_ms;
         }
     }
 }
@@ -63,7 +71,8 @@ fn tick(app: &Arc<App>, intervals: &Intervals) {
         app.hub.send_cursors(batch, now_ms);
     }
     app.hub.expire_waiters(now_ms);
-    app.hub.forget_idle(now_ms.saturating_sub(intervals.memory_ms));
+    app.hub.measure();
+    app.metrics.append_retries.set(app.commands.append_retries());
 }
 
 #[derive(Clone, Copy)]

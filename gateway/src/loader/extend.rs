@@ -1,0 +1,77 @@
+//! When the projection lags behind the ring: what was loaded is brought up to the ring's floor by the log itself.
+//!
+//! One scan for the whole batch, folding with the same rules as everyone.
+
+use std::collections::HashMap;
+
+use shared::{
+    event::{Event, Fact},
+    fold,
+    id::{ChatId, Seq},
+};
+use streams::{Entry, Nats, Partition, Scan};
+
+use crate::{
+    command::Failure,
+    hub::{
+        apply::joining,
+        install::{LoadedChat, LoadedUser},
+        user::Interval,
+    },
+};
+
+/// Brings chats and users, loaded as of sequences that may lie below `floor`, up to it.
+pub async fn to_ring(
+    nats: &Nats,
+    floor: Seq,
+    chats: &mut [LoadedChat],
+    users: &mut [LoadedUser],
+) -> Result<(), Failure> {
+    let oldest = chats.iter().map(|chat| chat.upto).chain(users.iter().map(|user| user.upto)).min();
+    let Some(oldest) = oldest.filter(|oldest| *oldest < floor) else { return Ok(()) };
+    let places: HashMap<ChatId, usize> = chats.iter().enumerate().map(|(index, chat)| (chat.chat, index)).collect();
+    let mut scan = Scan::new(nats, Partition::FIRST, oldest, floor);
+    while let Some(entries) = scan.next().await.map_err(|_| Failure::log_unavailable())? {
+        for entry in &entries {
+            let Some(chat) = entry.chat else { continue };
+            let loaded = places.get(&chat).and_then(|index| chats.get_mut(*index));
+            take(entry, chat, loaded, users);
+        }
+    }
+    for chat in chats {
+        chat.upto = chat.upto.max(floor);
+    }
+    for user in users {
+        user.upto = user.upto.max(floor);
+    }
+    Ok(())
+}
+
+fn take(entry: &Entry, chat_id: ChatId, chat: Option<&mut LoadedChat>, users: &mut [LoadedUser]) {
+    let Ok(event) = Event::decode(&entry.payload) else { return };
+    match chat {
+        Some(chat) if chat.upto < entry.seq => {
+            if fold::apply(&mut chat.state, &event).is_err() {
+                return;
+            }
+            chat.head = entry.seq;
+            chat.floor_head = entry.seq;
+        }
+        // Loaded as of a later sequence; its users may be as of an earlier one.
+        Some(_) => {}
+        // Not loaded yet: a user who may have joined it makes it a chat of the next round.
+        None if joining(&event).is_empty() => return,
+        None => {}
+    }
+    let joined = joining(&event);
+    for user in users.iter_mut().filter(|user| user.upto < entry.seq) {
+        let open = user.intervals.iter_mut().find(|interval| interval.chat == chat_id && interval.to.is_none());
+        match (&event.fact, open) {
+            (Fact::MemberLeft(left), Some(open)) if left.user_id == user.user => open.to = Some(entry.seq),
+            (_, None) if joined.contains(&user.user) => {
+                user.intervals.push(Interval { chat: chat_id, from: entry.seq, to: None });
+            }
+            _ => {}
+        }
+    }
+}
