@@ -19,8 +19,9 @@ use crate::connect::{Nats, Unavailable, backoff};
 /// The durable consumer that all presence instances share.
 const CONSUMER: &str = "presence";
 
-/// How long an instance may take to store a batch before its marks go to another.
-const ACK_WAIT: Duration = Duration::from_secs(15);
+/// How long an instance may take to store a batch before its marks go to another: what a killed instance had read
+/// is delayed by this.
+const ACK_WAIT: Duration = Duration::from_secs(5);
 
 /// Marks out at once; a bound on what a crash repeats.
 const MAX_PENDING: i64 = 20_000;
@@ -64,6 +65,7 @@ impl Nats {
 }
 
 /// Marks that were read together.
+#[derive(Default)]
 pub struct MarkBatch {
     pub marks: Vec<Mark>,
     /// Some of them were handed out before: an instance may have stored them without announcing them.
@@ -86,6 +88,8 @@ impl MarkBatch {
 /// Presence's side of the read stream.
 pub struct MarkReader {
     nats: Nats,
+    /// What the current call has read; a cancelled one leaves it here.
+    batch: MarkBatch,
     messages: Option<pull::Stream>,
     attempts: u32,
 }
@@ -93,41 +97,44 @@ pub struct MarkReader {
 impl MarkReader {
     /// Nothing happens before the first [`MarkReader::batch`].
     pub fn new(nats: &Nats) -> Self {
-        Self { nats: nats.clone(), messages: None, attempts: 0 }
+        Self { nats: nats.clone(), batch: MarkBatch::default(), messages: None, attempts: 0 }
     }
 
     /// Waits for a mark, then for those that follow within `window`, `max` at most. Never empty. What a cancelled
-    /// call had read is redelivered.
+    /// call had read, the next one or [`MarkReader::rest`] returns.
     pub async fn batch(&mut self, max: usize, window: Duration) -> MarkBatch {
-        let mut batch = MarkBatch { marks: Vec::new(), redelivered: false, messages: Vec::new() };
-        while batch.marks.is_empty() {
+        while self.batch.messages.is_empty() {
             let Some(messages) = &mut self.messages else {
                 self.attach().await;
                 continue;
             };
             let first = messages.next().await;
-            let end = Instant::now() + window;
-            let mut next = first;
-            loop {
-                match next {
-                    Some(Ok(message)) => batch.add(&self.nats, message),
-                    other => {
-                        tracing::warn!(error = ?other.and_then(Result::err), "lost the consumer of marks");
-                        self.messages = None;
-                        break;
-                    }
-                }
-                if batch.messages.len() >= max {
-                    break;
-                }
-                match timeout_at(end, messages.next()).await {
-                    Ok(following) => next = following,
-                    Err(_) => break,
-                }
-            }
-            self.attempts = if batch.marks.is_empty() { self.attempts } else { 0 };
+            self.take(first);
         }
-        batch
+        self.attempts = 0;
+        let end = Instant::now() + window;
+        while self.batch.messages.len() < max
+            && let Some(messages) = &mut self.messages
+            && let Ok(next) = timeout_at(end, messages.next()).await
+        {
+            self.take(next);
+        }
+        self.rest()
+    }
+
+    /// What a cancelled call had read; may be empty.
+    pub fn rest(&mut self) -> MarkBatch {
+        std::mem::take(&mut self.batch)
+    }
+
+    fn take(&mut self, next: Option<Result<jetstream::Message, pull::MessagesError>>) {
+        match next {
+            Some(Ok(message)) => self.batch.add(&self.nats, message),
+            other => {
+                tracing::warn!(error = ?other.and_then(Result::err), "lost the consumer of marks");
+                self.messages = None;
+            }
+        }
     }
 
     async fn attach(&mut self) {

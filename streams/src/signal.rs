@@ -50,8 +50,8 @@ signals! {
     Presence(Vec<PresenceChange>) = "presence",
     /// Someone types.
     Typing(Typing) = "typing",
-    /// Read and delivered marks of a chat that moved.
-    Receipts(Receipts) = "receipts",
+    /// Read and delivered marks that moved, by chat.
+    Receipts(Vec<Receipts>) = "receipts",
     /// A token family was revoked: its sockets close, its access tokens are refused.
     Revoked(Revoked) = "revoked",
 }
