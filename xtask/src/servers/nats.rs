@@ -1,0 +1,64 @@
+//! nats-server: its configuration and its readiness.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+
+use super::{Options, port};
+use crate::binaries::Binary;
+use crate::process::Launch;
+
+const CONFIG: &str = "nats.conf";
+/// The file that holds the port of the monitoring endpoint of this run.
+const MONITOR: &str = "monitor.port";
+
+pub(super) fn launch(
+    binary: &Binary,
+    dir: &Path,
+    port: u16,
+    options: &Options,
+    log: &Path,
+) -> Result<Launch> {
+    let monitor = port::choose(None)?;
+    fs::write(dir.join(MONITOR), monitor.to_string())?;
+    let config = dir.join(CONFIG);
+    fs::write(&config, text(dir, port, monitor, options)).context("writing nats.conf")?;
+    Ok(Launch::new(&binary.path, log).args(["--config", &config.to_string_lossy()]))
+}
+
+fn text(dir: &Path, port: u16, monitor: u16, options: &Options) -> String {
+    let store = dir.join("jetstream");
+    let extra = options.extra.join("\n");
+    format!(
+        r#"# Written at every start.
+listen: "127.0.0.1:{port}"
+http: "127.0.0.1:{monitor}"
+server_name: "mini-telegram-{port}"
+max_payload: 1MB
+# A client that is cut off is noticed within seconds.
+ping_interval: "5s"
+ping_max: 2
+jetstream {{
+  store_dir: {store:?}
+  # One replica: at most a second of writes is lost with the machine. `always` costs 160 times as much.
+  sync_interval: "1s"
+  max_memory_store: 1GB
+  max_file_store: 100GB
+  # Each gateway owns a consumer per partition; the default stops at 1,000.
+  limits {{ default_max_consumers: -1 }}
+}}
+{extra}
+"#
+    )
+}
+
+/// The health endpoint says ok once JetStream has recovered its streams.
+pub(super) fn ready(dir: &Path) -> bool {
+    let Ok(monitor) = fs::read_to_string(dir.join(MONITOR)) else { return false };
+    crate::servers::answers_ok(
+        &format!("http://127.0.0.1:{}/healthz", monitor.trim()),
+        Duration::from_secs(1),
+    )
+}
