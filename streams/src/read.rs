@@ -32,7 +32,7 @@ pub struct Bounds {
 impl Bounds {
     /// Whether the log is so full that only what makes room, or must not fail, should be appended.
     pub fn is_nearly_full(&self) -> bool {
-        self.max_bytes > 0 && self.bytes / 95 >= self.max_bytes / 100
+        self.max_bytes > 0 && u128::from(self.bytes) * 100 >= u128::from(self.max_bytes) * 95
     }
 }
 
@@ -63,6 +63,14 @@ impl Nats {
     /// [`Unavailable`] if the log can't be asked.
     pub async fn bounds(&self, partition: Partition) -> Result<Bounds, Unavailable> {
         self.stream_info(partition).await.map(|info| bounds(&info))
+    }
+
+    /// The name of the server that leads the log; none while there is none, or without a cluster.
+    ///
+    /// # Errors
+    /// [`Unavailable`] if the log can't be asked.
+    pub async fn leader(&self, partition: Partition) -> Result<Option<String>, Unavailable> {
+        Ok(self.stream_info(partition).await?.cluster.and_then(|cluster| cluster.leader))
     }
 
     /// The ends of the log, from a leader that still has its quorum.

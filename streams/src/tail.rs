@@ -22,7 +22,7 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use shared::id::{Position, Seq};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::{
     connect::{Nats, Unavailable, backoff},
@@ -30,7 +30,7 @@ use crate::{
 };
 pub(crate) use consumer::{Broken, Consumer, Progress};
 pub use entry::Entry;
-use identity::Standing;
+use identity::{Check, Standing};
 pub use identity::{Known, Recall};
 
 /// How a tail reads.
@@ -40,8 +40,8 @@ pub struct TailSettings {
     pub batch_max: usize,
     /// How often the server shows that an idle consumer lives; two missed ones end it.
     pub heartbeat: Duration,
-    /// How often the identity of the position is compared with the log.
-    pub identity_interval: Duration,
+    /// How often the position is compared with the log: its identity, and whether the log is ahead.
+    pub check_interval: Duration,
     /// How long the tail may stand still behind an [`Tail::expect`]ed sequence.
     pub behind: Duration,
 }
@@ -52,7 +52,7 @@ impl Default for TailSettings {
             // A fan-out of 256 events takes a millisecond or two: short enough to share a core.
             batch_max: 256,
             heartbeat: Duration::from_secs(1),
-            identity_interval: Duration::from_secs(5),
+            check_interval: Duration::from_secs(2),
             behind: Duration::from_secs(2),
         }
     }
@@ -88,6 +88,16 @@ pub enum TailItem {
     Expired { first: Seq },
 }
 
+/// Why a tail can't read on from its position.
+#[derive(Debug, Clone, Copy)]
+enum Stuck {
+    LostTail { cut: Option<Position> },
+    Expired { first: Seq },
+}
+
+/// An attempt to get a consumer.
+type Attaching = BoxFuture<'static, Result<Result<Consumer, Stuck>, Unavailable>>;
+
 /// See the module.
 pub struct Tail {
     nats: Nats,
@@ -97,12 +107,17 @@ pub struct Tail {
     stats: Arc<TailStats>,
     position: Position,
     consumer: Option<Consumer>,
+    /// What outlives a cancelled [`Tail::next`], so that a caller which selects over it does not set it back.
+    attaching: Option<Attaching>,
+    checking: Option<BoxFuture<'static, Result<Check, Unavailable>>>,
+    /// Since when the consumer is listened to without a word.
+    listening_since: Option<Instant>,
+    next_check: Instant,
+    /// A sequence that the log holds, and until when the tail may stand still below it.
+    expected: Option<(Seq, Instant)>,
     /// Consecutive attaches that brought nothing.
     attempts: u32,
     last_server: Option<String>,
-    check: Option<BoxFuture<'static, Result<Standing, Unavailable>>>,
-    next_check: Instant,
-    expected: Option<(Seq, Instant)>,
 }
 
 impl Tail {
@@ -124,11 +139,13 @@ impl Tail {
             stats,
             position: from,
             consumer: None,
-            attempts: 0,
-            last_server: None,
-            check: None,
+            attaching: None,
+            checking: None,
+            listening_since: None,
             next_check: Instant::now(),
             expected: None,
+            attempts: 0,
+            last_server: None,
         }
     }
 
@@ -160,42 +177,49 @@ impl Tail {
         }
     }
 
-    /// The next item. Cancel-safe: no event is lost if the future is dropped. The server's flow control is
-    /// answered here, so that who is slow to come back slows the server.
+    /// The next item. Cancel-safe: neither events nor progress are lost if the future is dropped. The server's flow
+    /// control is answered here, so that who is slow to come back slows the server.
     pub async fn next(&mut self) -> TailItem {
         loop {
-            let Some(consumer) = self.consumer.as_mut() else {
-                match self.attach().await {
-                    Some(item) => return item,
-                    None => continue,
-                }
-            };
-            // Not as a branch below: a busy consumer would starve it.
-            if self.check.is_none() && Instant::now() >= self.next_check {
-                self.check = Some(identity::standing(&self.nats, self.partition, self.position));
+            let item = if self.consumer.is_some() { self.listen().await } else { self.attach().await };
+            if let Some(item) = item {
+                self.listening_since = None;
+                return item;
             }
-            let behind = self.expected.map(|(_, until)| until);
-            tokio::select! {
-                biased;
-                checked = pending_check(&mut self.check) => {
-                    self.check = None;
-                    self.next_check = Instant::now() + self.settings.identity_interval;
-                    // Only an attach reports what is wrong: by then the position stands still.
-                    if let Ok(Standing::Lost | Standing::Expired { .. }) = checked {
-                        self.detach();
-                    }
-                }
-                progress = timeout(self.settings.heartbeat * 2, consumer.next(self.settings.batch_max)) => {
-                    match progress {
-                        Ok(Ok(Progress::Entries(entries))) => return self.hand_out(entries),
-                        Ok(Ok(Progress::Heartbeat)) => return TailItem::Quiet,
-                        Ok(Err(broken)) => self.end(&broken),
-                        Err(_) => self.end(&Broken::Silent),
-                    }
-                }
-                () = sleep_until(self.next_check), if self.check.is_none() => {}
-                () = sleep_until(behind.unwrap_or_else(Instant::now)), if behind.is_some() => self.overdue(),
+        }
+    }
+
+    /// Waits for the consumer, for what the log says about the position, and for the limits of patience.
+    async fn listen(&mut self) -> Option<TailItem> {
+        let consumer = self.consumer.as_mut()?;
+        let now = Instant::now();
+        let silent = *self.listening_since.get_or_insert(now) + self.settings.heartbeat * 2;
+        // Not as a branch below: a busy consumer would starve it.
+        if self.checking.is_none() && now >= self.next_check {
+            self.checking = Some(identity::check(&self.nats, self.partition, self.position));
+        }
+        let overdue = self.expected.map(|(_, until)| until);
+        tokio::select! {
+            biased;
+            checked = if_some(&mut self.checking) => {
+                self.checked(checked);
+                None
             }
+            progress = consumer.next(self.settings.batch_max) => self.progress(progress),
+            () = sleep_until(silent) => self.end(&Broken::Silent),
+            () = sleep_until(self.next_check), if self.checking.is_none() => None,
+            () = sleep_until(overdue.unwrap_or(now)), if overdue.is_some() => self.end(&Broken::Behind),
+        }
+    }
+
+    fn progress(&mut self, progress: Result<Progress, Broken>) -> Option<TailItem> {
+        match progress {
+            Ok(Progress::Entries(entries)) => Some(self.hand_out(entries)),
+            Ok(Progress::Heartbeat) => {
+                self.attempts = 0;
+                Some(TailItem::Quiet)
+            }
+            Err(broken) => self.end(&broken),
         }
     }
 
@@ -213,29 +237,52 @@ impl Tail {
         TailItem::Batch(entries)
     }
 
-    /// What was expected has not come.
-    fn overdue(&mut self) {
-        self.expected = None;
-        self.end(&Broken::Behind);
+    fn checked(&mut self, checked: Result<Check, Unavailable>) {
+        self.checking = None;
+        self.next_check = Instant::now() + self.settings.check_interval;
+        match checked {
+            // Only an attach reports what is wrong: by then the position stands still.
+            Ok(Check { standing: Standing::Lost | Standing::Expired { .. }, .. }) => self.detach(),
+            Ok(Check { standing: Standing::Same, last }) => self.expect(last),
+            // NATS will tell by its silence.
+            Err(_) => {}
+        }
     }
 
-    fn end(&mut self, why: &Broken) {
+    fn end(&mut self, why: &Broken) -> Option<TailItem> {
         tracing::warn!(partition = self.partition.get(), position = self.position.seq.get(), %why, "tail broken");
         self.detach();
+        None
     }
 
     fn detach(&mut self) {
         self.last_server = self.consumer.take().map(|consumer| consumer.server).or(self.last_server.take());
-        self.check = None;
-        self.next_check = Instant::now() + self.settings.identity_interval;
+        self.attaching = None;
+        self.checking = None;
+        self.expected = None;
+        self.listening_since = None;
     }
 
     /// One attempt to get a consumer; nothing to report if it fails.
     async fn attach(&mut self) -> Option<TailItem> {
-        self.attempts = self.attempts.saturating_add(1);
-        sleep(backoff(self.attempts)).await;
-        match self.try_attach().await {
-            Ok(item) => Some(item),
+        if self.attaching.is_none() {
+            self.attempts = self.attempts.saturating_add(1);
+            self.attaching = Some(self.new_attachment());
+        }
+        let attached = if_some(&mut self.attaching).await;
+        self.attaching = None;
+        match attached {
+            Ok(Ok(consumer)) => {
+                self.consumer = Some(consumer);
+                self.stats.attaches.fetch_add(1, Relaxed);
+                self.next_check = Instant::now() + self.settings.check_interval;
+                Some(TailItem::Attached { from: self.position.seq })
+            }
+            Ok(Err(Stuck::Expired { first })) => Some(TailItem::Expired { first }),
+            Ok(Err(Stuck::LostTail { cut })) => {
+                self.stats.lost_tails.fetch_add(1, Relaxed);
+                Some(TailItem::LostTail { cut })
+            }
             Err(error) => {
                 tracing::warn!(partition = self.partition.get(), %error, "tail can't attach");
                 None
@@ -243,34 +290,31 @@ impl Tail {
         }
     }
 
-    async fn try_attach(&mut self) -> Result<TailItem, Unavailable> {
-        match identity::standing(&self.nats, self.partition, self.position).await? {
-            Standing::Same => {}
-            Standing::Expired { first } => return Ok(TailItem::Expired { first }),
-            Standing::Lost => {
-                let cut = identity::find_cut(&self.nats, self.partition, self.position, &*self.known).await?;
-                self.stats.lost_tails.fetch_add(1, Relaxed);
-                tracing::error!(position = self.position.seq.get(), ?cut, "the log has lost its tail");
-                return Ok(TailItem::LostTail { cut });
+    fn new_attachment(&self) -> Attaching {
+        let (nats, partition, position) = (self.nats.clone(), self.partition, self.position);
+        let (known, heartbeat) = (Arc::clone(&self.known), self.settings.heartbeat);
+        let (avoid, pause) = (self.last_server.clone(), backoff(self.attempts));
+        Box::pin(async move {
+            sleep(pause).await;
+            match identity::check(&nats, partition, position).await?.standing {
+                Standing::Same => {}
+                Standing::Expired { first } => return Ok(Err(Stuck::Expired { first })),
+                Standing::Lost => {
+                    let cut = identity::find_cut(&nats, partition, position, &*known).await?;
+                    tracing::error!(position = position.seq.get(), ?cut, "the log has lost its tail");
+                    return Ok(Err(Stuck::LostTail { cut }));
+                }
             }
-        }
-        let from = self.position.seq;
-        let avoid = self.last_server.as_deref();
-        let consumer =
-            Consumer::create(&self.nats, self.partition, from, self.settings.heartbeat, avoid).await?;
-        self.consumer = Some(consumer);
-        self.stats.attaches.fetch_add(1, Relaxed);
-        self.next_check = Instant::now() + self.settings.identity_interval;
-        Ok(TailItem::Attached { from })
+            let consumer = Consumer::create(&nats, partition, position.seq, heartbeat, avoid.as_deref());
+            consumer.await.map(Ok)
+        })
     }
 }
 
-/// Waits for the check under way; for ever if there is none.
-async fn pending_check(
-    check: &mut Option<BoxFuture<'static, Result<Standing, Unavailable>>>,
-) -> Result<Standing, Unavailable> {
-    match check {
-        Some(check) => check.await,
+/// Waits for the future, if there is one; for ever if there is none.
+async fn if_some<T>(future: &mut Option<BoxFuture<'static, T>>) -> T {
+    match future {
+        Some(future) => future.await,
         None => std::future::pending().await,
     }
 }

@@ -222,4 +222,25 @@ mod tests {
             assert!(next(bytes).is_err(), "{}", String::from_utf8_lossy(bytes));
         }
     }
+
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Whatever a broken server or a stranger sends: an error, or a message that lies within the bytes.
+        #[test]
+        fn no_bytes_make_it_panic(
+            head in "(H?MSG|-ERR|INFO|PING)? ?[a-z.]{0,4} ?[0-9]{0,3} ?[a-z0-9]{0,3} ?[0-9]{0,2} ?[0-9]{0,2}(\r\n)?",
+            rest in proptest::collection::vec(any::<u8>(), 0..64),
+        ) {
+            let bytes = [head.as_bytes(), &rest].concat();
+            if let Ok(Some((op, length))) = next(&bytes) {
+                prop_assert!(length <= bytes.len());
+                if let Op::Message(ranges) = op {
+                    let message = ranges.lend(&bytes[..length]);
+                    let _: Option<u16> = message.headers.status();
+                    prop_assert!(message.headers.iter().count() <= bytes.len());
+                }
+            }
+        }
+    }
 }

@@ -5,6 +5,7 @@ use shared::id::{EventId, Position, Seq};
 
 use crate::{
     connect::{Nats, Unavailable},
+    read::Bounds,
     subject::Partition,
 };
 
@@ -29,27 +30,38 @@ pub(crate) enum Standing {
     Expired { first: Seq },
 }
 
+/// What the log says about a position.
+pub(crate) struct Check {
+    pub standing: Standing,
+    /// Where the log ends.
+    pub last: Seq,
+}
+
 /// Compares the event at `position` with the log.
-pub(crate) fn standing(
+pub(crate) fn check(
     nats: &Nats,
     partition: Partition,
     position: Position,
-) -> BoxFuture<'static, Result<Standing, Unavailable>> {
+) -> BoxFuture<'static, Result<Check, Unavailable>> {
     let nats = nats.clone();
     Box::pin(async move {
         if position.seq > Seq::ZERO && nats.id_in_log(partition, position.seq).await? == Some(position.id) {
-            return Ok(Standing::Same);
+            return Ok(Check { standing: Standing::Same, last: nats.bounds(partition).await?.last });
         }
         // A deposed leader may lack what its successor has: its word is not enough to void events.
         let bounds = nats.proven_bounds(partition).await?;
-        Ok(match position.seq.next() {
-            next if next < bounds.first => Standing::Expired { first: bounds.first },
-            // The event at the position was just before the first that is kept: there is nothing to compare.
-            next if next == bounds.first && position.seq <= bounds.last => Standing::Same,
-            _ if position.seq == Seq::ZERO => Standing::Same,
-            _ => Standing::Lost,
-        })
+        Ok(Check { standing: without_common_event(position.seq, bounds), last: bounds.last })
     })
+}
+
+fn without_common_event(position: Seq, bounds: Bounds) -> Standing {
+    match position.next() {
+        next if next < bounds.first => Standing::Expired { first: bounds.first },
+        // The event at the position was just before the first that is kept: there is nothing to compare.
+        next if next == bounds.first && position <= bounds.last => Standing::Same,
+        _ if position == Seq::ZERO => Standing::Same,
+        _ => Standing::Lost,
+    }
 }
 
 /// The last event at or below `lost` that both the reader and the log hold; none if there is no such event.
@@ -129,6 +141,26 @@ mod tests {
         let lost = Position { seq: Seq(lost), id: EventId(lost) };
         let common = |position: Position| std::future::ready(Ok(position.seq.get() <= log_ends));
         search(lost, &rows, common).await.unwrap().map(|position| position.seq.get())
+    }
+
+    #[test]
+    fn positions_without_a_common_event() {
+        let bounds = |first, last| Bounds { first: Seq(first), last: Seq(last), bytes: 0, max_bytes: 0 };
+        let cases = [
+            (0, bounds(1, 0), Standing::Same),
+            (0, bounds(1, 9), Standing::Same),
+            (0, bounds(5, 9), Standing::Expired { first: Seq(5) }),
+            (3, bounds(5, 9), Standing::Expired { first: Seq(5) }),
+            (4, bounds(5, 9), Standing::Same),
+            (5, bounds(5, 9), Standing::Lost),
+            (10, bounds(5, 9), Standing::Lost),
+            // Everything has expired, and the position is the end.
+            (9, bounds(10, 9), Standing::Same),
+            (3, bounds(1, 0), Standing::Lost),
+        ];
+        for (position, bounds, expected) in cases {
+            assert_eq!(without_common_event(Seq(position), bounds), expected, "{position} in {bounds:?}");
+        }
     }
 
     #[tokio::test]

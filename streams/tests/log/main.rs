@@ -5,6 +5,8 @@
 
 mod append;
 mod barrier;
+mod cluster;
+mod command;
 mod proxy;
 mod server;
 mod signal;

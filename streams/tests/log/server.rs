@@ -22,12 +22,27 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start() -> Self {
+        Self::launch(free_port(), "server_name: test\n")
+    }
+
+    /// Three servers that know each other, with a leader elected as soon as a stream can be made.
+    pub(crate) fn cluster() -> Vec<Self> {
+        let routes: Vec<u16> = (0..3).map(|_| free_port()).collect();
+        let urls: Vec<String> = routes.iter().map(|port| format!("nats://127.0.0.1:{port}")).collect();
+        let urls = urls.join(", ");
+        let config = |(number, port): (usize, &u16)| {
+            let cluster = format!("cluster {{ name: c, listen: \"127.0.0.1:{port}\", routes: [{urls}] }}\n");
+            Self::launch(free_port(), &format!("server_name: s{number}\n{cluster}"))
+        };
+        routes.iter().enumerate().map(config).collect()
+    }
+
+    fn launch(port: u16, extra: &str) -> Self {
         let dir = std::env::temp_dir().join(format!("mt-streams-{:016x}", rand::random::<u64>()));
         fs::create_dir_all(&dir).unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let config = format!(
-            "host: 127.0.0.1\nport: {port}\nserver_name: test\nping_interval: 5s\n\
-             jetstream {{ store_dir: {:?}, sync_interval: 1s, limits {{ default_max_consumers: -1 }} }}\n",
+            "host: 127.0.0.1\nport: {port}\nping_interval: 5s\n\
+             jetstream {{ store_dir: {:?}, sync_interval: 1s, limits {{ default_max_consumers: -1 }} }}\n{extra}",
             dir.join("store"),
         );
         fs::write(dir.join("nats.conf"), config).unwrap();
@@ -123,7 +138,7 @@ impl Server {
 
     pub(crate) async fn nats_with(&self, settings: NatsSettings) -> Nats {
         let nats = Nats::connect(&settings, "test").await.unwrap();
-        let end = Instant::now() + Duration::from_secs(10);
+        let end = Instant::now() + Duration::from_secs(20);
         while let Err(error) = stream::apply(&nats).await {
             assert!(Instant::now() < end, "{error}");
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -142,6 +157,10 @@ impl Drop for Server {
             drop(fs::remove_dir_all(&self.dir));
         }
     }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 fn copy_dir(from: &Path, to: &Path) -> io::Result<()> {

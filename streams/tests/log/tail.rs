@@ -13,14 +13,14 @@ use crate::{P, append_many, chat, log, message, proxy::Proxy, server::Server, so
 
 /// Remembers every event, as a ring does.
 #[derive(Default)]
-struct Ring(Mutex<BTreeMap<Seq, EventId>>);
+pub(crate) struct Ring(Mutex<BTreeMap<Seq, EventId>>);
 
 impl Ring {
-    fn keep(&self, entries: &[Entry]) {
+    pub(crate) fn keep(&self, entries: &[Entry]) {
         self.0.lock().extend(entries.iter().map(|entry| (entry.seq, entry.id)));
     }
 
-    fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.0.lock().len()
     }
 
@@ -39,7 +39,7 @@ impl Known for Ring {
 fn quick() -> TailSettings {
     TailSettings {
         heartbeat: Duration::from_millis(200),
-        identity_interval: Duration::from_millis(200),
+        check_interval: Duration::from_millis(200),
         behind: Duration::from_millis(300),
         ..TailSettings::default()
     }
@@ -288,6 +288,40 @@ async fn a_tail_behind_what_is_known_to_be_stored_is_replaced() {
     assert!(Instant::now() >= replaced);
     Appender::start(&nats).append(chat(1), &message("x"), soon()).await.unwrap();
     read_until(&mut tail, &ring, 1).await;
+}
+
+#[tokio::test]
+async fn an_impatient_caller_does_not_set_the_tail_back() {
+    let mut server = Server::start();
+    let nats = server.nats().await;
+    let appender = Appender::start(&nats);
+    let ring = Arc::new(Ring::default());
+    let mut tail = open(&nats, &ring, quick());
+    let read_impatiently = async |tail: &mut Tail, count| {
+        within(20, "the tail", async {
+            while ring.len() < count {
+                drop(tokio::time::timeout(Duration::from_millis(3), read_one(tail, &ring)).await);
+            }
+        })
+        .await;
+    };
+    append_many(&appender, 100).await;
+    read_impatiently(&mut tail, 100).await;
+    server.kill9();
+    server.restart();
+    append_many(&appender, 100).await;
+    read_impatiently(&mut tail, 200).await;
+    // Silence is noticed, too.
+    server.stop();
+    let attaches = tail.stats().attaches.load(Relaxed);
+    let end = Instant::now() + Duration::from_millis(600);
+    while Instant::now() < end {
+        drop(tokio::time::timeout(Duration::from_millis(3), read_one(&mut tail, &ring)).await);
+    }
+    server.resume();
+    append_many(&appender, 100).await;
+    read_impatiently(&mut tail, 300).await;
+    assert!(tail.stats().attaches.load(Relaxed) > attaches);
 }
 
 #[tokio::test]
