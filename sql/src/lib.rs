@@ -22,6 +22,7 @@ pub mod members;
 pub mod message;
 pub mod migrations;
 pub mod overlay;
+pub mod partners;
 pub mod pool;
 pub mod projection;
 pub mod replay;

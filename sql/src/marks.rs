@@ -33,7 +33,7 @@ const OF_CHATS: &str = "
         WHERE k.chat_id = q.chat_id AND m.to_seq IS NULL LIMIT $2
     ) k";
 
-fn mark(row: &Row) -> Result<Mark, Error> {
+pub(crate) fn mark(row: &Row) -> Result<Mark, Error> {
     let (read, delivered): (i64, i64) = (row.try_get("read_seq")?, row.try_get("delivered_seq")?);
     Ok(Mark {
         chat: chat_id(row.try_get("chat_id")?)?,

@@ -29,6 +29,12 @@ const STEPS: &[Step] = &[
         up: include_str!("../migrations/0002_projection.up.sql"),
         down: include_str!("../migrations/0002_projection.down.sql"),
     },
+    Step {
+        version: 3,
+        name: "partners",
+        up: include_str!("../migrations/0003_partners.up.sql"),
+        down: include_str!("../migrations/0003_partners.down.sql"),
+    },
 ];
 
 /// Migrating failed.

@@ -1,0 +1,1 @@
+DROP INDEX direct_pairs_hi;
