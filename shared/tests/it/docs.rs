@@ -4,6 +4,7 @@ use std::{fs, path::PathBuf};
 
 use shared::{
     code::Code,
+    codec::{decode_client_json, decode_server_json},
     frame::{ClientFrame, Declared, EventData, ServerFrame},
 };
 
@@ -53,4 +54,26 @@ fn every_frame_has_its_line_in_the_table() {
     for kind in EventData::KINDS {
         assert!(protocol.contains(&format!("| `{kind}` |")), "{kind}");
     }
+}
+
+/// The frames in the document's JSON blocks; a line that begins with a space goes on with the one before.
+fn examples(protocol: &str) -> Vec<String> {
+    let blocks = protocol.split("```json\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let joined = blocks.map(|block| block.replace("\n ", " ")).collect::<String>();
+    joined.lines().filter(|line| line.starts_with('{')).map(str::to_owned).collect()
+}
+
+#[test]
+fn every_example_is_a_frame_and_every_frame_has_one() {
+    let protocol = document("protocol.md");
+    let (mut server, mut client) = (Vec::new(), Vec::new());
+    for example in examples(&protocol) {
+        let from_server = decode_server_json(example.as_bytes()).ok().flatten();
+        let from_client = decode_client_json(example.as_bytes()).ok().flatten();
+        assert!(from_server.is_some() || from_client.is_some(), "{example}");
+        server.extend(from_server.map(|frame| frame.type_name()));
+        client.extend(from_client.map(|frame| frame.type_name()));
+    }
+    assert!(ServerFrame::DECLARED.iter().all(|frame| server.contains(&frame.name)), "{server:?}");
+    assert!(ClientFrame::DECLARED.iter().all(|frame| client.contains(&frame.name)), "{client:?}");
 }
