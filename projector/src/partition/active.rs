@@ -1,0 +1,269 @@
+//! The active projector of a partition: gather, fold, commit, announce.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use shared::id::{ChatId, Position, Seq, UserId};
+use sql::{Checkpoint, projection::Writer};
+use streams::{
+    Entry, Partition, Tail, TailItem, TailSettings, TailStats,
+    signal::{EpochChanged, Signal, Watermark},
+};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use super::{Projector, batch::Folded};
+use crate::{cache::Cache, known::Projected, projection::TooNew};
+
+/// How often the watermark is repeated: a signal may be lost.
+const WATERMARK_INTERVAL: Duration = Duration::from_millis(250);
+/// Every how many watermarks the database is asked, so that it sees that this session lives (its lease is 5 s) and
+/// this session sees an epoch that somebody else declared.
+const TICKS_PER_CHECK: u32 = 4;
+
+/// Why the active projector is none any more.
+#[derive(Debug)]
+pub(super) enum End {
+    /// The process stops.
+    Stopped,
+    /// Start again from the checkpoint: it is not what this projector thought.
+    Restart,
+    Failed(Failure),
+}
+
+/// What keeps the partition from going on.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    #[error(transparent)]
+    Sql(#[from] sql::Error),
+    #[error(transparent)]
+    TooNew(#[from] TooNew),
+    #[error("the log starts at {first}, after the checkpoint {checkpoint}: events between them are gone")]
+    Expired { first: Seq, checkpoint: Seq },
+}
+
+impl Failure {
+    /// Whether it passes by itself.
+    pub(super) const fn is_temporary(&self) -> bool {
+        matches!(self, Self::Sql(error) if error.is_temporary())
+    }
+}
+
+/// Why a step was the last.
+pub(super) enum Stop {
+    End(End),
+}
+
+impl<E: Into<Failure>> From<E> for Stop {
+    fn from(error: E) -> Self {
+        Self::End(End::Failed(error.into()))
+    }
+}
+
+pub(super) struct Active<'a> {
+    pub(super) projector: &'a Projector,
+    pub(super) partition: Partition,
+    pub(super) writer: Writer,
+    pub(super) cache: Cache,
+    pub(super) checkpoint: Checkpoint,
+    tail: Tail,
+    stats: Arc<TailStats>,
+    /// Consumers of this tail that were counted.
+    attaches: u64,
+    /// Up to here the ids of chats and users are known to be given.
+    ids: (ChatId, UserId),
+    /// Before this, a batch is gathered rather than written.
+    next_commit: Instant,
+    ticks: u32,
+}
+
+impl<'a> Active<'a> {
+    pub(super) async fn new(
+        projector: &'a Projector,
+        partition: Partition,
+        writer: Writer,
+    ) -> Result<Self, Failure> {
+        let checkpoint = writer.checkpoint().await?;
+        let ids = writer.last_ids().await?;
+        let known = Arc::new(Projected { db: projector.db.clone(), partition });
+        let settings =
+            TailSettings { batch_max: projector.settings.batch as usize, ..TailSettings::default() };
+        let tail = Tail::open(&projector.nats, partition, checkpoint.position, known, settings);
+        tracing::info!(%partition, seq = checkpoint.position.seq.get(), epoch = checkpoint.epoch, "active");
+        projector.metrics.checkpoint_seq.set(checkpoint.position.seq.get());
+        Ok(Self {
+            projector,
+            partition,
+            writer,
+            cache: Cache::new(projector.settings.cache_members),
+            checkpoint,
+            stats: tail.stats(),
+            tail,
+            attaches: 1,
+            ids,
+            next_commit: Instant::now(),
+            ticks: 0,
+        })
+    }
+
+    pub(super) async fn run(&mut self, stop: &CancellationToken) -> End {
+        let mut ticks = interval(WATERMARK_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            if let Err(Stop::End(end)) = self.step(&mut ticks, stop).await {
+                return end;
+            }
+        }
+    }
+
+    async fn step(&mut self, ticks: &mut Interval, stop: &CancellationToken) -> Result<(), Stop> {
+        let item = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Err(Stop::End(End::Stopped)),
+            _ = ticks.tick() => return self.tick().await,
+            item = self.tail.next() => item,
+        };
+        match item {
+            TailItem::Batch(entries) => self.gather_and_commit(entries).await,
+            TailItem::Quiet => Ok(()),
+            TailItem::Attached { .. } => {
+                self.count_attaches();
+                Ok(())
+            }
+            TailItem::LostTail { cut } => Err(Stop::End(self.declare(cut.unwrap_or_default()).await?)),
+            TailItem::Expired { first } => {
+                Err(Failure::Expired { first, checkpoint: self.checkpoint.position.seq }.into())
+            }
+        }
+    }
+
+    /// Adds what else is there, or comes until it is time to write, and writes.
+    async fn gather_and_commit(&mut self, mut entries: Vec<Entry>) -> Result<(), Stop> {
+        let began = Instant::now();
+        let most = self.projector.settings.batch as usize;
+        let mut after = None;
+        while entries.len() < most && after.is_none() {
+            match timeout_at(self.next_commit.max(began), self.tail.next()).await {
+                Ok(TailItem::Batch(more)) => entries.extend(more),
+                Ok(TailItem::Quiet) => {}
+                Ok(TailItem::Attached { .. }) => self.count_attaches(),
+                Ok(item @ (TailItem::LostTail { .. } | TailItem::Expired { .. })) => after = Some(item),
+                Err(_) => break,
+            }
+        }
+        self.next_commit = Instant::now() + self.projector.settings.interval();
+        self.commit(&entries).await?;
+        self.projector.metrics.batch_seconds.observe(began.elapsed().as_secs_f64());
+        match after {
+            // What the tail has found concerns the entries that were just written: it says so again.
+            Some(_) => {
+                self.tail.restart_from(self.checkpoint.position);
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    async fn commit(&mut self, entries: &[Entry]) -> Result<(), Stop> {
+        let Some(last) = entries.last().map(Entry::position) else { return Ok(()) };
+        let folded = self.fold_and_write(entries, last).await?;
+        self.checkpoint.position = last;
+        self.cache.trim();
+        self.announce();
+        self.count(entries, &folded);
+        self.raise_ids(&folded).await?;
+        Ok(())
+    }
+
+    fn count(&self, entries: &[Entry], folded: &Folded) {
+        let metrics = &self.projector.metrics;
+        metrics.events.inc_by(entries.len() as u64);
+        metrics.batches.inc();
+        metrics.refused.inc_by(folded.refused);
+        metrics.dead_letters.inc_by(folded.dead_letters);
+        metrics.checkpoint_seq.set(self.checkpoint.position.seq.get());
+        if let Some(last) = entries.last() {
+            let age_ms = now_ms().saturating_sub(last.ts_ms);
+            metrics.lag_seconds.set(age_ms as f64 / 1_000.0);
+        }
+    }
+
+    /// After a restore the log may know more ids than the sequences gave.
+    async fn raise_ids(&mut self, folded: &Folded) -> Result<(), Failure> {
+        let (chats, users) = (folded.last_chat.max(Some(self.ids.0)), folded.last_user.max(Some(self.ids.1)));
+        let (Some(chats), Some(users)) = (chats, users) else { return Ok(()) };
+        if (chats, users) == self.ids {
+            return Ok(());
+        }
+        self.ids = self.writer.last_ids().await?;
+        if chats > self.ids.0 || users > self.ids.1 {
+            tracing::warn!(%chats, %users, "the log knows more ids than the database gave");
+            self.projector.db.raise_ids(chats, users).await?;
+            self.ids = (chats.max(self.ids.0), users.max(self.ids.1));
+        }
+        Ok(())
+    }
+
+    async fn tick(&mut self) -> Result<(), Stop> {
+        self.announce();
+        self.ticks = self.ticks.wrapping_add(1);
+        if !self.ticks.is_multiple_of(TICKS_PER_CHECK) {
+            return Ok(());
+        }
+        if self.writer.checkpoint().await? != self.checkpoint {
+            tracing::warn!(partition = %self.partition, "somebody else moved the checkpoint");
+            return Err(Stop::End(End::Restart));
+        }
+        self.measure_lag().await;
+        Ok(())
+    }
+
+    /// How far the log is ahead. Unknown while NATS does not say.
+    async fn measure_lag(&mut self) {
+        let Ok(bounds) = self.projector.nats.bounds(self.partition).await else { return };
+        let lag = bounds.last.get().saturating_sub(self.checkpoint.position.seq.get());
+        self.projector.metrics.lag_events.set(lag);
+        if lag == 0 {
+            self.projector.metrics.lag_seconds.set(0.0);
+        }
+    }
+
+    /// Tells the gateways how far the projection is. May be lost; the next one comes.
+    fn announce(&self) {
+        let watermark = Watermark {
+            partition: self.partition.get(),
+            epoch: self.checkpoint.epoch,
+            position: self.checkpoint.position,
+        };
+        if let Err(error) = self.projector.nats.signal(&Signal::Watermark(watermark)) {
+            tracing::debug!(%error, "no watermark");
+        }
+    }
+
+    /// The log lost its tail after `cut`: put it on record, unless somebody did.
+    async fn declare(&mut self, cut: Position) -> Result<End, Failure> {
+        let (db, partition) = (&self.projector.db, self.partition.as_i16());
+        let declared = db.declare_cut(partition, self.checkpoint.epoch, cut, now_ms()).await?;
+        if let Some(epoch) = declared {
+            tracing::error!(partition, epoch, cut = cut.seq.get(), "the log lost its tail");
+            self.projector.metrics.epoch_bumps.inc();
+            let changed = EpochChanged { partition: self.partition.get(), epoch, cut };
+            if let Err(error) = self.projector.nats.signal(&Signal::EpochChanged(changed)) {
+                tracing::debug!(%error, "the new epoch was not signalled");
+            }
+        }
+        Ok(End::Restart)
+    }
+
+    fn count_attaches(&mut self) {
+        let attaches = self.stats.attaches.load(std::sync::atomic::Ordering::Relaxed);
+        self.projector.metrics.tail_recreations.inc_by(attaches.saturating_sub(self.attaches));
+        self.attaches = self.attaches.max(attaches);
+    }
+}
+
+pub(super) fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}

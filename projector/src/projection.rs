@@ -1,0 +1,166 @@
+//! The rules: from the log's next entries and the chats' states to the rows to write. Pure: no clock, no I/O.
+//!
+//! Invariants: the same log gives the same rows however it is cut into batches; every valid event gets a row, with
+//! `prev` the chat's valid event before it and messages numbered densely; of several events with one idempotency key
+//! only the first counts.
+
+mod chats;
+mod membership;
+
+use std::collections::{BTreeMap, HashSet};
+
+use foldhash::fast::RandomState;
+use shared::{
+    code::Code,
+    event::{DecodeError, Event, Fact},
+    fold,
+    id::{ChatId, Seq, UserId},
+};
+use sql::projection::{DeadLetter, Key, NewEvent, OwnMark, Refused, Rows};
+use streams::Entry;
+
+use self::{chats::Chats, membership::Membership};
+use crate::cache::{Cache, Chat};
+
+/// An entry that only a newer build can judge.
+#[derive(Debug, thiserror::Error)]
+#[error("the log's entry {seq} cannot be judged by this build: {source}")]
+pub struct TooNew {
+    pub seq: Seq,
+    #[source]
+    pub source: DecodeError,
+}
+
+/// Idempotency keys under which a command is stored.
+pub type Keys = HashSet<Key, RandomState>;
+
+/// An entry of a chat and what it says.
+#[derive(Debug)]
+pub struct Decoded<'a> {
+    pub chat: ChatId,
+    pub entry: &'a Entry,
+    /// `Err`: it is no event.
+    pub event: Result<Event, DecodeError>,
+}
+
+/// Reads the entries that belong to chats.
+///
+/// # Errors
+/// [`TooNew`]
+pub fn decode(entries: &[Entry]) -> Result<Vec<Decoded<'_>>, TooNew> {
+    let mut decoded = Vec::with_capacity(entries.len());
+    for entry in entries {
+        let Some(chat) = entry.chat else { continue };
+        match Event::decode(&entry.payload) {
+            Err(source) if !source.is_corrupt() => return Err(TooNew { seq: entry.seq, source }),
+            event => decoded.push(Decoded { chat, entry, event }),
+        }
+    }
+    Ok(decoded)
+}
+
+/// Folds the entries into rows. Their chats are in the cache, which is afterwards as of the last entry. `stored` are
+/// those of their keys under which the database holds an earlier command.
+pub fn project<'a>(cache: &mut Cache, decoded: &[Decoded<'a>], stored: &Keys) -> Rows<'a> {
+    let mut batch = Batch::default();
+    for Decoded { chat, entry, event } in decoded {
+        match event {
+            Ok(event) => batch.take(cache, stored, *chat, entry, event),
+            Err(error) => batch.rows.dead_letters.push(DeadLetter {
+                seq: entry.seq,
+                id: entry.id,
+                ts_ms: entry.ts_ms,
+                reason: error.to_string(),
+                payload: &entry.payload,
+            }),
+        }
+    }
+    batch.finish(cache)
+}
+
+#[derive(Default)]
+struct Batch<'a> {
+    rows: Rows<'a>,
+    seen: Keys,
+    chats: Chats,
+    membership: Membership,
+    own_marks: BTreeMap<(ChatId, UserId), Seq>,
+}
+
+impl<'a> Batch<'a> {
+    fn take(&mut self, cache: &mut Cache, stored: &Keys, id: ChatId, entry: &'a Entry, event: &Event) {
+        // Its absence would be a mistake of the caller; a chat that does not exist is folded the same way.
+        if !cache.contains(id) {
+            debug_assert!(false, "chat {id} was not loaded");
+            cache.insert(id, Chat::default());
+        }
+        let Some(chat) = cache.get_mut(id) else { return };
+        let key = (id, event.actor, event.uuid);
+        let first = !stored.contains(&key) && self.seen.insert(key);
+        let verdict = if first { fold::apply(&mut chat.state, event) } else { Err(Code::CommandUuidReused) };
+        match verdict {
+            Ok(()) => self.valid(chat, id, entry, event),
+            Err(code) => {
+                chat.has_refused = true;
+                self.rows.refused.push(refused(id, entry, event, code));
+            }
+        }
+    }
+
+    fn valid(&mut self, chat: &mut Chat, id: ChatId, entry: &'a Entry, event: &Event) {
+        let seq = entry.seq;
+        if matches!(event.fact, Fact::MessageSent(_)) {
+            chat.n += 1;
+            chat.message_seq = seq;
+            self.own_marks.insert((id, event.actor), seq);
+        }
+        self.rows.events.push(NewEvent {
+            chat: id,
+            seq,
+            prev: std::mem::replace(&mut chat.head, seq),
+            message_seq: chat.message_seq,
+            n: chat.n,
+            id: entry.id,
+            ts_ms: entry.ts_ms,
+            kind: event.fact.kind(),
+            actor: event.actor,
+            uuid: event.uuid,
+            target: target(&event.fact),
+            payload: &entry.payload,
+        });
+        self.chats.apply(id, entry, &event.fact);
+        self.membership.apply(id, entry, &event.fact);
+        self.rows.overlay.apply(id, seq, entry.ts_ms, event, &entry.payload);
+    }
+
+    fn finish(mut self, cache: &mut Cache) -> Rows<'a> {
+        self.chats.finish(cache, &mut self.rows);
+        self.membership.finish(&mut self.rows);
+        let mark = |((chat, user), seq)| OwnMark { chat, user, seq };
+        self.rows.own_marks = self.own_marks.into_iter().map(mark).collect();
+        self.rows
+    }
+}
+
+fn refused<'a>(chat: ChatId, entry: &'a Entry, event: &Event, code: Code) -> Refused<'a> {
+    Refused {
+        chat,
+        seq: entry.seq,
+        id: entry.id,
+        ts_ms: entry.ts_ms,
+        actor: event.actor,
+        uuid: event.uuid,
+        code,
+        payload: &entry.payload,
+    }
+}
+
+/// The message that an event concerns.
+fn target(fact: &Fact) -> Option<Seq> {
+    match fact {
+        Fact::MessageEdited(edited) => Some(edited.seq),
+        Fact::MessageDeleted(deleted) => Some(deleted.seq),
+        Fact::Reacted(reacted) => Some(reacted.seq),
+        _ => None,
+    }
+}
