@@ -90,7 +90,7 @@ async fn an_event_larger_than_the_server_takes_is_refused() {
     appender.append(chat(1), &message("small"), soon()).await.unwrap();
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_server_nothing_is_sent_and_the_deadline_holds() {
     let mut server = Server::start();
     let nats = server.nats().await;
@@ -107,7 +107,7 @@ async fn without_a_server_nothing_is_sent_and_the_deadline_holds() {
     assert_eq!(log(&nats).await.len(), 2);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn appends_survive_a_killed_server_without_loss_or_double() {
     let mut server = Server::start();
     let nats = server.nats().await;
@@ -159,9 +159,9 @@ async fn a_publish_stuck_in_a_cut_connection_never_surfaces() {
     assert!(!appender.append(chat(1), &stuck, soon()).await.unwrap().duplicate);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_outcome_that_was_unknown_is_found_by_the_retry() {
-    let server = Server::start();
+    let mut server = Server::start();
     let nats = server.nats_with(NatsSettings { append_ack_timeout_ms: 100, ..server.settings() }).await;
     let appender = Appender::start(&nats);
     appender.append(chat(1), &message("before"), soon()).await.unwrap();

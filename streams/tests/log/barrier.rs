@@ -40,7 +40,7 @@ async fn requests(server: &Server) -> usize {
     js.query_account().await.unwrap().requests.total as usize
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_barrier_without_server_fails_in_time() {
     let mut server = Server::start();
     let nats = server.nats().await;
@@ -73,7 +73,7 @@ async fn scans_read_exactly_their_range() {
     assert!(within(20, "the scan", scan.next()).await.is_err());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_scan_survives_a_restart() {
     let mut server = Server::start();
     let nats = server.nats().await;

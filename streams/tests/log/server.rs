@@ -5,92 +5,79 @@
 
 use std::{
     fs, io,
-    net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use rustix::process::{Pid, Signal, kill_process};
 use streams::{Nats, NatsSettings, stream};
+use tokio::time::Instant;
+use xtask::{
+    servers::{self, Options},
+    testing::fresh_dir,
+};
+
+/// Where xtask's server keeps its store.
+const STORE: &str = "jetstream";
 
 pub(crate) struct Server {
+    server: servers::Server,
     dir: PathBuf,
-    port: u16,
-    child: Option<Child>,
 }
 
 impl Server {
     pub(crate) fn start() -> Self {
-        Self::launch(free_port(), "server_name: test\n")
+        Self::launch(Vec::new())
     }
 
-    /// Three servers that know each other, with a leader elected as soon as a stream can be made.
+    /// Three servers that know each other.
     pub(crate) fn cluster() -> Vec<Self> {
-        let routes: Vec<u16> = (0..3).map(|_| free_port()).collect();
+        let routes: Vec<u16> = (0..3).map(|_| servers::port::choose(None).unwrap()).collect();
         let urls: Vec<String> = routes.iter().map(|port| format!("nats://127.0.0.1:{port}")).collect();
         let urls = urls.join(", ");
-        let config = |(number, port): (usize, &u16)| {
-            let cluster = format!("cluster {{ name: c, listen: \"127.0.0.1:{port}\", routes: [{urls}] }}\n");
-            Self::launch(free_port(), &format!("server_name: s{number}\n{cluster}"))
-        };
-        routes.iter().enumerate().map(config).collect()
+        let config = |port| format!("cluster {{ name: c, listen: \"127.0.0.1:{port}\", routes: [{urls}] }}");
+        // A server of a cluster is healthy only with the others, so each is waited for beside them.
+        let launches: Vec<_> =
+            routes.iter().map(|port| vec![config(port)]).map(|extra| move || Self::launch(extra)).collect();
+        std::thread::scope(|scope| {
+            let starting: Vec<_> = launches.into_iter().map(|launch| scope.spawn(launch)).collect();
+            starting.into_iter().map(|started| started.join().unwrap()).collect()
+        })
     }
 
-    fn launch(port: u16, extra: &str) -> Self {
-        let dir = std::env::temp_dir().join(format!("mt-streams-{:016x}", rand::random::<u64>()));
-        fs::create_dir_all(&dir).unwrap();
-        let config = format!(
-            "host: 127.0.0.1\nport: {port}\nping_interval: 5s\n\
-             jetstream {{ store_dir: {:?}, sync_interval: 1s, limits {{ default_max_consumers: -1 }} }}\n{extra}",
-            dir.join("store"),
-        );
-        fs::write(dir.join("nats.conf"), config).unwrap();
-        let mut server = Self { dir, port, child: None };
-        server.restart();
-        server
+    fn launch(extra: Vec<String>) -> Self {
+        let dir = fresh_dir("streams").unwrap();
+        let server = servers::Server::nats(&dir, &Options { extra, ..Options::throwaway() }).unwrap();
+        Self { server, dir }
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("nats://127.0.0.1:{}", self.port)
+        self.server.url()
     }
 
     pub(crate) fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        format!("127.0.0.1:{}", self.server.port())
+    }
+
+    /// As its cluster calls it.
+    pub(crate) fn is_called(&self, name: &str) -> bool {
+        name == format!("mini-telegram-{}", self.server.port())
     }
 
     pub(crate) fn pid(&self) -> u32 {
-        self.child.as_ref().unwrap().id()
+        self.server.pid().unwrap()
     }
 
     pub(crate) fn restart(&mut self) {
-        assert!(self.child.is_none(), "still running");
-        let log = fs::File::options().create(true).append(true).open(self.dir.join("log")).unwrap();
-        let child = Command::new(binary())
-            .arg("-c")
-            .arg(self.dir.join("nats.conf"))
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        self.child = Some(child);
-        let end = Instant::now() + Duration::from_secs(10);
-        while TcpStream::connect(self.address()).is_err() {
-            assert!(Instant::now() < end, "nats-server does not start: {:?}", self.dir);
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        self.server.restart().unwrap();
     }
 
     pub(crate) fn kill9(&mut self) {
-        let mut child = self.child.take().unwrap();
-        child.kill().unwrap();
-        child.wait().unwrap();
+        self.server.kill9().unwrap();
     }
 
     /// Returns when every thread has stopped.
-    pub(crate) fn stop(&self) {
-        self.signal(Signal::STOP);
+    pub(crate) fn stop(&mut self) {
+        self.server.sigstop().unwrap();
         let stopped = |stat: String| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'));
         let tasks = format!("/proc/{}/task", self.pid());
         let runs = || {
@@ -104,27 +91,23 @@ impl Server {
         }
     }
 
-    pub(crate) fn resume(&self) {
-        self.signal(Signal::CONT);
-    }
-
-    fn signal(&self, signal: Signal) {
-        let child = self.child.as_ref().unwrap();
-        kill_process(Pid::from_child(child), signal).unwrap();
+    pub(crate) fn resume(&mut self) {
+        self.server.sigcont().unwrap();
     }
 
     /// A copy of the store as it is now.
     pub(crate) fn copy_store(&self) -> PathBuf {
         let copy = self.dir.join(format!("copy-{:08x}", rand::random::<u32>()));
-        copy_dir(&self.dir.join("store"), &copy).unwrap();
+        copy_dir(&self.server.dir().join(STORE), &copy).unwrap();
         copy
     }
 
     /// Only while the server is down.
     pub(crate) fn put_back(&self, copy: &Path) {
-        assert!(self.child.is_none());
-        fs::remove_dir_all(self.dir.join("store")).unwrap();
-        copy_dir(copy, &self.dir.join("store")).unwrap();
+        assert_eq!(self.server.pid(), None);
+        let store = self.server.dir().join(STORE);
+        fs::remove_dir_all(&store).unwrap();
+        copy_dir(copy, &store).unwrap();
     }
 
     pub(crate) fn settings(&self) -> NatsSettings {
@@ -149,18 +132,11 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            drop(child.kill());
-            drop(child.wait());
-        }
+        drop(self.server.kill9());
         if !std::thread::panicking() {
             drop(fs::remove_dir_all(&self.dir));
         }
     }
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 fn copy_dir(from: &Path, to: &Path) -> io::Result<()> {
@@ -175,8 +151,4 @@ fn copy_dir(from: &Path, to: &Path) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-fn binary() -> PathBuf {
-    std::env::var_os("MT_TEST_NATS_SERVER").map_or_else(|| "nats-server".into(), PathBuf::from)
 }

@@ -14,7 +14,7 @@ fn user(id: u64) -> UserId {
     UserId::new(id).unwrap()
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn signals_reach_their_subscribers_over_a_restart() {
     let mut server = Server::start();
     let (sender, receiver) = (server.nats().await, server.nats().await);

@@ -95,7 +95,7 @@ async fn reads_what_was_and_what_comes() {
     assert_eq!(tail.stats().position.load(Relaxed), 1_501);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn survives_killed_servers_without_gap_or_double() {
     let mut server = Server::start();
     let nats = server.nats().await;
@@ -119,7 +119,7 @@ async fn survives_killed_servers_without_gap_or_double() {
     assert_eq!(ids, *ring.0.lock());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_tail_is_found_with_the_right_cut() {
     let mut server = Server::start();
     let nats = server.nats().await;
@@ -157,7 +157,7 @@ async fn a_lost_tail_is_found_with_the_right_cut() {
     assert_eq!(ids, *ring.0.lock());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_log_that_ends_before_the_position_has_lost_its_tail() {
     let mut server = Server::start();
     let nats = server.nats().await;
@@ -186,7 +186,7 @@ async fn a_log_that_ends_before_the_position_has_lost_its_tail() {
     read_until(&mut tail, &ring, 10).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_loss_is_noticed_while_attached() {
     let mut server = Server::start();
     let nats = server.nats().await;
@@ -228,9 +228,9 @@ async fn a_slow_reader_loses_nothing_and_slows_the_server() {
     assert!(attaches <= 3, "{attaches}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stopped_server_is_noticed_and_read_on() {
-    let server = Server::start();
+    let mut server = Server::start();
     let nats = server.nats().await;
     let appender = Appender::start(&nats);
     append_many(&appender, 10).await;
@@ -290,7 +290,7 @@ async fn a_tail_behind_what_is_known_to_be_stored_is_replaced() {
     read_until(&mut tail, &ring, 1).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_impatient_caller_does_not_set_the_tail_back() {
     let mut server = Server::start();
     let nats = server.nats().await;
