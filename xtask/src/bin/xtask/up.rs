@@ -1,0 +1,173 @@
+//! `cargo xtask up`: the whole product on this machine, from nothing, until Ctrl-C.
+//!
+//! The life cycle, top to bottom: build, servers, set-up, services, ready, watch, drain. Whatever ends it, nothing of it
+//! is left running.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use xtask::progress::step;
+
+use crate::guard::Guard;
+use crate::suite::{cargo, target_dir, workspace};
+
+mod backing;
+mod docker;
+mod example;
+mod fleet;
+
+/// Between two looks at what runs.
+const LOOK: Duration = Duration::from_millis(100);
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct UpArgs {
+    /// Use dev builds: quicker to build, slower to run.
+    #[arg(long)]
+    debug: bool,
+    /// Use the binaries in this folder and build nothing.
+    #[arg(long, conflicts_with = "debug")]
+    bin: Option<PathBuf>,
+    /// Begin with no data: accounts, chats and keys of earlier runs are removed.
+    #[arg(long)]
+    fresh: bool,
+    /// How many gateways, on ports that follow each other.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=16))]
+    gateways: u16,
+    /// The address that the gateways listen on: 0.0.0.0 lets other machines in.
+    #[arg(long, default_value = "127.0.0.1")]
+    host: std::net::IpAddr,
+    /// The first gateway's port. The next free one is taken if it is in use.
+    #[arg(long, default_value_t = 8080)]
+    port: u16,
+    /// Where the data is kept between runs.
+    #[arg(long, default_value = ".data")]
+    data: PathBuf,
+    /// Run compose.yaml with Docker instead.
+    #[arg(long, conflicts_with_all = ["bin", "debug", "fresh", "gateways", "data"])]
+    docker: bool,
+}
+
+/// Set by Ctrl-C and SIGTERM.
+#[derive(Clone, Debug)]
+pub(crate) struct Stop(Arc<AtomicBool>);
+
+impl Stop {
+    fn on_signals() -> Result<Self> {
+        use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+        let stop = Arc::new(AtomicBool::new(false));
+        for signal in [SIGINT, SIGTERM, SIGHUP] {
+            // The second one ends the program at once; the guard and the kernel end the rest. In this order: the
+            // first signal finds the flag down.
+            signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&stop))?;
+            signal_hook::flag::register(signal, Arc::clone(&stop))?;
+        }
+        Ok(Self(stop))
+    }
+
+    pub(crate) fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+pub(crate) fn run(args: &UpArgs) -> Result<ExitCode> {
+    let stop = Stop::on_signals()?;
+    let guard = Guard::start()?;
+    let outcome = if args.docker { docker::run(&stop) } else { life(args, &stop) };
+    drop(guard);
+    match outcome {
+        // Whatever a signal interrupted has failed for that reason.
+        _ if stop.is_set() && outcome.is_err() => {
+            step("stopped before everything was up");
+            Ok(ExitCode::SUCCESS)
+        }
+        outcome => outcome.map(|()| ExitCode::SUCCESS),
+    }
+}
+
+fn life(args: &UpArgs, stop: &Stop) -> Result<()> {
+    let data = absolute(&args.data)?;
+    fs::create_dir_all(&data).with_context(|| format!("creating {}", data.display()))?;
+    let _lock = lock(&data)?;
+    if args.fresh {
+        step(format!("removing the data in {}", data.display()));
+        backing::wipe(&data)?;
+    }
+
+    let bin = match &args.bin {
+        Some(bin) => bin.canonicalize().with_context(|| format!("looking at {}", bin.display()))?,
+        None => build(args.debug, stop)?,
+    };
+    let mut backing = backing::Backing::start(&data, stop)?;
+    let setting = fleet::Setting { bin, logs: data.join("logs"), env: backing.env(&data) };
+    fleet::set_up(&setting, stop)?;
+    let mut fleet = fleet::Fleet::start(&setting, args.gateways, args.host, args.port)?;
+    fleet.wait_ready(stop)?;
+
+    println!("{}", example::text(&fleet, &backing, &data));
+    step("running; Ctrl-C stops it");
+    let ended = watch(&mut fleet, &mut backing, stop);
+    step("draining");
+    fleet.drain()?;
+    backing.stop()?;
+    step("stopped");
+    ended
+}
+
+fn watch(fleet: &mut fleet::Fleet, backing: &mut backing::Backing, stop: &Stop) -> Result<()> {
+    while !stop.is_set() {
+        fleet.check()?;
+        backing.check()?;
+        thread::sleep(LOOK);
+    }
+    Ok(())
+}
+
+/// Relative to the workspace: cargo runs this from wherever the user stands.
+fn absolute(path: &Path) -> Result<PathBuf> {
+    Ok(workspace().canonicalize()?.join(path))
+}
+
+/// Two runs on the same data would destroy it.
+fn lock(data: &Path) -> Result<File> {
+    let path = data.join("lock");
+    let lock = File::create(&path).with_context(|| format!("creating {}", path.display()))?;
+    if lock.try_lock().is_err() {
+        bail!("another `cargo xtask up` uses {}; give this one its own with --data", data.display());
+    }
+    Ok(lock)
+}
+
+fn build(debug: bool, stop: &Stop) -> Result<PathBuf> {
+    let profile = if debug { "debug" } else { "release" };
+    step(format!("building the services ({profile}); the first time takes some minutes"));
+    let mut build = cargo();
+    build.arg("build").args(fleet::PACKAGES.iter().flat_map(|package| ["--package", package])).arg("--bins");
+    if !debug {
+        build.arg("--release");
+    }
+    run_until(&mut build, stop)?;
+    Ok(target_dir()?.join(profile))
+}
+
+/// Runs a command to its end, or ends it when the user does.
+pub(crate) fn run_until(command: &mut Command, stop: &Stop) -> Result<()> {
+    let mut child = command.spawn().with_context(|| format!("running {command:?}"))?;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            ensure!(status.success(), "{command:?} ended with {status}");
+            return Ok(());
+        }
+        if stop.is_set() {
+            child.kill()?;
+            child.wait()?;
+            bail!("stopped");
+        }
+        thread::sleep(LOOK);
+    }
+}

@@ -1,0 +1,120 @@
+//! The servers below the services, with data that is kept.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail};
+use xtask::binaries::Program;
+use xtask::progress::step;
+use xtask::servers::{self, Options, Server};
+use xtask::testing::off_runtime;
+
+use super::Stop;
+
+const DATABASE: &str = "minitelegram";
+/// How long a gateway spreads its closes over at Ctrl-C: the 20 s of production would test one's patience.
+const DRAIN_MS: &str = "3000";
+
+#[derive(Debug)]
+pub(crate) struct Backing {
+    pub(crate) nats: Server,
+    pub(crate) postgres: Server,
+    pub(crate) redis: Server,
+}
+
+impl Backing {
+    pub(crate) fn start(data: &Path, stop: &Stop) -> Result<Self> {
+        let start = |program: Program, port: u16| -> Result<Server> {
+            if stop.is_set() {
+                bail!("stopped");
+            }
+            let name = program.label();
+            step(format!("starting {name}"));
+            let log = data.join("logs").join(format!("{name}.log"));
+            let options = Options { port: Some(port), log: Some(log), ..Options::default() };
+            let dir = data.join(name);
+            let server = match program {
+                Program::Nats => Server::nats(&dir, &options),
+                Program::Postgres => Server::postgres(&dir, &options),
+                Program::Redis => Server::redis(&dir, &options),
+            }?;
+            if let Some(taken) = server.moved_from() {
+                step(format!("port {taken} is taken: {name} listens on {}", server.port()));
+            }
+            Ok(server)
+        };
+        let backing = Self {
+            nats: start(Program::Nats, 4222)?,
+            postgres: start(Program::Postgres, 5432)?,
+            redis: start(Program::Redis, 6379)?,
+        };
+        backing.create_database()?;
+        Ok(backing)
+    }
+
+    fn create_database(&self) -> Result<()> {
+        off_runtime(|| {
+            let mut client = postgres::Client::connect(&self.postgres.url(), postgres::NoTls)?;
+            let there = client.query_opt("SELECT 1 FROM pg_database WHERE datname = $1", &[&DATABASE])?;
+            if there.is_none() {
+                client
+                    .batch_execute(&format!("CREATE DATABASE {DATABASE}"))
+                    .context("creating the database")?;
+            }
+            Ok(())
+        })
+    }
+
+    pub(crate) fn database_url(&self) -> String {
+        self.postgres.database_url(DATABASE)
+    }
+
+    /// What every service is told.
+    pub(crate) fn env(&self, data: &Path) -> Vec<(String, String)> {
+        let keys = data.join("keys").to_string_lossy().into_owned();
+        let mut env: Vec<_> = [
+            ("MT_NATS_URL", self.nats.url()),
+            ("MT_POSTGRES_URL", self.database_url()),
+            ("MT_REDIS_URL", self.redis.url()),
+            ("MT_KEYS_DIR", keys),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .to_vec();
+        if std::env::var_os("MT_DRAIN_MS").is_none() {
+            env.push(("MT_DRAIN_MS".to_owned(), DRAIN_MS.to_owned()));
+        }
+        env
+    }
+
+    /// An error if one of them has ended.
+    pub(crate) fn check(&mut self) -> Result<()> {
+        for server in [&mut self.nats, &mut self.postgres, &mut self.redis] {
+            if !server.is_running()? {
+                bail!("a server has ended; see {}", server.log_path().display());
+            }
+        }
+        Ok(())
+    }
+
+    /// The log first: what it has not taken yet, nobody was told of.
+    pub(crate) fn stop(mut self) -> Result<()> {
+        for server in [&mut self.nats, &mut self.redis, &mut self.postgres] {
+            server.stop()?;
+        }
+        Ok(())
+    }
+}
+
+/// Removes what earlier runs have left.
+pub(crate) fn wipe(data: &Path) -> Result<()> {
+    for program in Program::ALL {
+        servers::wipe(&data.join(program.label()))?;
+    }
+    for folder in ["keys", "logs"] {
+        let folder = data.join(folder);
+        if folder.exists() {
+            fs::remove_dir_all(&folder).with_context(|| format!("removing {}", folder.display()))?;
+        }
+    }
+    Ok(())
+}
