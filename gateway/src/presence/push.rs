@@ -63,10 +63,10 @@ fn receive_one(app: &Arc<App>, signal: Signal) {
     match signal {
         Signal::Presence(changes) => presence.push_changes(&changes),
         Signal::Typing(typing) => presence.push_typing(typing),
-        Signal::Receipts(receipts) => presence.take_receipts(receipts),
+        Signal::Receipts(receipts) => presence.take_receipts(&receipts),
         Signal::Watermark(watermark) => app.reads.hint(watermark.position.seq),
         Signal::Revoked(revoked) => {
-            app.revocations.note(&Revoked { user: revoked.user, did: revoked.did, ts: unix_ms() });
+            app.revocations.note(&Revoked { user: Some(revoked.user), did: revoked.did, ts: unix_ms() });
         }
         Signal::SnapshotWanted(wanted) => presence.reporter.want_snapshot(wanted.gateway),
         Signal::EpochChanged(_) | Signal::Connections(_) | Signal::Snapshot(_) => {}
@@ -122,11 +122,13 @@ impl Presence {
         }
     }
 
-    fn take_receipts(&self, receipts: Receipts) {
-        if self.hub.lock().chats.get(&receipts.chat).is_some_and(|chat| !chat.locals.is_empty()) {
-            self.receipts.add(&receipts);
-            self.push_receipts();
+    fn take_receipts(&self, receipts: &[Receipts]) {
+        {
+            let state = self.hub.lock();
+            let local = |chat| state.chats.get(&chat).is_some_and(|chat| !chat.locals.is_empty());
+            receipts.iter().filter(|of_chat| local(of_chat.chat)).for_each(|of_chat| self.receipts.add(of_chat));
         }
+        self.push_receipts();
     }
 
     fn push_receipts(&self) {
