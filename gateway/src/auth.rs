@@ -3,6 +3,8 @@
 //! Invariants: no token, ticket, password or e-mail leaves this module in a log line, a metric or an error; what
 //! is stored of a secret is its hash.
 
+pub mod family;
+pub mod known;
 pub mod password;
 pub mod refresh;
 pub mod revocation;

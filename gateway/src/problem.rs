@@ -15,7 +15,10 @@ use serde::Serialize;
 use shared::code::Code;
 use utoipa::ToSchema;
 
-use crate::command::Failure;
+use crate::{
+    auth::{password::PasswordError, token::CannotSign},
+    command::Failure,
+};
 
 tokio::task_local! {
     /// The trace id of the request under way, 32 hex digits.
@@ -26,6 +29,9 @@ tokio::task_local! {
 const TYPE_PREFIX: &str = "urn:mini-telegram:problem:";
 /// What a client is told to wait when a dependency is away and nobody knows for how long.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// A full queue of passwords is empty again after some seconds.
+const BUSY_RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// A refusal on its way to the client.
 #[derive(Debug, Clone)]
@@ -164,6 +170,31 @@ impl From<Code> for Problem {
         } else {
             problem
         }
+    }
+}
+
+impl From<sql::Error> for Problem {
+    fn from(error: sql::Error) -> Self {
+        tracing::warn!(%error, "a query failed");
+        if error.is_temporary() { Self::unavailable() } else { Self::new(Code::ServerInternal) }
+    }
+}
+
+impl From<PasswordError> for Problem {
+    fn from(error: PasswordError) -> Self {
+        match error {
+            PasswordError::Busy => Self::new(Code::ServerUnavailable).wait(BUSY_RETRY_AFTER),
+            other => {
+                tracing::error!(error = %other, "a password could not be hashed");
+                Self::new(Code::ServerInternal)
+            }
+        }
+    }
+}
+
+impl From<CannotSign> for Problem {
+    fn from(_logged: CannotSign) -> Self {
+        Self::new(Code::ServerInternal)
     }
 }
 

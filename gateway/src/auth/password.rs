@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest::{Context, SHA384};
 use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
+use prometheus_client::metrics::gauge::Gauge;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -35,8 +36,8 @@ pub struct Passwords {
     places: Arc<Semaphore>,
     /// Turns for those who are served.
     turns: Arc<Semaphore>,
-    parallel: usize,
-    all: usize,
+    /// Those who wait.
+    waiting: Gauge,
     /// What a password of an unknown account is compared with, so that it takes as long as that of a known one.
     decoy: Arc<str>,
 }
@@ -44,17 +45,15 @@ pub struct Passwords {
 impl Passwords {
     /// # Errors
     /// If bcrypt refuses the cost.
-    pub fn new(settings: &AuthSettings) -> Result<Self, PasswordError> {
+    pub fn new(settings: &AuthSettings, waiting: Gauge) -> Result<Self, PasswordError> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let parallel = settings.bcrypt_parallel.unwrap_or(cores / 2).max(1);
-        let all = parallel + settings.bcrypt_queue;
         let decoy = bcrypt::hash(prehash(&SecretString::from("nobody's")), settings.bcrypt_cost)?;
         Ok(Self {
             cost: settings.bcrypt_cost,
-            places: Arc::new(Semaphore::new(all)),
+            places: Arc::new(Semaphore::new(parallel + settings.bcrypt_queue)),
             turns: Arc::new(Semaphore::new(parallel)),
-            parallel,
-            all,
+            waiting,
             decoy: decoy.into(),
         })
     }
@@ -76,19 +75,13 @@ impl Passwords {
         self.turn(move || bcrypt::verify(prehash(&password), &hash)).await.map(|fits| fits && known)
     }
 
-    /// How many wait for their turn now.
-    pub fn waiting(&self) -> usize {
-        let inside = self.all - self.places.available_permits();
-        inside.saturating_sub(self.parallel - self.turns.available_permits())
-    }
-
     async fn turn<T, F>(&self, work: F) -> Result<T, PasswordError>
     where
         T: Send + 'static,
         F: FnOnce() -> bcrypt::BcryptResult<T> + Send + 'static,
     {
         let place = self.places.clone().try_acquire_owned().map_err(|_full| PasswordError::Busy)?;
-        let turn = self.turns.clone().acquire_owned().await.map_err(|_closed| PasswordError::Busy)?;
+        let turn = self.wait().await?;
         // The permits go with the work, which goes on when the caller does not wait for it any more.
         let permits: [OwnedSemaphorePermit; 2] = [place, turn];
         let work = move || {
@@ -97,6 +90,21 @@ impl Passwords {
             done
         };
         Ok(tokio::task::spawn_blocking(work).await??)
+    }
+
+    async fn wait(&self) -> Result<OwnedSemaphorePermit, PasswordError> {
+        self.waiting.inc();
+        let _counted = Waiting(&self.waiting);
+        self.turns.clone().acquire_owned().await.map_err(|_closed| PasswordError::Busy)
+    }
+}
+
+/// Counts a caller while it waits, also if it stops waiting.
+struct Waiting<'a>(&'a Gauge);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 
@@ -123,7 +131,7 @@ mod tests {
 
     fn passwords(parallel: &str, queue: &str, cost: &str) -> Passwords {
         let args = ["test", "--bcrypt-parallel", parallel, "--bcrypt-queue", queue, "--bcrypt-cost", cost];
-        Passwords::new(&Cli::parse_from(args).auth).unwrap()
+        Passwords::new(&Cli::parse_from(args).auth, Gauge::default()).unwrap()
     }
 
     #[tokio::test]
@@ -156,6 +164,6 @@ mod tests {
             }
         }
         assert_eq!((hashed, refused), (3, 7));
-        assert_eq!(passwords.waiting(), 0);
+        assert_eq!(passwords.waiting.get(), 0);
     }
 }

@@ -20,7 +20,8 @@ const OVERLAP_MS: u64 = 10_000;
 /// A family and when it was revoked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Revoked {
-    pub user: UserId,
+    /// `None`: not known, and no session of this family is on this gateway.
+    pub user: Option<UserId>,
     pub did: Uuid,
     /// Unix ms.
     pub ts: u64,
@@ -53,8 +54,8 @@ impl Revocations {
     pub fn note(&self, revoked: &Revoked) {
         let until = revoked.ts.saturating_add(self.remember.as_millis() as u64);
         let new = until > unix_ms() && self.known.write().insert(revoked.did, until).is_none();
-        if new {
-            (self.on_revoked)(revoked.user, revoked.did);
+        if let Some(user) = revoked.user.filter(|_| new) {
+            (self.on_revoked)(user, revoked.did);
         }
     }
 
@@ -76,17 +77,18 @@ pub trait Source: Send + Sync {
 }
 
 /// Reads revocations again and again, for ever. Each reading asks only for what is newer than the one before.
-pub async fn keep_reading(revocations: Arc<Revocations>, sources: impl Source, every: Duration) {
-    let mut newest = revocations.horizon();
+pub async fn keep_reading(revocations: Arc<Revocations>, source: impl Source, every: Duration) {
+    let mut read_until = revocations.horizon();
     let mut tick = tokio::time::interval(every);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        let Some(found) = sources.since(newest.saturating_sub(OVERLAP_MS)).await else { continue };
+        let now = unix_ms();
+        let Some(found) = source.since(read_until.saturating_sub(OVERLAP_MS)).await else { continue };
         for revoked in &found {
             revocations.note(revoked);
-            newest = newest.max(revoked.ts);
         }
+        read_until = now;
         revocations.forget();
     }
 }
@@ -105,7 +107,8 @@ impl Copy {
 
     /// Writes one down, and drops those too old to matter. A Redis that is away does not hinder a logout.
     pub async fn put(&self, revoked: &Revoked) {
-        let (key, member) = (self.redis.key("revoked"), format!("{}:{}", revoked.did, revoked.user));
+        let Some(user) = revoked.user else { return };
+        let (key, member) = (self.redis.key("revoked"), format!("{}:{user}", revoked.did));
         let (score, too_old) = (revoked.ts as f64, revoked.ts.saturating_sub(self.remember_ms) as f64);
         let written = self.redis.run(async |client| {
             client.zadd::<(), _, _>(&key, None, None, false, false, (score, member)).await?;
@@ -129,7 +132,7 @@ impl Copy {
 
 fn parse(member: &str, score: f64) -> Option<Revoked> {
     let (did, user) = member.split_once(':')?;
-    Some(Revoked { did: did.parse().ok()?, user: user.parse().ok()?, ts: score as u64 })
+    Some(Revoked { did: did.parse().ok()?, user: user.parse().ok(), ts: score as u64 })
 }
 
 #[cfg(test)]
@@ -139,7 +142,7 @@ mod tests {
     use super::*;
 
     fn revoked(ts: u64) -> Revoked {
-        Revoked { user: UserId::new(7).unwrap(), did: Uuid::new_v4(), ts }
+        Revoked { user: UserId::new(7).ok(), did: Uuid::new_v4(), ts }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, errors::ErrorKind};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, errors::ErrorKind, jwk::JwkSet};
 use serde::{Deserialize, Serialize};
 use shared::{code::Code, id::UserId};
 use uuid::Uuid;
@@ -19,6 +19,7 @@ pub struct Tokens {
     header: Header,
     verifying: HashMap<String, DecodingKey>,
     validation: Validation,
+    published: JwkSet,
     issuer: String,
     audience: String,
     ttl_s: u64,
@@ -53,10 +54,16 @@ impl Tokens {
             header,
             verifying: keys.verifying.iter().map(|key| (key.kid.clone(), key.key.clone())).collect(),
             validation,
+            published: keys.published.clone(),
             issuer: settings.jwt_issuer.clone(),
             audience: settings.jwt_audience.clone(),
             ttl_s: settings.access_ttl_s,
         }
+    }
+
+    /// The public keys that verify the tokens.
+    pub const fn published(&self) -> &JwkSet {
+        &self.published
     }
 
     /// How long the tokens live that [`Tokens::issue`] makes.

@@ -1,0 +1,89 @@
+//! Ends token families: in Postgres, in this gateway, and by signal in all others.
+
+use std::{sync::Arc, time::Duration};
+
+use shared::id::UserId;
+use streams::signal::{self, Signal, SignalKind};
+use uuid::Uuid;
+
+use super::revocation::{self, Copy, Revoked, Source};
+use crate::{app::App, clock::unix_ms};
+
+/// Before the signals are subscribed again; they never end while the gateway lives.
+const RESUBSCRIBE: Duration = Duration::from_secs(1);
+
+/// Revokes a family of the user; `false` if there is none that lives.
+///
+/// # Errors
+/// Postgres'.
+pub async fn end(app: &App, user: UserId, did: Uuid) -> Result<bool, sql::Error> {
+    let now = unix_ms();
+    let ended = app.db.revoke_family(user, did, now).await?;
+    if ended {
+        announce(app, user, did).await;
+    }
+    Ok(ended)
+}
+
+/// Tells everybody of a family that is revoked in Postgres already.
+pub async fn announce(app: &App, user: UserId, did: Uuid) {
+    let revoked = Revoked { user: Some(user), did, ts: unix_ms() };
+    app.revocations.note(&revoked);
+    if let Err(error) = app.nats.signal(&Signal::Revoked(signal::Revoked { user, did })) {
+        tracing::debug!(%error, "a revocation was not signalled; the others will read it");
+    }
+    copy(app).put(&revoked).await;
+}
+
+/// Learns of revocations for ever, by signals and by reading.
+pub async fn run(app: Arc<App>) {
+    let every = Duration::from_millis(app.settings.auth.revocation_poll_ms);
+    let reading = revocation::keep_reading(app.revocations.clone(), Stored(app.clone()), every);
+    tokio::join!(reading, listen(app));
+}
+
+async fn listen(app: Arc<App>) {
+    loop {
+        match app.nats.signals(&[SignalKind::Revoked]).await {
+            Ok(mut signals) => loop {
+                if let Signal::Revoked(signal::Revoked { user, did }) = signals.next().await {
+                    app.revocations.note(&Revoked { user: Some(user), did, ts: unix_ms() });
+                }
+            },
+            Err(error) => tracing::warn!(%error, "no signals of revocations"),
+        }
+        tokio::time::sleep(RESUBSCRIBE).await;
+    }
+}
+
+fn copy(app: &App) -> Copy {
+    Copy::new(app.redis.clone(), Duration::from_secs(app.tokens.ttl_s()))
+}
+
+/// Postgres, or the copy in Redis while it is away.
+struct Stored(Arc<App>);
+
+impl Source for Stored {
+    async fn since(&self, since: u64) -> Option<Vec<Revoked>> {
+        match self.0.db.revoked_since(since).await {
+            Ok(dids) => Some(dids.into_iter().map(|did| self.revoked(did)).collect()),
+            Err(error) => {
+                tracing::debug!(%error, "revocations are read from redis");
+                copy(&self.0).since(since).await
+            }
+        }
+    }
+}
+
+impl Stored {
+    /// The user matters only to close sockets: it is looked up in the sessions of this gateway.
+    fn revoked(&self, did: Uuid) -> Revoked {
+        let known = self.0.revocations.is_revoked(did);
+        let state = (!known).then(|| self.0.hub.lock());
+        let user = state.and_then(|state| {
+            let session = state.sessions().find(|session| session.identity.did == did);
+            session.map(|session| session.identity.user)
+        });
+        Revoked { user, did, ts: unix_ms() }
+    }
+}

@@ -1,0 +1,138 @@
+//! What surrounds every request: its trace, its time limit, its metrics, and the form of its refusal.
+//!
+//! Invariant: of a request's target only the route's template is recorded, for the query may hold a token.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use axum::{
+    extract::{MatchedPath, Request, State},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use http::{HeaderValue, StatusCode, header};
+use shared::code::Code;
+use tracing::{Instrument, Span, field};
+
+use super::metrics::{HttpLabels, method_label};
+use crate::{
+    app::App,
+    problem::{Problem, TRACE_ID},
+};
+
+/// The route of requests that match none.
+const NO_ROUTE: &str = "none";
+/// `00-` + 32 digits + `-` + 16 digits + `-` + 2 digits.
+const TRACEPARENT_LENGTH: usize = 55;
+
+/// The outermost layer.
+pub async fn layer(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>().map_or(NO_ROUTE, MatchedPath::as_str).to_owned();
+    let method = method_label(request.method());
+    let traceparent = request.headers().get("traceparent").and_then(|value| value.to_str().ok());
+    let span = tracing::info_span!(
+        "http",
+        otel.name = format!("{method} {route}"),
+        otel.kind = "server",
+        http.request.method = method,
+        http.route = route,
+        http.response.status_code = field::Empty,
+        trace_id = field::Empty,
+    );
+    let trace_id = trace(&span, traceparent);
+    let start = Instant::now();
+    let limit = Duration::from_millis(app.settings.http.request_timeout_ms);
+    let answered = async {
+        let response = tokio::time::timeout(limit, next.run(request)).await;
+        as_problem(response.unwrap_or_else(|_elapsed| Problem::unavailable().into_response()))
+    };
+    let response = TRACE_ID.scope(trace_id, answered).instrument(span.clone()).await;
+    record(&app, &span, HttpLabels { method, route, status: response.status().as_u16() }, &response, start);
+    response
+}
+
+/// Joins the caller's trace, or begins one. The trace's id.
+fn trace(span: &Span, traceparent: Option<&str>) -> String {
+    if let Some(traceparent) = traceparent {
+        otel::set_parent(span, traceparent);
+    }
+    let sampled = span.in_scope(otel::traceparent);
+    let known = sampled.as_deref().or(traceparent).and_then(trace_id_of);
+    let trace_id = known.map_or_else(|| uuid::Uuid::new_v4().simple().to_string(), str::to_owned);
+    span.record("trace_id", &trace_id);
+    trace_id
+}
+
+/// The trace id in a well-formed `traceparent`.
+fn trace_id_of(traceparent: &str) -> Option<&str> {
+    let lower_hex = |text: &str| text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let id = traceparent.get(3..35).filter(|_| traceparent.len() == TRACEPARENT_LENGTH)?;
+    (lower_hex(id) && id.bytes().any(|byte| byte != b'0')).then_some(id)
+}
+
+/// Refusals that were not made by us (unknown routes, wrong methods) become problems, too.
+fn as_problem(response: Response) -> Response {
+    let status = response.status();
+    let is_error = status.is_client_error() || status.is_server_error();
+    if !is_error || response.extensions().get::<Code>().is_some() || is_json(&response) {
+        return response;
+    }
+    let allow = response.headers().get(header::ALLOW).cloned();
+    let mut response = problem_for(status).into_response();
+    if let Some(allow) = allow {
+        response.headers_mut().insert(header::ALLOW, allow);
+    }
+    response
+}
+
+fn is_json(response: &Response) -> bool {
+    let kind = response.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+    kind.is_some_and(|kind| kind.starts_with(b"application/"))
+}
+
+fn problem_for(status: StatusCode) -> Problem {
+    match status {
+        StatusCode::NOT_FOUND => {
+            Problem::new(Code::RequestInvalid).status(status).detail("there is no such route")
+        }
+        StatusCode::METHOD_NOT_ALLOWED => {
+            Problem::new(Code::RequestInvalid).status(status).detail("the route does not take this method")
+        }
+        StatusCode::PAYLOAD_TOO_LARGE => Problem::new(Code::RequestTooLarge),
+        _ if status.is_server_error() => Problem::new(Code::ServerInternal).status(status),
+        _ => Problem::new(Code::RequestMalformed).status(status),
+    }
+}
+
+fn record(app: &App, span: &Span, labels: HttpLabels, response: &Response, start: Instant) {
+    span.record("http.response.status_code", labels.status);
+    let code = response.extensions().get::<Code>().copied();
+    if labels.status >= 500 && code != Some(Code::ServerDraining) {
+        let (method, route, status) = (labels.method, &labels.route, labels.status);
+        let code = code.map_or("", Code::as_str);
+        span.in_scope(|| tracing::warn!(method, route, status, code, "a request failed"));
+    }
+    app.metrics.http.observe(labels, code, start.elapsed());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_well_formed_trace_ids_are_taken_over() {
+        let id = "0af7651916cd43dd8448eb211c80319c";
+        assert_eq!(trace_id_of(&format!("00-{id}-b7ad6b7169203331-01")), Some(id));
+        for bad in [
+            "",
+            "00-0af7651916cd43dd8448eb211c80319c",
+            "00-00000000000000000000000000000000-b7ad6b7169203331-01",
+            "00-0AF7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            "00-ääääääääääääääää-b7ad6b7169203331-01",
+        ] {
+            assert_eq!(trace_id_of(bad), None, "{bad}");
+        }
+    }
+}

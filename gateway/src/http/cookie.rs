@@ -1,0 +1,87 @@
+//! The refresh token's cookie.
+
+use http::{HeaderMap, HeaderValue, header};
+use secrecy::{ExposeSecret, SecretString};
+use url::{Host, Url};
+
+const NAME: &str = "refreshToken";
+
+/// The refresh token that the browser sent.
+pub fn refresh_token(headers: &HeaderMap) -> Option<SecretString> {
+    let values = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
+    let mut pairs = values.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    pairs.find(|(name, _)| *name == NAME).map(|(_, token)| token.into())
+}
+
+/// The header that sets it.
+pub fn set(token: &SecretString, max_age_s: u64, secure: bool) -> Option<HeaderValue> {
+    header_value(token.expose_secret(), max_age_s, secure)
+}
+
+/// The header that removes it.
+pub fn clear(secure: bool) -> Option<HeaderValue> {
+    header_value("", 0, secure)
+}
+
+fn header_value(token: &str, max_age_s: u64, secure: bool) -> Option<HeaderValue> {
+    let secure = if secure { "; Secure" } else { "" };
+    let text =
+        format!("{NAME}={token}; HttpOnly; SameSite=Strict; Path=/v1/auth; Max-Age={max_age_s}{secure}");
+    let mut value = HeaderValue::from_str(&text).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+/// Whether the cookie must be `Secure`: always, but for plain HTTP on the developer's own machine.
+pub fn is_secure(headers: &HeaderMap, plain_http: bool) -> bool {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    !(plain_http && host.is_some_and(is_local))
+}
+
+fn is_local(host: &str) -> bool {
+    let Ok(url) = Url::parse(&format!("http://{host}/")) else { return false };
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cookie_has_exactly_these_attributes() {
+        let set = set(&"abc".into(), 604_800, true).unwrap();
+        assert_eq!(
+            set.to_str().unwrap(),
+            "refreshToken=abc; HttpOnly; SameSite=Strict; Path=/v1/auth; Max-Age=604800; Secure"
+        );
+    }
+
+    #[test]
+    fn only_plain_http_on_this_machine_is_spared() {
+        let check = |host: &'static str, plain_http: bool, expected: bool| {
+            let headers = HeaderMap::from_iter([(header::HOST, HeaderValue::from_static(host))]);
+            assert_eq!(is_secure(&headers, plain_http), expected, "{host} {plain_http}");
+        };
+        check("localhost:8080", true, false);
+        check("127.0.0.1:8080", true, false);
+        check("[::1]:8080", true, false);
+        check("localhost", false, true);
+        check("chat.example", true, true);
+        check("localhost.evil.example", true, true);
+        assert!(is_secure(&HeaderMap::new(), true));
+    }
+
+    #[test]
+    fn ours_is_found_among_others() {
+        let headers =
+            HeaderMap::from_iter([(header::COOKIE, HeaderValue::from_static("a=b; refreshToken=t=1; c=d"))]);
+        assert_eq!(refresh_token(&headers).unwrap().expose_secret(), "t=1");
+        let headers = HeaderMap::from_iter([(header::COOKIE, HeaderValue::from_static("xrefreshToken=t"))]);
+        assert!(refresh_token(&headers).is_none());
+    }
+}

@@ -1,0 +1,58 @@
+//! `/healthz` and `/readyz`.
+//!
+//! Invariant: what a gateway can do without is named when it is away but takes no gateway out of service, for it
+//! would take out all at once.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use http::StatusCode;
+use serde::Serialize;
+use serde_json::{Map, Value};
+use tokio::time::timeout;
+use utoipa::ToSchema;
+
+use crate::app::App;
+
+/// A probe that hangs is as bad as one that fails.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
+
+#[derive(Serialize, ToSchema)]
+pub struct Readiness {
+    ready: bool,
+    /// By dependency: `ok`, or what is wrong.
+    #[schema(value_type = Object)]
+    checks: Map<String, Value>,
+}
+
+/// Whether the process serves requests.
+#[utoipa::path(get, path = "/healthz", tag = "operator", responses((status = 200, body = String)))]
+pub async fn healthz() -> &'static str {
+    "ok"
+}
+
+/// Whether clients should be sent here.
+#[utoipa::path(get, path = "/readyz", tag = "operator", responses(
+    (status = 200, body = Readiness),
+    (status = 503, description = "names what is down", body = Readiness),
+))]
+pub async fn readyz(State(app): State<Arc<App>>) -> Response {
+    let postgres = async { matches!(timeout(CHECK_TIMEOUT, app.db.ping()).await, Ok(Ok(()))) };
+    let redis = async { matches!(timeout(CHECK_TIMEOUT, app.redis.ping()).await, Ok(Ok(()))) };
+    let (postgres, redis) = tokio::join!(postgres, redis);
+    let needed = [
+        ("nats", app.nats.is_connected(), "down: not connected"),
+        ("postgres", postgres, "down: no answer"),
+        ("log", app.is_caught_up(), "down: still reading the recent past"),
+        ("gateway", !app.is_draining(), "down: draining"),
+    ];
+    let ready = needed.iter().all(|(_, fine, _)| *fine);
+    let all = needed.into_iter().chain([("redis", redis, "degraded: no answer")]);
+    let checks =
+        all.map(|(name, fine, wrong)| (name.to_owned(), Value::from(if fine { "ok" } else { wrong })));
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, axum::Json(Readiness { ready, checks: checks.collect() })).into_response()
+}
