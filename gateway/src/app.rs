@@ -61,6 +61,11 @@ impl App {
         self.draining.load(Ordering::Acquire)
     }
 
+    /// Whether the hub holds the recent past, so that sessions and commands may come.
+    pub fn is_caught_up(&self) -> bool {
+        self.hub.is_open()
+    }
+
     /// From now on the gateway is unready and takes no new sessions.
     pub fn set_draining(&self) {
         self.draining.store(true, Ordering::Release);

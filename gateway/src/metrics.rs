@@ -12,6 +12,8 @@ use prometheus_client::{
     registry::Registry,
 };
 
+use crate::http::metrics::HttpMetrics;
+
 /// One label and its value.
 pub type Labels = Vec<(&'static str, &'static str)>;
 pub type Counters = Family<Labels, Counter>;
@@ -35,6 +37,7 @@ pub struct Metrics {
     pub epoch_bumps: Counter,
     pub ring_bytes: Gauge,
     pub chats_loaded: Gauge,
+    pub http: HttpMetrics,
 }
 
 impl Metrics {
@@ -58,6 +61,7 @@ impl Metrics {
             epoch_bumps: Counter::default(),
             ring_bytes: Gauge::default(),
             chats_loaded: Gauge::default(),
+            http: HttpMetrics::new(registry),
         };
         // Counters are registered without `_total`, which the encoder appends.
         registry.register("gateway_msg_sent", "Commands that the log stored", new.sent_total.clone());

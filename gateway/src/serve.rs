@@ -17,7 +17,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     app::App,
-    auth::{Passwords, Revocations, Tickets, Tokens},
+    auth::{Passwords, Revocations, Tickets, Tokens, family},
     catch_up::lagging::Lagging,
     clock::Clock,
     command::{Commands, service},
@@ -58,15 +58,46 @@ pub async fn run(settings: Settings, shutdown: impl Future<Output = ()>) -> anyh
     let mut tasks = JoinSet::new();
     let mut registry = Registry::default();
     let app = assemble(settings, &mut registry, &mut tasks).await?;
-    http::start(&app, listener, Arc::new(registry), &mut tasks).await?;
+    let connections = TaskTracker::new();
+    serve_http(&app, listener, Arc::new(registry), &connections, &mut tasks).await?;
     let outcome = tokio::select! {
         () = shutdown => Ok(()),
         outcome = live(&app, &mut tasks) => outcome,
     };
     drain::run(&app).await;
     app.cancel.cancel();
+    connections.close();
+    if tokio::time::timeout(LAST_ANSWERS, connections.wait()).await.is_err() {
+        tracing::warn!("HTTP connections are cut");
+    }
     while tasks.join_next().await.is_some() {}
     outcome
+}
+
+/// How long requests under way may take once everything else has ended.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
+
+/// Serves HTTP from now until the very end, so that probes and late clients get an answer while it drains.
+async fn serve_http(
+    app: &Arc<App>,
+    listener: TcpListener,
+    registry: Arc<Registry>,
+    connections: &TaskTracker,
+    tasks: &mut Tasks,
+) -> anyhow::Result<()> {
+    let own_address = app.settings.metrics_addr;
+    let router = http::router(app, own_address.is_none().then(|| registry.clone()));
+    let (app2, connections) = (app.clone(), connections.clone());
+    spawn(tasks, async move {
+        http::serve(listener, router, &app2.settings.http, app2.cancel.clone(), connections).await;
+    });
+    if let Some(address) = own_address {
+        let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
+        let shutdown = app.cancel.clone().cancelled_owned();
+        let serving = otel::health::serve(listener, otel::health::metrics_router(registry), shutdown);
+        tasks.spawn(async move { serving.await.map_err(Into::into) });
+    }
+    Ok(())
 }
 
 type Tasks = JoinSet<anyhow::Result<()>>;
@@ -126,10 +157,9 @@ async fn assemble(settings: Settings, registry: &mut Registry, tasks: &mut Tasks
     let revocations = Revocations::new(longest_token, Box::new(move |user, did| closing.revoke(user, did)));
     let app = Arc::new(App {
         clock,
-        metrics,
         tokens: Tokens::new(&keys, &settings.auth),
         tickets: Tickets::new(redis.clone()),
-        passwords: Passwords::new(&settings.auth)?,
+        passwords: Passwords::new(&settings.auth, metrics.http.passwords_waiting.clone())?,
         revocations: Arc::new(revocations),
         limits: Limits::new(&settings.limits, redis.clone(), registry),
         origins: Origins::new(&settings.origin),
@@ -141,6 +171,7 @@ async fn assemble(settings: Settings, registry: &mut Registry, tasks: &mut Tasks
         cancel: CancellationToken::new(),
         draining: AtomicBool::new(false),
         oldest: AtomicU64::new(0),
+        metrics,
         db,
         nats,
         redis,
@@ -152,6 +183,7 @@ async fn assemble(settings: Settings, registry: &mut Registry, tasks: &mut Tasks
     spawn(tasks, cancelled_with(&app, loads));
     spawn(tasks, sweep::run(app.clone()));
     spawn(tasks, presence::run(app.clone()));
+    spawn(tasks, family::run(app.clone()));
     Ok(app)
 }
 

@@ -93,7 +93,7 @@ struct Survey {
 impl Survey {
     async fn of(app: &App, after: Seq, upto: Seq, users: &HashSet<UserId>) -> Result<Self, Failure> {
         let mut survey = Self::default();
-        let mut scan = Scan::new(&app.nats, Partition::ZERO, after, upto);
+        let mut scan = Scan::new(&app.nats, Partition::FIRST, after, upto);
         while let Some(entries) = scan.next().await.map_err(|_| Failure::log_unavailable())? {
             for entry in &entries {
                 survey.note(entry, users);
@@ -137,7 +137,7 @@ impl Span {
     }
 
     async fn scan(mut self, app: &Arc<App>) -> Result<(), Failure> {
-        let mut scan = Scan::new(&app.nats, Partition::ZERO, self.after, self.upto);
+        let mut scan = Scan::new(&app.nats, Partition::FIRST, self.after, self.upto);
         while self.after < self.upto
             && let Some(entries) = scan.next().await.map_err(|_| Failure::log_unavailable())?
         {

@@ -89,7 +89,7 @@ impl Commands {
     /// The event that the log answered with instead of storing another copy.
     async fn copy_at(&self, chat: ChatId, event: &Event, seq: Seq) -> Result<Copy, Failure> {
         self.hub.passed(seq).await;
-        if let Some(copy) = self.hub.lock().copy_at(seq) {
+        if let Some(copy) = self.hub.lock().copy_of(chat, event.actor, event.uuid) {
             return Ok(copy);
         }
         let (_, found) = self.db.command(event.actor, chat, event.uuid).await?;
@@ -113,7 +113,7 @@ fn repeat(chat: ChatId, command: &Command, copy: &Copy) -> Result<Stored, Failur
         _ if !same => Err(Failure::refused(Code::CommandUuidReused, Code::CommandUuidReused.title())),
         Verdict::Valid => Ok(Stored { chat, seq: copy.seq, ts: copy.ts, dup: true }),
         Verdict::Void(code) => Err(Failure::refused(code, code.title())),
-        Verdict::Unknown => Err(Failure::log_unavailable()),
+        Verdict::Unknown | Verdict::Repeat(_) => Err(Failure::log_unavailable()),
     }
 }
 

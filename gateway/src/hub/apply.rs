@@ -2,9 +2,10 @@
 //!
 //! An entry of a chat that no local device wants costs a ring slot and a look at its head, no more.
 
-use std::sync::Arc;
+use std::{hash::BuildHasher, sync::Arc};
 
 use bytes::Bytes;
+use foldhash::fast::FixedState;
 use shared::{
     code::Code,
     event::{DecodeError, Event, Fact, Head, Kind},
@@ -12,6 +13,7 @@ use shared::{
     id::{ChatId, Seq, UserId},
 };
 use streams::tail::Entry;
+use uuid::Uuid;
 
 use super::{
     Hub, Slot, State,
@@ -79,6 +81,7 @@ impl Hub {
             prev: Seq::ZERO,
             verdict: if head.is_some() { Verdict::Unknown } else { Verdict::Void(Code::CommandInvalid) },
             kind,
+            command: head.zip(entry.chat).map_or(0, |(head, chat)| command_hash(chat, head.actor, head.uuid)),
             deleted: false,
             payload: entry.payload.clone(),
             frames: None,
@@ -168,6 +171,11 @@ impl Hub {
     }
 }
 
+/// The ring's index of commands; a collision is told from a copy by the entry itself.
+pub fn command_hash(chat: ChatId, actor: UserId, uuid: Uuid) -> u64 {
+    FixedState::default().hash_one((chat, actor, uuid)) | 1
+}
+
 /// The users that an event makes members.
 pub fn joining(event: &Event) -> Vec<UserId> {
     match &event.fact {
@@ -198,6 +206,12 @@ fn leave_live(session: &Arc<Session>, fed: Seq, behind: &mut Vec<Arc<Session>>) 
 impl State {
     /// Folds the chat's entry at `seq`: verdict, `prev`, head, deletions. Whether it is valid.
     pub fn judge(&mut self, chat_id: ChatId, seq: Seq, event: &Event) -> bool {
+        if let Some(first) = self.earlier_copy(seq, event) {
+            if let Some(slot) = self.ring.get_mut(seq) {
+                slot.verdict = Verdict::Repeat(first);
+            }
+            return false;
+        }
         let Some(chat) = self.chats.get_mut(&chat_id) else { return false };
         let verdict = fold::apply(&mut chat.state, event);
         let Some(slot) = self.ring.get_mut(seq) else { return false };
@@ -218,6 +232,14 @@ impl State {
             }
         }
         verdict.is_ok()
+    }
+
+    /// The entry that holds the same command already. The log's dedupe window and the look-ups before an append
+    /// make a second copy all but impossible; the projection's unique key voids it, and so does this.
+    fn earlier_copy(&self, seq: Seq, event: &Event) -> Option<Seq> {
+        let first = self.ring.first_copy(self.ring.get(seq)?.command).filter(|first| *first < seq)?;
+        let (head, _) = Head::read(&self.ring.get(first)?.payload).ok()?;
+        (head.uuid == event.uuid && head.actor == event.actor).then_some(first)
     }
 
     /// Takes the body out of a deleted message and of its edits, as far as they are in the ring.

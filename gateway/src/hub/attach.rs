@@ -32,10 +32,12 @@ pub enum Step {
     Held,
     /// What comes next is older than the ring.
     BelowRing,
-    /// The session is no longer attached.
+    /// The session is no longer attached, or another catch-up has made it live.
     Gone,
 }
 
+/// Longer than any command takes, so that its chat is there when the verdict comes.
+const COMMAND_MEMORY_MS: u64 = 15_000;
 /// A device that missed at most this many events is served at once, within its outbox's bound.
 const AT_ONCE_EVENTS: usize = 256;
 /// Entries looked at in one hold of the lock: about 200 µs.
@@ -114,6 +116,9 @@ impl Hub {
         if !user.sessions.iter().any(|attached| Arc::ptr_eq(attached, session)) {
             return Step::Gone;
         }
+        if session.lane() != Lane::CatchUp {
+            return Step::Gone;
+        }
         let fed = session.fed();
         if fed < state.ring.floor().seq {
             return Step::BelowRing;
@@ -149,11 +154,19 @@ impl Hub {
     pub fn send_cursors(&self, sessions: &[Arc<Session>], now_ms: u64) {
         let state = self.lock();
         let position = state.ring.position();
-        for session in sessions.iter().filter(|session| session.lane() == Lane::Live) {
-            if session.take_dirty() {
-                let cursor = frame::Cursor { cursor: self.seal(&state, session.user(), position) };
+        for session in sessions {
+            let covered = match session.lane() {
+                Lane::Live => Some(position),
+                // What a catch-up has queued so far, if the ring still knows the place.
+                Lane::CatchUp => state.ring.id_at(session.fed()).map(|id| Position { seq: session.fed(), id }),
+                Lane::Starting => None,
+            };
+            if let Some(covered) = covered
+                && session.take_dirty()
+            {
+                let cursor = frame::Cursor { cursor: self.seal(&state, session.user(), covered) };
                 let bytes = wire::encode(&cursor.into(), session.identity.encoding);
-                session.push_covering(bytes, position.seq, now_ms);
+                session.push_covering(bytes, covered.seq, now_ms);
             }
         }
     }
@@ -166,7 +179,13 @@ impl Hub {
         for user in users {
             state.forget_user(user);
         }
-        state.chats.retain(|_, chat| !(chat.loaded && chat.locals.is_empty() && chat.used_ms < before_ms));
+        let floor = state.ring.floor().seq;
+        for (_, user) in &mut state.users {
+            user.forget_below(floor);
+        }
+        // A chat that a command needs is kept for as long as a command may take.
+        let chats_before_ms = before_ms.min(self.clock.now_ms().saturating_sub(COMMAND_MEMORY_MS));
+        state.chats.retain(|_, chat| !(chat.loaded && chat.locals.is_empty() && chat.used_ms < chats_before_ms));
         state.give_back();
     }
 }

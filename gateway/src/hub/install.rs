@@ -149,17 +149,31 @@ impl State {
 
     /// The users that waited for this chat wait no more.
     fn link_pending(&mut self, chat_id: ChatId) {
-        let Some(chat) = self.chats.get_mut(&chat_id) else { return };
-        for (slot, user) in &mut self.users {
-            if !user.pending.contains(&chat_id) {
-                continue;
-            }
+        let waiting: Vec<(usize, UserId)> = self
+            .users
+            .iter()
+            .filter(|(_, user)| user.pending.contains(&chat_id))
+            .map(|(slot, user)| (slot, user.id))
+            .collect();
+        for (slot, id) in waiting {
+            let joined = self.joined_at(chat_id, id);
+            let (Some(chat), Some(user)) = (self.chats.get_mut(&chat_id), self.users.get_mut(slot)) else { continue };
             user.pending.retain(|pending| *pending != chat_id);
-            if chat.state.as_ref().is_some_and(|state| state.members.contains(user.id)) {
-                user.join(chat_id, Seq::ZERO);
+            if chat.state.as_ref().is_some_and(|state| state.members.contains(id)) {
+                user.join(chat_id, joined);
                 chat.link(slot as super::Slot);
             }
         }
+    }
+
+    /// The newest valid event in the ring by which the user became a member; zero: it is older.
+    fn joined_at(&self, chat: ChatId, user: UserId) -> Seq {
+        let joins = |slot: &super::ring::Slot| {
+            slot.kind.changes_members()
+                && slot.verdict == Verdict::Valid
+                && Event::decode(&slot.payload).is_ok_and(|event| joining(&event).contains(&user))
+        };
+        self.ring.chain(chat).find(|(_, slot)| joins(slot)).map_or(Seq::ZERO, |(seq, _)| seq)
     }
 
     fn install_user(&mut self, loaded: &LoadedUser, now_ms: u64) -> Result<(), Stale> {

@@ -11,7 +11,7 @@ use shared::{
 use sql::PageFrom;
 use uuid::Uuid;
 
-use super::{State, ring::Verdict};
+use super::{State, apply::command_hash, ring::Verdict};
 
 /// What the checks of a command need to know of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,16 +48,9 @@ impl State {
 
     /// The first event of the actor in the chat with this uuid, as far as the ring goes back.
     pub fn copy_of(&self, chat: ChatId, actor: UserId, uuid: Uuid) -> Option<Copy> {
-        let same = |payload: &[u8]| {
-            Head::read(payload).is_ok_and(|(head, _)| head.uuid == uuid && head.actor == actor)
-        };
-        let matching = self.ring.chain(chat).filter(|(_, slot)| same(&slot.payload)).last();
-        matching.map(|(seq, slot)| Copy {
-            seq,
-            ts: slot.ts,
-            verdict: slot.verdict,
-            payload: slot.payload.clone(),
-        })
+        let copy = self.copy_at(self.ring.first_copy(command_hash(chat, actor, uuid))?)?;
+        let (head, _) = Head::read(&copy.payload).ok()?;
+        (head.uuid == uuid && head.actor == actor).then_some(copy)
     }
 
     /// The entry at `seq` as a possible copy of a command.

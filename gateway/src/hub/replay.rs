@@ -67,7 +67,7 @@ impl State {
                             piece.held = true;
                             break;
                         }
-                        Verdict::Void(_) => {}
+                        Verdict::Void(_) | Verdict::Repeat(_) => {}
                         Verdict::Valid => {
                             bytes += slot.payload.len();
                             if bytes > room && !piece.events.is_empty() {
@@ -177,6 +177,7 @@ mod tests {
                 prev: Seq::ZERO,
                 verdict: Verdict::Unknown,
                 kind: event.fact.kind(),
+                command: 0,
                 deleted: false,
                 payload: Bytes::from(event.encode()),
                 frames: None,

@@ -22,6 +22,8 @@ pub enum Verdict {
     Unknown,
     Valid,
     Void(Code),
+    /// Another copy of the command at this sequence, which alone counts.
+    Repeat(Seq),
 }
 
 /// One entry of the log.
@@ -38,6 +40,8 @@ pub struct Slot {
     pub prev: Seq,
     pub verdict: Verdict,
     pub kind: Kind,
+    /// A hash of (chat, user, uuid); zero: no command.
+    pub command: u64,
     /// A message that was deleted later, or an edit of one: it is replayed without its body.
     pub deleted: bool,
     /// Shared with the neighbours' that the tail read together.
@@ -54,7 +58,7 @@ pub struct Frames {
 }
 
 /// What an entry costs beside its payload: the slot and its share of the index.
-const SLOT_BYTES: usize = size_of::<Slot>() + 24;
+const SLOT_BYTES: usize = size_of::<Slot>() + 48;
 
 impl Slot {
     fn bytes(&self) -> usize {
@@ -69,6 +73,8 @@ pub struct Ring {
     floor: Position,
     slots: VecDeque<Slot>,
     heads: HashMap<ChatId, Seq, FixedState>,
+    /// The first entry of each command, by a hash of its key.
+    commands: HashMap<u64, Seq, FixedState>,
     bytes: usize,
     max_bytes: usize,
     /// Loads in flight that need everything above the floor they saw; see [`Ring::pin`].
@@ -82,7 +88,7 @@ const PIN_SLACK_DIVISOR: usize = 4;
 impl Ring {
     /// An empty ring that continues after `floor`.
     pub fn new(floor: Position, max_bytes: usize) -> Self {
-        Self { floor, slots: VecDeque::new(), heads: HashMap::default(), bytes: 0, max_bytes, pins: 0 }
+        Self { floor, slots: VecDeque::new(), heads: HashMap::default(), commands: HashMap::default(), bytes: 0, max_bytes, pins: 0 }
     }
 
     /// The position before the oldest entry: what is at or below it must be read elsewhere.
@@ -136,6 +142,9 @@ impl Ring {
                 }
             };
         }
+        if slot.command != 0 {
+            self.commands.entry(slot.command).or_insert(seq);
+        }
         self.bytes += slot.bytes();
         self.slots.push_back(slot);
         self.evict();
@@ -153,11 +162,23 @@ impl Ring {
         let Some(slot) = self.slots.pop_front() else { return };
         self.floor = Position { seq: self.floor.seq.next(), id: slot.id };
         self.bytes -= slot.bytes();
+        self.forget_command(&slot, self.floor.seq);
         if let Some(chat) = slot.chat
             && self.heads.get(&chat) == Some(&self.floor.seq)
         {
             self.heads.remove(&chat);
         }
+    }
+
+    fn forget_command(&mut self, slot: &Slot, seq: Seq) {
+        if slot.command != 0 && self.commands.get(&slot.command) == Some(&seq) {
+            self.commands.remove(&slot.command);
+        }
+    }
+
+    /// The first entry here with this hash of a command's key.
+    pub fn first_copy(&self, command: u64) -> Option<Seq> {
+        self.commands.get(&command).copied()
     }
 
     /// A chat's entries, newest first.
@@ -184,8 +205,10 @@ impl Ring {
     /// Forgets all above `cut`: the log lost its tail.
     pub fn cut(&mut self, cut: Position) {
         while self.position().seq > cut.seq {
+            let seq = self.position().seq;
             let Some(slot) = self.slots.pop_back() else { break };
             self.bytes -= slot.bytes();
+            self.forget_command(&slot, seq);
             let Some(chat) = slot.chat else { continue };
             if slot.link > self.floor.seq {
                 self.heads.insert(chat, slot.link);
@@ -214,6 +237,7 @@ mod tests {
             prev: Seq::ZERO,
             verdict: Verdict::Unknown,
             kind: Kind::MessageSent,
+            command: chat,
             deleted: false,
             payload: vec![0; payload].into(),
             frames: None,
@@ -247,6 +271,7 @@ mod tests {
                         .collect();
                     prop_assert_eq!(&chained, &scanned);
                     prop_assert_eq!(ring.head(chat), scanned.first().copied());
+                    prop_assert_eq!(ring.first_copy(chat.get()).is_some(), !scanned.is_empty());
                 }
             }
         }

@@ -77,10 +77,18 @@ impl User {
     pub fn leave(&mut self, chat: ChatId, to: Seq, floor: Seq) {
         let Ok(at) = self.chats.binary_search(&chat) else { return };
         self.chats.remove(at);
-        self.churn.retain(|interval| interval.to.is_none_or(|to| to > floor));
+        self.forget_below(floor);
         match self.churn.iter_mut().find(|interval| interval.chat == chat && interval.to.is_none()) {
             Some(open) => open.to = Some(to),
             None => self.churn.push(Interval { chat, from: Seq::ZERO, to: Some(to) }),
+        }
+    }
+
+    /// Drops what makes no difference to entries above `floor`.
+    pub fn forget_below(&mut self, floor: Seq) {
+        self.churn.retain(|interval| interval.to.unwrap_or(interval.from) > floor);
+        if self.churn.is_empty() {
+            self.churn = Vec::new();
         }
     }
 

@@ -37,14 +37,17 @@ impl Hub {
             return;
         }
         let Some(slot) = state.ring.get(seq) else { return };
-        let ts = slot.ts;
-        let outcome = |chat| match slot.verdict {
-            Verdict::Unknown => None,
-            Verdict::Valid => Some(Ok(Stored { chat, seq, ts, dup: false })),
-            Verdict::Void(code) => Some(Err(Failure::refused(code, code.title()))),
-        };
         let Some(chat) = slot.chat else { return };
-        let Some(outcome) = outcome(chat) else { return };
+        let (seq_of, judged, dup) = match slot.verdict {
+            Verdict::Repeat(first) => (first, state.ring.get(first), true),
+            _ => (seq, Some(slot), false),
+        };
+        let Some(judged) = judged else { return };
+        let outcome = match judged.verdict {
+            Verdict::Unknown | Verdict::Repeat(_) => return,
+            Verdict::Valid => Ok(Stored { chat, seq: seq_of, ts: judged.ts, dup }),
+            Verdict::Void(code) => Err(Failure::refused(code, code.title())),
+        };
         for waiter in state.waiters.remove(&seq).unwrap_or_default() {
             self.answer(waiter, outcome.clone());
         }
