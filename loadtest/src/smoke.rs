@@ -109,6 +109,8 @@ const CHOICES: usize = 16;
 const READERS: usize = 2;
 /// What a dropped device stays away at least.
 const LEAST_AWAY_MS: u64 = 10;
+/// Between two looks at something that will be there soon.
+const RETRY: Duration = Duration::from_millis(50);
 
 /// What came of it.
 #[derive(Debug)]
@@ -252,8 +254,9 @@ impl Crowd {
         let sending_s = begun.elapsed().as_secs_f64();
         let gateways = uses(target, &cpu_before, sending_s);
         let received = self.oracle.delivered() - received_before;
-        self.settle(Duration::from_secs(load.settle_s)).await;
-        self.read_histories().await?;
+        let limit = Duration::from_secs(load.settle_s);
+        self.settle(limit).await;
+        self.read_histories(limit).await?;
         Ok(Outcome {
             verdict: self.oracle.check(),
             delivery: self.latencies.delivery(),
@@ -313,19 +316,27 @@ impl Crowd {
     async fn settle(&self, limit: Duration) {
         let until = Instant::now() + limit;
         while self.oracle.outstanding() > 0 && Instant::now() < until {
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            tokio::time::sleep(RETRY).await;
         }
     }
 
-    /// Lets members of each chat read its history, at different gateways.
-    async fn read_histories(&self) -> Result<()> {
+    /// Lets members of each chat read its history, at different gateways. After an outage a history may be
+    /// stale or refused for a while, but not longer than `limit`.
+    async fn read_histories(&self, limit: Duration) -> Result<()> {
         let api = Api::new(&self.urls[0])?;
+        let until = Instant::now() + limit;
         for (n, (chat, members)) in self.oracle.chats().into_iter().enumerate() {
             for (reader, user) in members.iter().take(READERS).enumerate() {
                 let account = self.accounts.iter().find(|account| account.user_id == *user);
                 let token = &account.context("a member without an account")?.access_token;
-                let at = &self.urls[(n + reader) % self.urls.len()];
-                let (messages, stale) = api.with_token(token).at(at).history(chat).await?;
+                let api = api.with_token(token).at(&self.urls[(n + reader) % self.urls.len()]);
+                let (messages, stale) = loop {
+                    match api.history(chat).await {
+                        Ok((messages, false)) => break (messages, false),
+                        _ if Instant::now() < until => tokio::time::sleep(RETRY).await,
+                        last => break last?,
+                    }
+                };
                 self.oracle.history(*user, chat, messages, stale);
             }
         }

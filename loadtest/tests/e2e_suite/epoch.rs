@@ -1,0 +1,205 @@
+//! The log loses its tail: NATS is stopped, an older copy of its store put back, and started. That is not hidden:
+//! `Reset`, a clean history, no void cursor accepted, and the lost messages can be sent again.
+
+use std::{fs, path::Path, sync::Arc};
+
+use loadtest::{
+    client::device::{Device, Identity},
+    oracle::Oracle,
+    report::Latencies,
+};
+use serde_json::{Value, json};
+
+use crate::support::{
+    cluster::{Build, Cluster, SOON, send},
+    wait::{secs, until},
+};
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().flatten() {
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+/// Settled: every send answered, every device up to date.
+async fn settled(oracle: &Oracle) {
+    until("everything is delivered", secs(40), async || oracle.outstanding() == 0).await;
+}
+
+async fn projected(cluster: &Cluster, account: &loadtest::provision::Account, chat: u64) -> Vec<u64> {
+    let mut seqs = Vec::new();
+    until("a fresh history", secs(40), async || {
+        let Ok((messages, stale)) = cluster.api(0, account).history(chat).await else { return false };
+        seqs = messages.iter().map(|message| message.seq).collect();
+        !stale
+    })
+    .await;
+    seqs
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_lost_its_tail_is_reset_for_everyone() {
+    let mut cluster = Build::new("epoch").private().gateways(2).projectors(2).start().await;
+    let accounts = cluster.accounts(4).await;
+    let members: Vec<_> = accounts.iter().collect();
+    let chats = [cluster.group(&members).await, cluster.group(&members).await];
+    let untouched = cluster.group(&members).await;
+    let oracle = Arc::new(Oracle::default());
+    let latencies = Arc::new(Latencies::default());
+    for chat in chats.iter().chain([&untouched]) {
+        oracle.chat(*chat, accounts.iter().map(|account| account.user_id));
+    }
+    let devices: Vec<Device> = accounts
+        .iter()
+        .enumerate()
+        .map(|(n, account)| {
+            let identity = Identity {
+                user: account.user_id,
+                token: account.access_token.clone(),
+                device: format!("web:{n}"),
+                gateways: cluster.urls.clone(),
+                first: n,
+                source: None,
+            };
+            Device::start(identity, oracle.clone(), latencies.clone())
+        })
+        .collect();
+    for device in &devices {
+        assert!(device.live(secs(20)).await, "{}", device.log.label);
+    }
+    let say = |text: &str| {
+        for (n, device) in devices.iter().enumerate() {
+            device.send(chats[n % 2], text);
+        }
+    };
+    devices[0].send(untouched, "nothing happens here later");
+    for round in 0..5 {
+        say(&format!("kept {round}"));
+    }
+    settled(&oracle).await;
+    let (kept_socket, kept_cursor) = cluster.live(0, &accounts[0]).await;
+    kept_socket.close().await;
+    let kept: Vec<Vec<u64>> = {
+        let mut kept = Vec::new();
+        for chat in chats {
+            kept.push(projected(&cluster, &accounts[0], chat).await);
+        }
+        kept
+    };
+
+    let store = cluster.stack().nats.dir().join("jetstream");
+    let backup = cluster.dir().join("older");
+    cluster.stack().nats.stop().unwrap();
+    copy(&store, &backup);
+    cluster.stack().nats.restart().unwrap();
+    for round in 0..5 {
+        say(&format!("lost {round}"));
+    }
+    settled(&oracle).await;
+    projected(&cluster, &accounts[0], chats[0]).await;
+    let (void_socket, void_cursor) = cluster.live(1, &accounts[1]).await;
+    void_socket.close().await;
+
+    cluster.stack().nats.stop().unwrap();
+    fs::remove_dir_all(&store).unwrap();
+    copy(&backup, &store);
+    cluster.stack().nats.restart().unwrap();
+
+    // Every device hears of it, for the chats that lost something.
+    until("the devices go back", secs(60), async || {
+        devices.iter().all(|device| {
+            chats.iter().zip(&kept).all(|(chat, kept)| device.log.head(*chat) <= *kept.last().unwrap())
+        })
+    })
+    .await;
+    for (chat, kept) in chats.iter().zip(&kept) {
+        let lost = oracle.cut(*chat, *kept.last().unwrap());
+        assert_eq!(lost.len(), 10);
+        // Resent with their uuids, as a client does.
+        for key in lost {
+            let device = devices.iter().find(|device| device.user == key.user).unwrap();
+            device.order(loadtest::client::device::Order::Send {
+                chat: key.chat,
+                uuid: key.uuid,
+                body: "sent again".to_owned(),
+                intended_ns: loadtest::clock::now_ns(),
+            });
+        }
+    }
+    settled(&oracle).await;
+    say("after the cut");
+    settled(&oracle).await;
+    for (chat, kept) in chats.iter().zip(&kept) {
+        let now = projected(&cluster, &accounts[3], *chat).await;
+        assert_eq!(&now[..kept.len()], kept.as_slice());
+        assert_eq!(now.len(), kept.len() + 12);
+        let (messages, stale) = cluster.api(1, &accounts[2]).history(*chat).await.unwrap();
+        oracle.history(accounts[2].user_id, *chat, messages, stale);
+    }
+
+    void_cursors(&cluster, &accounts, &chats, untouched, [&kept_cursor, &void_cursor]).await;
+    let mut verdict = oracle.check();
+    let target = cluster.target();
+    let entries =
+        loadtest::oracle::log::read(target.nats_url.as_ref().unwrap(), cluster.env("MT_STREAM_PREFIX"));
+    verdict.violations.extend(oracle.check_log(&entries.await.unwrap()));
+    assert!(verdict.is_clean(), "{verdict}");
+    for device in devices {
+        device.stop().await;
+    }
+}
+
+/// A cursor from before the cut is good; one from what was lost gets `Reset`, then what is true now.
+async fn void_cursors(
+    cluster: &Cluster,
+    accounts: &[loadtest::provision::Account],
+    chats: &[u64; 2],
+    untouched: u64,
+    [kept, void]: [&str; 2],
+) {
+    let mut resumed = cluster.connect(1, &accounts[0]).with("cursor", kept).open().await.unwrap();
+    let frames = until_live(&mut resumed).await;
+    assert!(frames.iter().all(|frame| frame["type"] != "Reset"), "{frames:?}");
+    assert_eq!(frames.iter().filter(|frame| frame["type"] == "Message").count(), 24);
+
+    for gateway in [0, 1] {
+        let mut resumed = cluster.connect(gateway, &accounts[1]).with("cursor", void).open().await.unwrap();
+        let frames = until_live(&mut resumed).await;
+        let mut reset: Vec<u64> = frames
+            .iter()
+            .filter(|frame| frame["type"] == "Reset")
+            .map(|frame| frame["chatId"].as_u64().unwrap())
+            .collect();
+        reset.sort_unstable();
+        assert_eq!(reset, chats, "{frames:?}");
+        assert!(!reset.contains(&untouched));
+        // All of what came after the cut, and nothing of what was lost.
+        let bodies: Vec<&str> = frames
+            .iter()
+            .filter(|frame| frame["type"] == "Message")
+            .map(|frame| frame["body"].as_str().unwrap())
+            .collect();
+        assert_eq!(bodies.len(), 24, "{bodies:?}");
+        assert!(bodies.iter().all(|body| ["sent again", "after the cut"].contains(body)), "{bodies:?}");
+        let seq = send(&mut resumed, chats[0], "alive").await;
+        assert!(seq > 0);
+    }
+}
+
+async fn until_live(socket: &mut loadtest::client::socket::Socket) -> Vec<Value> {
+    let mut frames = Vec::new();
+    loop {
+        let frame = socket.frame(SOON).await.unwrap();
+        let live = frame["type"] == json!("Live");
+        frames.push(frame);
+        if live {
+            return frames;
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! The product from end to end: real servers, real processes, and the oracle.
+//!
+//! One binary, so that it is linked once. Each test has a cluster of its own ([`support::cluster`]) and speaks
+//! to it as a client does; none knows the services' code.
+
+mod chaos;
+mod drain;
+mod edges;
+mod epoch;
+mod failures;
+mod http_errors;
+mod membership;
+mod promises;
+mod resume;
+mod slow_reader;
+mod support;
+mod timers;
+mod ws_errors;

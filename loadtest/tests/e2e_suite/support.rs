@@ -1,0 +1,5 @@
+//! What the tests stand on.
+
+pub(crate) mod cluster;
+pub(crate) mod proxy;
+pub(crate) mod wait;
