@@ -2,7 +2,11 @@
 
 use shared::id::{ChatId, UserId};
 
-use crate::{Db, Error, accounts::user_id, marks::{Mark, mark}};
+use crate::{
+    Db, Error,
+    accounts::user_id,
+    marks::{Mark, mark},
+};
 
 const PARTNERS: &str = "
     SELECT q.user_id, p.partner FROM unnest($1::bigint[]) AS q (user_id)

@@ -1,0 +1,136 @@
+//! How fast a projector that was down catches up: `cargo bench -p projector`.
+//!
+//! Fills a log on private servers, then projects it from nothing. `MT_BENCH_EVENTS` and `MT_BENCH_CHATS` change the
+//! size; every message goes to a random direct chat, which is the worst case: hardly two events of a batch share one.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use projector::{config::ProjectorSettings, metrics::Metrics, partition::Projector};
+use prometheus_client::registry::Registry;
+use shared::{
+    event::{ChatCreated, Event, Fact, History, MemberRole, MessageSent},
+    id::{ChatId, UserId},
+    permission::{ChatType, Role},
+};
+use streams::{Appender, Nats, NatsSettings, Partition};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+use xtask::testing::Isolated;
+
+fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let (events, chats) = (setting("MT_BENCH_EVENTS", 200_000), setting("MT_BENCH_CHATS", 5_000));
+    let corner = Isolated::new("catch_up")?;
+    let nats_settings = NatsSettings {
+        nats_url: corner.nats_url().to_owned(),
+        stream_prefix: corner.stream_prefix().to_owned(),
+        ..NatsSettings::default()
+    };
+    let nats = Nats::connect(&nats_settings, "bench").await?;
+    streams::stream::apply(&nats).await?;
+    fill(&nats, events, chats).await?;
+
+    let sql = sql::SqlSettings {
+        postgres_url: corner.postgres_url(),
+        postgres_pool: 4,
+        postgres_timeout_ms: 10_000,
+    };
+    let db = sql::Db::new(&sql, "bench")?;
+    let settings = Arc::new(ProjectorSettings {
+        batch: setting("MT_PROJECTOR_BATCH", 2_000) as u32,
+        interval_ms: 10,
+        cache_members: 2_000_000,
+    });
+    let metrics = Metrics::new(&mut Registry::default());
+    let projector = Projector { nats: nats.clone(), db: db.clone(), metrics: metrics.clone(), settings };
+    let stop = CancellationToken::new();
+    let last = nats.bounds(Partition::FIRST).await?.last;
+    let (began, cpu) = (Instant::now(), cpu_seconds());
+    let running = tokio::spawn(projector.run(Partition::FIRST, stop.clone()));
+    let mut shown = Instant::now();
+    while metrics.checkpoint_seq.get() < last.get() {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        if shown.elapsed() > Duration::from_secs(1) {
+            shown = Instant::now();
+            println!("  {} of {last}", metrics.checkpoint_seq.get());
+        }
+    }
+    let (took, cpu) = (began.elapsed().as_secs_f64(), cpu_seconds() - cpu);
+    stop.cancel();
+    running.await?;
+    let total = last.get() as f64;
+    println!(
+        "caught up {total} events over {chats} chats in {took:.2} s: {:.0} events/s, {:.0} events a batch, {:.1} µs of the projector's CPU an event",
+        total / took,
+        total / metrics.batches.get() as f64,
+        cpu * 1e6 / total,
+    );
+    Ok(())
+}
+
+async fn fill(nats: &Nats, events: u64, chats: u64) -> anyhow::Result<()> {
+    let appender = Appender::start(nats);
+    let began = Instant::now();
+    let created = (1..=chats).map(|chat| {
+        let members =
+            [user(chat * 2 - 1), user(chat * 2)].map(|user_id| MemberRole { user_id, role: Role::Member });
+        let fact = ChatCreated {
+            chat_type: ChatType::Direct,
+            title: None,
+            history: History::All,
+            members: members.to_vec(),
+        };
+        (chat, chat * 2, Fact::ChatCreated(fact))
+    });
+    let sent = (0..events).map(|_| {
+        let chat = rand::random_range(1..=chats);
+        let actor = chat * 2 - rand::random_range(0..=1);
+        let body = "a message of a usual length, about fifty bytes long".to_owned();
+        (chat, actor, Fact::MessageSent(MessageSent { body, reply_to: None, mentions: Vec::new() }))
+    });
+    let facts: Vec<_> = created.chain(sent).collect();
+    stream::iter(facts)
+        .map(|(chat, actor, fact)| {
+            let appender = appender.clone();
+            async move {
+                let chat = ChatId::new(chat).context("an id")?;
+                let event =
+                    Event { actor: user(actor), device: "web".to_owned(), uuid: Uuid::now_v7(), fact };
+                let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+                appender.append(chat, &event, deadline).await.map_err(anyhow::Error::from)
+            }
+        })
+        // In order per lane: a chat's creation is far ahead of its messages.
+        .buffer_unordered(256)
+        .try_for_each(|_| async { Ok(()) })
+        .await?;
+    println!("filled the log: {:.0} appends/s", (events + chats) as f64 / began.elapsed().as_secs_f64());
+    Ok(())
+}
+
+fn user(id: u64) -> UserId {
+    UserId::new(id).expect("ids count from 1")
+}
+
+/// User and system time of this process.
+fn cpu_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields: Vec<f64> = stat
+        .rsplit(')')
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .filter_map(|field| field.parse().ok())
+        .collect();
+    // After the name and the state (which is no number): fields 14 and 15 of proc(5), in ticks of 10 ms.
+    fields.get(10).zip(fields.get(11)).map_or(0.0, |(user, system)| (user + system) / 100.0)
+}

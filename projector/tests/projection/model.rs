@@ -1,0 +1,174 @@
+//! A naive model of what users may see, computed event by event from the log alone. Validity comes from the fold,
+//! which has tests of its own; everything else is counted the long way.
+
+use std::collections::{BTreeMap, HashSet};
+
+use shared::{
+    event::{Event, Fact, History, Kind},
+    fold::{self, ChatState},
+    id::{ChatId, Seq, UserId},
+};
+use streams::Entry;
+
+/// A valid event.
+#[derive(Clone)]
+pub struct Valid {
+    pub seq: Seq,
+    pub ts_ms: u64,
+    pub event: Event,
+    /// The members before and after it.
+    before: Vec<UserId>,
+    after: Vec<UserId>,
+}
+
+#[derive(Default)]
+pub struct ModelChat {
+    pub state: Option<ChatState>,
+    pub events: Vec<Valid>,
+    pub void: Vec<(Seq, &'static str)>,
+    seen: HashSet<(UserId, uuid::Uuid)>,
+}
+
+#[derive(Default)]
+pub struct Model {
+    pub chats: BTreeMap<ChatId, ModelChat>,
+    pub marks: BTreeMap<(ChatId, UserId), Seq>,
+}
+
+/// A message as it stands: body, edited, deleted, and who reacted with what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    pub seq: Seq,
+    pub from: UserId,
+    pub body: String,
+    pub edited_ms: Option<u64>,
+    pub deleted: bool,
+    pub reactions: BTreeMap<String, Vec<UserId>>,
+}
+
+impl Model {
+    pub fn of(entries: &[Entry]) -> Self {
+        let mut model = Self::default();
+        for entry in entries {
+            let Some(id) = entry.chat else { continue };
+            let Ok(event) = Event::decode(&entry.payload) else { continue };
+            let chat = model.chats.entry(id).or_default();
+            let members = |chat: &ModelChat| -> Vec<UserId> {
+                chat.state.as_ref().map(|state| state.members.users().collect()).unwrap_or_default()
+            };
+            let before = members(chat);
+            if !chat.seen.insert((event.actor, event.uuid)) {
+                chat.void.push((entry.seq, "command.uuid_reused"));
+                continue;
+            }
+            match fold::apply(&mut chat.state, &event) {
+                Err(code) => chat.void.push((entry.seq, code.as_str())),
+                Ok(()) => {
+                    let after = members(chat);
+                    chat.events.push(Valid { seq: entry.seq, ts_ms: entry.ts_ms, event, before, after });
+                }
+            }
+        }
+        model
+    }
+
+    pub fn read_seq(&self, id: ChatId, user: UserId) -> Seq {
+        let chat = &self.chats[&id];
+        let mut own = Seq::ZERO;
+        for valid in &chat.events {
+            let sent = matches!(valid.event.fact, Fact::MessageSent(_)) && valid.event.actor == user;
+            let joined = matches!(valid.event.fact, Fact::MembersJoined(_)) && valid.joins(user);
+            if sent || joined {
+                own = valid.seq;
+            }
+        }
+        own.max(self.marks.get(&(id, user)).copied().unwrap_or_default())
+    }
+
+    pub fn unread(&self, id: ChatId, user: UserId) -> usize {
+        let read = self.read_seq(id, user);
+        let chat = &self.chats[&id];
+        let unread = |seen: &&Seen| seen.seq > read && seen.from != user && !seen.deleted;
+        chat.messages().iter().filter(unread).count()
+    }
+}
+
+impl Valid {
+    fn joins(&self, user: UserId) -> bool {
+        !self.before.contains(&user) && self.after.contains(&user)
+    }
+
+    /// The user was a member when it happened, or it made them one, or it removed them.
+    pub fn entitles(&self, user: UserId) -> bool {
+        self.before.contains(&user) || self.after.contains(&user)
+    }
+
+    pub fn kind(&self) -> Kind {
+        self.event.fact.kind()
+    }
+}
+
+impl ModelChat {
+    pub fn members(&self) -> Vec<UserId> {
+        self.state.as_ref().map(|state| state.members.users().collect()).unwrap_or_default()
+    }
+
+    pub fn may_read(&self, valid: &Valid, user: UserId) -> bool {
+        let everything = self.state.as_ref().is_some_and(|state| state.history == History::All);
+        self.members().contains(&user) && (everything || valid.entitles(user))
+    }
+
+    pub fn deleted(&self, target: Seq) -> bool {
+        let deletes =
+            |valid: &Valid| matches!(&valid.event.fact, Fact::MessageDeleted(fact) if fact.seq == target);
+        self.events.iter().any(deletes)
+    }
+
+    pub fn title(&self) -> Option<String> {
+        self.events.iter().fold(None, |title, valid| match &valid.event.fact {
+            Fact::ChatCreated(created) => created.title.clone(),
+            Fact::TitleChanged(changed) => Some(changed.title.clone()),
+            _ => title,
+        })
+    }
+
+    pub fn messages(&self) -> Vec<Seen> {
+        self.events.iter().filter_map(|valid| self.message(valid)).collect()
+    }
+
+    pub fn message(&self, valid: &Valid) -> Option<Seen> {
+        let Fact::MessageSent(sent) = &valid.event.fact else { return None };
+        let mut seen = Seen {
+            seq: valid.seq,
+            from: valid.event.actor,
+            body: sent.body.clone(),
+            edited_ms: None,
+            deleted: false,
+            reactions: BTreeMap::new(),
+        };
+        for later in &self.events {
+            match &later.event.fact {
+                Fact::MessageEdited(edited) if edited.seq == valid.seq && !seen.deleted => {
+                    (seen.body, seen.edited_ms) = (edited.body.clone(), Some(later.ts_ms));
+                }
+                Fact::MessageDeleted(deleted) if deleted.seq == valid.seq => seen.deleted = true,
+                Fact::Reacted(reacted) if reacted.seq == valid.seq => {
+                    let users = seen.reactions.entry(reacted.emoji.clone()).or_default();
+                    let actor = later.event.actor;
+                    match reacted.on {
+                        true if !users.contains(&actor) => users.push(actor),
+                        true => {}
+                        false => users.retain(|user| *user != actor),
+                    }
+                }
+                _ => {}
+            }
+        }
+        seen.reactions.retain(|_, users| !users.is_empty());
+        if seen.deleted {
+            seen.body.clear();
+            seen.reactions.clear();
+        }
+        Some(seen)
+    }
+}

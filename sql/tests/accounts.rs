@@ -1,0 +1,190 @@
+//! Accounts, token families and claims against a real Postgres, races included.
+
+use std::collections::HashSet;
+
+use shared::id::{ChatId, Seq, UserId};
+use sql::{Db, SqlSettings, marks::Mark, migrations, tokens::Rotation};
+use uuid::Uuid;
+use xtask::testing::Isolated;
+
+fn settings(corner: &Isolated) -> SqlSettings {
+    SqlSettings { postgres_url: corner.postgres_url(), postgres_pool: 8, postgres_timeout_ms: 5_000 }
+}
+
+fn open(name: &str) -> (Isolated, Db) {
+    let corner = Isolated::new(name).expect("a corner");
+    let db = Db::new(&settings(&corner), "tests").expect("a pool");
+    (corner, db)
+}
+
+fn user(id: u64) -> UserId {
+    UserId::new(id).unwrap()
+}
+
+fn chat(id: u64) -> ChatId {
+    ChatId::new(id).unwrap()
+}
+
+#[tokio::test]
+async fn an_email_is_one_account() {
+    let (_corner, db) = open("accounts");
+    let id = db.create_user("a@x.example", "Ada", "hash", 7).await.unwrap().expect("free");
+    assert_eq!(db.create_user("a@x.example", "Eve", "other", 8).await.unwrap(), None);
+    let account = db.user_by_email("a@x.example").await.unwrap().expect("there");
+    assert_eq!((account.user.id, account.password_hash.as_deref()), (id, Some("hash")));
+    assert!(db.set_display_name(id, "Ada L.").await.unwrap());
+    assert_eq!(db.user(id).await.unwrap().unwrap().display_name, "Ada L.");
+    assert!(db.user_by_email("b@x.example").await.unwrap().is_none());
+    let unknown = user(id.get() + 1_000);
+    assert!(!db.set_display_name(unknown, "nobody").await.unwrap());
+    let profiles = db.users(&[unknown, id]).await.unwrap();
+    assert_eq!(profiles.iter().map(|profile| profile.id).collect::<Vec<_>>(), [id]);
+}
+
+#[tokio::test]
+async fn provisioned_users_have_a_device_and_no_password() {
+    let (_corner, db) = open("provision");
+    let made = db.provision_users("load", 7, "web", 1_000, 9_000).await.unwrap();
+    assert_eq!(made.iter().map(|(user, _)| user).collect::<HashSet<_>>().len(), 7);
+    let (user, did) = made[3];
+    assert!(db.family_alive(did).await.unwrap());
+    assert_eq!(db.families(user, 2_000).await.unwrap()[0].did, did);
+    assert!(db.families(user, 9_000).await.unwrap().is_empty(), "expired");
+    let email = db.user(user).await.unwrap().unwrap().email;
+    assert!(db.user_by_email(&email).await.unwrap().unwrap().password_hash.is_none());
+}
+
+#[tokio::test]
+async fn a_refresh_token_is_good_once() {
+    let (_corner, db) = open("tokens");
+    let user = db.create_user("t@x.example", "T", "hash", 1).await.unwrap().unwrap();
+    let did = Uuid::now_v7();
+    db.create_family(did, user, "web", b"one", 10, 100).await.unwrap();
+    let rotated = Rotation::Rotated { user, did, device: "web".to_owned() };
+    assert_eq!(db.rotate(b"one", b"two", 20, 120).await.unwrap(), rotated);
+    let family = &db.families(user, 50).await.unwrap()[0];
+    assert_eq!((family.created_ms, family.last_seen_ms), (10, 20));
+    assert_eq!(db.rotate(b"none", b"x", 20, 120).await.unwrap(), Rotation::Unknown);
+    assert_eq!(db.rotate(b"two", b"x", 120, 220).await.unwrap(), Rotation::Expired);
+    assert!(db.family_alive(did).await.unwrap(), "an expired token revokes nothing");
+    assert_eq!(db.rotate(b"one", b"x", 30, 130).await.unwrap(), Rotation::Reused { user, did });
+    assert!(!db.family_alive(did).await.unwrap());
+    assert_eq!(db.rotate(b"two", b"x", 30, 130).await.unwrap(), Rotation::Revoked);
+    assert_eq!(db.revoked_since(30).await.unwrap(), [did]);
+    assert!(db.revoked_since(31).await.unwrap().is_empty());
+    assert!(!db.revoke_family(user, did, 40).await.unwrap(), "it is revoked already");
+}
+
+#[tokio::test]
+async fn of_racing_rotations_one_wins_and_the_family_dies() {
+    let (_corner, db) = open("rotations");
+    let user = db.create_user("r@x.example", "R", "hash", 1).await.unwrap().unwrap();
+    for round in 0..20u8 {
+        let did = Uuid::now_v7();
+        let first = [round; 8];
+        db.create_family(did, user, "web", &first, 10, 100).await.unwrap();
+        let rotations = (0..4u8).map(|racer| {
+            let db = db.clone();
+            tokio::spawn(async move { db.rotate(&first, &[round, racer], 20, 120).await.unwrap() })
+        });
+        let mut won = 0;
+        for rotation in rotations.collect::<Vec<_>>() {
+            match rotation.await.unwrap() {
+                Rotation::Rotated { .. } => won += 1,
+                Rotation::Reused { .. } | Rotation::Revoked => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(won, 1);
+        assert!(!db.family_alive(did).await.unwrap());
+    }
+}
+
+#[tokio::test]
+async fn racing_claims_get_one_chat() {
+    let (_corner, db) = open("claims");
+    let claims = (0..16).map(|racer| {
+        let db = db.clone();
+        let (one, other) = if racer % 2 == 0 { (1, 2) } else { (2, 1) };
+        tokio::spawn(async move { db.claim_direct_pair(user(one), user(other)).await.unwrap() })
+    });
+    let mut chats = HashSet::new();
+    for claim in claims.collect::<Vec<_>>() {
+        chats.insert(claim.await.unwrap());
+    }
+    assert_eq!(chats.len(), 1);
+    let key = Uuid::new_v4();
+    let group = db.claim_group(user(1), key).await.unwrap();
+    assert_eq!(db.claim_group(user(1), key).await.unwrap(), group);
+    assert_ne!(db.claim_group(user(2), key).await.unwrap(), group);
+}
+
+#[tokio::test]
+async fn ids_jump_above_what_the_log_knows() {
+    let (_corner, db) = open("ids");
+    let first = db.next_chat_id().await.unwrap();
+    db.raise_ids(chat(500), user(700)).await.unwrap();
+    assert!(db.next_chat_id().await.unwrap() > chat(500).max(first));
+    assert!(db.create_user("i@x.example", "I", "hash", 1).await.unwrap().unwrap() > user(700));
+    db.raise_ids(chat(1), user(1)).await.unwrap();
+    assert!(db.next_chat_id().await.unwrap() > chat(501), "they never go back");
+}
+
+#[tokio::test]
+async fn marks_only_move_forward() {
+    let (_corner, db) = open("marks");
+    let mark = |user_id, read, delivered| Mark {
+        chat: chat(1),
+        user: user(user_id),
+        read: Seq(read),
+        delivered: Seq(delivered),
+    };
+    let moved = db.raise_marks(&[mark(1, 5, 0), mark(1, 3, 9), mark(2, 0, 4)]).await.unwrap();
+    assert_eq!(moved, [mark(1, 5, 9), mark(2, 0, 4)]);
+    let moved = db.raise_marks(&[mark(1, 4, 9), mark(2, 7, 0)]).await.unwrap();
+    assert_eq!(moved, [mark(2, 7, 7)], "what was read was delivered; what is not ahead is not told");
+}
+
+#[tokio::test]
+async fn migrations_go_up_and_down_and_notice_changes() {
+    let corner = Isolated::with_empty_database("migrations").expect("a corner");
+    let url = corner.postgres_url();
+    assert!(migrations::status(&url).await.unwrap().iter().all(|step| !step.applied));
+    let (one, other) = tokio::join!(migrations::up(&url), migrations::up(&url));
+    one.and(other).expect("two that migrate at once wait for each other");
+    migrations::down(&url, 1).await.unwrap();
+    let status = migrations::status(&url).await.unwrap();
+    assert_eq!(status.iter().map(|step| step.applied).collect::<Vec<_>>()[..2], [true, false]);
+    migrations::up(&url).await.unwrap();
+    assert!(migrations::status(&url).await.unwrap().iter().all(|step| step.applied && !step.altered));
+    migrations::down(&url, 0).await.unwrap();
+    migrations::up(&url).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_database_that_does_not_answer_is_temporary() {
+    let nowhere = SqlSettings {
+        postgres_url: "postgres://postgres@127.0.0.1:1/none".to_owned(),
+        postgres_pool: 1,
+        postgres_timeout_ms: 500,
+    };
+    let db = Db::new(&nowhere, "tests").unwrap();
+    assert!(db.ping().await.unwrap_err().is_temporary());
+}
+
+#[tokio::test]
+async fn an_epoch_is_declared_once() {
+    let (_corner, db) = open("epochs");
+    let cut = shared::id::Position::default();
+    let declared = (0..8).map(|_| {
+        let db = db.clone();
+        tokio::spawn(async move { db.declare_cut(0, 0, cut, 1).await.unwrap() })
+    });
+    let mut winners = 0;
+    for declared in declared.collect::<Vec<_>>() {
+        winners += usize::from(declared.await.unwrap() == Some(1));
+    }
+    assert_eq!(winners, 1);
+    assert_eq!(db.cuts(0).await.unwrap().len(), 1);
+    assert_eq!(db.checkpoint(0).await.unwrap().epoch, 1);
+}
