@@ -70,7 +70,10 @@ pub async fn run(settings: Settings, shutdown: impl Future<Output = ()>) -> anyh
     if tokio::time::timeout(LAST_ANSWERS, connections.wait()).await.is_err() {
         tracing::warn!("HTTP connections are cut");
     }
-    while tasks.join_next().await.is_some() {}
+    let ended = async { while tasks.join_next().await.is_some() {} };
+    if tokio::time::timeout(LAST_ANSWERS, ended).await.is_err() {
+        tracing::warn!("tasks of the gateway are cut");
+    }
     outcome
 }
 
@@ -183,7 +186,7 @@ async fn assemble(settings: Settings, registry: &mut Registry, tasks: &mut Tasks
     spawn(tasks, cancelled_with(&app, loads));
     spawn(tasks, sweep::run(app.clone()));
     spawn(tasks, presence::run(app.clone()));
-    spawn(tasks, family::run(app.clone()));
+    spawn(tasks, cancelled_with(&app, family::run(app.clone())));
     Ok(app)
 }
 
