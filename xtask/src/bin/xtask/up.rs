@@ -4,6 +4,7 @@
 //! is left running.
 
 use std::fs::{self, File};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
@@ -109,7 +110,8 @@ fn life(args: &UpArgs, stop: &Stop) -> Result<()> {
     let mut fleet = fleet::Fleet::start(&setting, args.gateways, args.host, args.port)?;
     fleet.wait_ready(stop)?;
 
-    println!("{}", example::text(&fleet, &backing, &data));
+    // A reader that has gone (`up | head`) is no reason to stop.
+    writeln!(std::io::stdout(), "{}", example::text(&fleet, &backing, &data)).ok();
     step("running; Ctrl-C stops it");
     let ended = watch(&mut fleet, &mut backing, stop);
     step("draining");

