@@ -19,6 +19,7 @@ use crate::guard::Guard;
 use crate::suite::{cargo, target_dir, workspace};
 
 mod backing;
+mod description;
 mod docker;
 mod example;
 mod fleet;
@@ -110,6 +111,7 @@ fn life(args: &UpArgs, stop: &Stop) -> Result<()> {
     let mut fleet = fleet::Fleet::start(&setting, args.gateways, args.host, args.port)?;
     fleet.wait_ready(stop)?;
 
+    let _description = description::Description::write(&fleet, &backing, &setting.env, &data)?;
     // A reader that has gone (`up | head`) is no reason to stop.
     writeln!(std::io::stdout(), "{}", example::text(&fleet, &backing, &data)).ok();
     step("running; Ctrl-C stops it");

@@ -104,6 +104,12 @@ impl Fleet {
         self.members.iter().map(|member| (member.service.name(), member.addr))
     }
 
+    /// The URL and the process of a service.
+    pub(crate) fn describe(&self, name: &str) -> Option<(String, u32)> {
+        let member = self.members.iter().find(|member| member.service.name() == name)?;
+        Some((format!("http://{}", member.addr), member.service.pid()))
+    }
+
     pub(crate) fn wait_ready(&mut self, stop: &Stop) -> Result<()> {
         step("waiting until every service is ready");
         let start = Instant::now();
