@@ -41,7 +41,7 @@ pub(crate) struct Line {
 }
 
 impl Line {
-    fn new(socket: Box<dyn Socket>, read: BytesMut, max_payload: usize) -> Self {
+    pub(crate) fn new(socket: Box<dyn Socket>, read: BytesMut, max_payload: usize) -> Self {
         Self { socket, read, used: 0, out: BytesMut::new(), max_payload }
     }
 

@@ -12,7 +12,7 @@ use super::entry::{Entry, Reader, place};
 use crate::{
     connect::{Nats, REQUEST_TIMEOUT, Unavailable},
     line::{self, Line, Message},
-    subject::{Partition, decimal},
+    subject::{Layout, Partition, decimal},
 };
 
 const DELIVERIES: u8 = 1;
@@ -65,7 +65,7 @@ pub(crate) struct Consumer {
 #[derive(Default)]
 struct Parsed {
     entries: Vec<Entry>,
-    /// The consumer has shown that it lives.
+    /// The consumer lives and has nothing more to deliver.
     heartbeat: bool,
     /// The answer to the creation.
     created: Option<io::Result<()>>,
@@ -95,21 +95,18 @@ impl Consumer {
         avoid: Option<&str>,
     ) -> Result<Self, Unavailable> {
         let (line, server) = nats.target.dial(avoid).await.map_err(Unavailable::new)?;
-        let mut consumer = Self {
-            line,
-            reader: Reader::new(nats.layout.clone()),
-            server,
-            last: from.get(),
-            consumer_seq: 0,
-            owed: None,
-            early: VecDeque::new(),
-        };
+        let mut consumer = Self::new(line, server, nats.layout.clone(), from);
         let stream = nats.layout.chat_stream(partition);
         match timeout(REQUEST_TIMEOUT, consumer.request_creation(&stream, heartbeat)).await {
             Ok(Ok(())) => Ok(consumer),
             Ok(Err(broken)) => Err(Unavailable::new(broken)),
             Err(_) => Err(Unavailable::new("no answer to the creation of a consumer")),
         }
+    }
+
+    fn new(line: Line, server: String, layout: Layout, from: Seq) -> Self {
+        let reader = Reader::new(layout);
+        Self { line, reader, server, last: from.get(), consumer_seq: 0, owed: None, early: VecDeque::new() }
     }
 
     async fn request_creation(&mut self, stream: &str, heartbeat: Duration) -> Result<(), Broken> {
@@ -182,7 +179,8 @@ impl Consumer {
                 parsed.created = Some(creation(message.payload));
             } else if let Some(status) = message.headers.status() {
                 self.owed = control(message, status, self.consumer_seq)?;
-                parsed.heartbeat = true;
+                // A flow control request says that more will come, not that there is nothing.
+                parsed.heartbeat = self.owed.is_none();
             } else {
                 let place = place(message.reply).ok_or(Broken::Unreadable)?;
                 expect(self.consumer_seq + 1, place.consumer_seq)?;
@@ -225,3 +223,6 @@ fn creation(answer: &[u8]) -> io::Result<()> {
 fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests;
