@@ -3,14 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use shared::id::UserId;
-use streams::signal::{self, Signal, SignalKind};
+use streams::signal::{self, Signal};
 use uuid::Uuid;
 
 use super::revocation::{self, Copy, Revoked, Source};
 use crate::{app::App, clock::unix_ms};
-
-/// Before the signals are subscribed again; they never end while the gateway lives.
-const RESUBSCRIBE: Duration = Duration::from_secs(1);
 
 /// Revokes a family of the user; `false` if there is none that lives.
 ///
@@ -35,25 +32,10 @@ pub async fn announce(app: &App, user: UserId, did: Uuid) {
     copy(app).put(&revoked).await;
 }
 
-/// Learns of revocations for ever, by signals and by reading.
+/// Reads again for ever what the signals, which [`crate::presence`] receives, may have missed.
 pub async fn run(app: Arc<App>) {
     let every = Duration::from_millis(app.settings.auth.revocation_poll_ms);
-    let reading = revocation::keep_reading(app.revocations.clone(), Stored(app.clone()), every);
-    tokio::join!(reading, listen(app));
-}
-
-async fn listen(app: Arc<App>) {
-    loop {
-        match app.nats.signals(&[SignalKind::Revoked]).await {
-            Ok(mut signals) => loop {
-                if let Signal::Revoked(signal::Revoked { user, did }) = signals.next().await {
-                    app.revocations.note(&Revoked { user: Some(user), did, ts: unix_ms() });
-                }
-            },
-            Err(error) => tracing::warn!(%error, "no signals of revocations"),
-        }
-        tokio::time::sleep(RESUBSCRIBE).await;
-    }
+    revocation::keep_reading(app.revocations.clone(), Stored(app.clone()), every).await;
 }
 
 fn copy(app: &App) -> Copy {
