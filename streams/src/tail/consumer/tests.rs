@@ -94,7 +94,7 @@ async fn deliveries_that_overtake_the_creation_are_kept() {
 async fn a_refused_creation_is_an_error() {
     let mut script = Script::start();
     let refused =
-        |script: &Script| script.reply("{\"error\":{\"err_code\":10059,\"description\":\"no stream\"}}");
+        |inboxes: &Inboxes| inboxes.reply("{\"error\":{\"err_code\":10059,\"description\":\"no stream\"}}");
     assert!(script.create(refused).await.is_err());
 }
 
