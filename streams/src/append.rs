@@ -5,6 +5,7 @@
 //! acknowledgement; nothing is handed over unless the lane is connected and the deadline lies ahead; nothing that
 //! was given up is sent later.
 
+mod draft;
 mod lane;
 mod reply;
 
@@ -16,7 +17,6 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use shared::{
     event::{Event, Fact},
     id::{ChatId, InvalidId, Seq, UserId, message_id},
@@ -31,6 +31,7 @@ use crate::{
     connect::{Nats, Unavailable, backoff},
     subject::Partition,
 };
+use draft::{Draft, Headers};
 use lane::Publish;
 use reply::{Outcome, Refusal};
 
@@ -152,11 +153,8 @@ impl Appender {
     pub async fn send(&self, request: Request<'_>, deadline: Instant) -> Result<Appended, AppendError> {
         let id = message_id(request.event.actor, request.chat, request.event.uuid);
         let subject = self.nats.layout.chat_subject(Partition::of(request.chat), request.chat);
-        let draft = Draft {
-            headers: headers(&id, request.traceparent, request.first),
-            subject: subject.into(),
-            payload: request.event.encode().into(),
-        };
+        let headers = Headers { id: &id, traceparent: request.traceparent, first: request.first };
+        let draft = Draft::new(&subject, headers, &request.event.encode());
         self.deliver(&draft, &id, deadline).await
     }
 
@@ -170,11 +168,8 @@ impl Appender {
             .map_err(|error| AppendError::Unavailable { why: error.to_string(), maybe_stored: false })?;
         let event = Event { actor, device: String::new(), uuid: Uuid::now_v7(), fact: Fact::Noop };
         let id = format!("noop-{}", event.uuid.simple());
-        let draft = Draft {
-            headers: headers(&id, None, false),
-            subject: self.nats.layout.noop_subject(partition).into(),
-            payload: event.encode().into(),
-        };
+        let headers = Headers { id: &id, traceparent: None, first: false };
+        let draft = Draft::new(&self.nats.layout.noop_subject(partition), headers, &event.encode());
         self.deliver(&draft, &id, deadline).await.map(|appended| appended.seq)
     }
 
@@ -189,8 +184,8 @@ impl Appender {
             match timeout_at(deadline, self.attempt(draft, deadline, &mut history)).await {
                 Ok(Outcome::Stored(appended)) => return Ok(self.stored(appended)),
                 Ok(Outcome::Refused(Refusal::NotFirst)) => match self.first_of(draft, id).await {
-                    Some(verdict) => return verdict.map(|appended| self.stored(appended)),
-                    None => history.refused("the chat's first event can't be read".to_owned()),
+                    Ok(verdict) => return verdict.map(|appended| self.stored(appended)),
+                    Err(error) => history.refused(error.why),
                 },
                 Ok(Outcome::Refused(Refusal::TooLarge)) => return Err(AppendError::TooLarge),
                 // Definite only while no earlier attempt may have been stored.
@@ -221,14 +216,7 @@ impl Appender {
             },
         };
         let (answer, answered) = oneshot::channel();
-        let publish = Publish {
-            subject: draft.subject.clone(),
-            headers: draft.headers.clone(),
-            payload: draft.payload.clone(),
-            deadline,
-            answer,
-        };
-        if sender.send(publish).await.is_err() {
+        if sender.send(Publish { draft: draft.clone(), deadline, answer }).await.is_err() {
             return Outcome::NotSent;
         }
         history.handed_over = true;
@@ -243,24 +231,23 @@ impl Appender {
 
     /// After a refused first append: whether the chat's only subject holds this very event. Some servers answer a
     /// repeated first append with the conflict rather than as a duplicate.
-    async fn first_of(&self, draft: &Draft, id: &str) -> Option<Result<Appended, AppendError>> {
-        let partition = self.nats.layout.parse_chat(&draft.subject)?.0;
-        let stream = self.nats.js.get_stream_no_info(self.nats.layout.chat_stream(partition)).await.ok()?;
-        let first = stream.get_first_raw_message_by_subject(&*draft.subject, 1).await.ok()?;
+    async fn first_of(&self, draft: &Draft, id: &str) -> Result<Result<Appended, AppendError>, Unavailable> {
+        let subject = draft.subject();
+        let (partition, _) =
+            self.nats.layout.parse_chat(subject).ok_or_else(|| Unavailable::new("no chat"))?;
+        let read = async {
+            let stream = self.nats.js.get_stream_no_info(self.nats.layout.chat_stream(partition)).await;
+            let stream = stream.map_err(Unavailable::new)?;
+            stream.get_first_raw_message_by_subject(subject, 1).await.map_err(Unavailable::new)
+        };
+        let first = self.nats.ask(read).await?;
         let have = first.headers.get(async_nats::header::NATS_MESSAGE_ID).map(|value| value.as_str());
-        Some(if have == Some(id) {
+        Ok(if have == Some(id) {
             Ok(Appended { seq: Seq(first.sequence), duplicate: true })
         } else {
             Err(AppendError::Exists)
         })
     }
-}
-
-/// One event, ready to be sent as often as it takes.
-struct Draft {
-    subject: Arc<str>,
-    headers: Bytes,
-    payload: Bytes,
 }
 
 /// What became of the attempts so far.
@@ -294,20 +281,4 @@ impl History {
         let why = if self.why.is_empty() { "no acknowledgement".to_owned() } else { self.why };
         AppendError::Unavailable { why, maybe_stored: self.maybe_stored || self.handed_over }
     }
-}
-
-fn headers(id: &str, traceparent: Option<&str>, first: bool) -> Bytes {
-    let mut block = String::with_capacity(160);
-    block.push_str("NATS/1.0\r\nNats-Msg-Id: ");
-    block.push_str(id);
-    if first {
-        block.push_str("\r\nNats-Expected-Last-Subject-Sequence: 0");
-    }
-    // A header must not be broken by what it carries.
-    if let Some(traceparent) = traceparent.filter(|text| text.bytes().all(|byte| byte.is_ascii_graphic())) {
-        block.push_str("\r\ntraceparent: ");
-        block.push_str(traceparent);
-    }
-    block.push_str("\r\n\r\n");
-    block.into()
 }

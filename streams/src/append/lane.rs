@@ -11,7 +11,6 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::{Instant, MissedTickBehavior, interval, sleep},
@@ -19,6 +18,7 @@ use tokio::{
 
 use super::{
     AppendStats,
+    draft::Draft,
     reply::{self, Outcome},
 };
 use crate::{
@@ -35,9 +35,7 @@ const REPLIES: u8 = 1;
 
 /// One attempt of an append.
 pub(super) struct Publish {
-    pub subject: Arc<str>,
-    pub headers: Bytes,
-    pub payload: Bytes,
+    pub draft: Draft,
     pub deadline: Instant,
     pub answer: oneshot::Sender<Outcome>,
 }
@@ -164,13 +162,14 @@ impl Lane {
         if publish.answer.is_closed() || publish.deadline <= now {
             return answer(publish.answer, Outcome::NotSent);
         }
-        if publish.headers.len() + publish.payload.len() > self.line.max_payload() {
+        if publish.draft.size() > self.line.max_payload() {
             return answer(publish.answer, Outcome::Refused(reply::Refusal::TooLarge));
         }
         let Some(slot) = self.free.pop() else { return answer(publish.answer, Outcome::NotSent) };
         let token = self.next_round * self.slots.len() as u64 + slot as u64;
         self.next_round += 1;
-        self.line.request(&publish.subject, &self.inbox, token, &publish.headers, &publish.payload);
+        let draft = &publish.draft;
+        self.line.request(draft.subject(), &self.inbox, token, draft.headers(), draft.payload());
         self.slots[slot] = Some(Pending { token, answer: publish.answer });
         self.sent.push_back((now, token));
     }
