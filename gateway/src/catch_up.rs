@@ -70,8 +70,7 @@ async fn run(app: Arc<App>, session: Arc<Session>) {
 /// One page from the projection.
 async fn below_ring(app: &Arc<App>, session: &Arc<Session>) -> Result<(), Failure> {
     let (after, epoch) = (session.fed(), app.hub.lock().epoch);
-    let (checkpoint, replay) =
-        app.db.replay(session.user(), after, LAST, PAGE_EVENTS, PAGE_BYTES).await?;
+    let (checkpoint, replay) = app.db.replay(session.user(), after, LAST, PAGE_EVENTS, PAGE_BYTES).await?;
     let (rows, covered) = (replay.events, replay.upto);
     if covered <= after {
         return lagging::read(app, session).await;

@@ -34,20 +34,71 @@ pub struct Actor {
 /// A client's request to change a chat. `uuid` is the idempotency key per (user, chat).
 #[derive(Debug, Clone)]
 pub enum Command {
-    Send { chat: ChatId, uuid: Uuid, body: String, reply_to: Option<Seq>, mentions: Vec<Mention> },
-    Edit { chat: ChatId, uuid: Uuid, seq: Seq, body: String, mentions: Vec<Mention> },
-    Delete { chat: ChatId, uuid: Uuid, seq: Seq },
-    React { chat: ChatId, uuid: Uuid, seq: Seq, emoji: String, on: bool },
+    Send {
+        chat: ChatId,
+        uuid: Uuid,
+        body: String,
+        reply_to: Option<Seq>,
+        mentions: Vec<Mention>,
+    },
+    Edit {
+        chat: ChatId,
+        uuid: Uuid,
+        seq: Seq,
+        body: String,
+        mentions: Vec<Mention>,
+    },
+    Delete {
+        chat: ChatId,
+        uuid: Uuid,
+        seq: Seq,
+    },
+    React {
+        chat: ChatId,
+        uuid: Uuid,
+        seq: Seq,
+        emoji: String,
+        on: bool,
+    },
     /// The direct chat with `peer`: exactly one per pair; the answer's `dup` says that it existed.
-    CreateDirect { peer: UserId },
+    CreateDirect {
+        peer: UserId,
+    },
     /// A new group; the actor becomes its owner. `uuid` comes from `Idempotency-Key`.
-    CreateGroup { uuid: Uuid, title: Option<String>, history: History, members: Vec<UserId> },
-    Join { chat: ChatId, uuid: Uuid, users: Vec<UserId>, role: Role },
+    CreateGroup {
+        uuid: Uuid,
+        title: Option<String>,
+        history: History,
+        members: Vec<UserId>,
+    },
+    Join {
+        chat: ChatId,
+        uuid: Uuid,
+        users: Vec<UserId>,
+        role: Role,
+    },
     /// `user` is the actor: leave; another: remove.
-    Leave { chat: ChatId, uuid: Uuid, user: UserId },
-    SetRole { chat: ChatId, uuid: Uuid, user: UserId, role: Role },
-    SetTitle { chat: ChatId, uuid: Uuid, title: String },
-    SetHistory { chat: ChatId, uuid: Uuid, history: History },
+    Leave {
+        chat: ChatId,
+        uuid: Uuid,
+        user: UserId,
+    },
+    SetRole {
+        chat: ChatId,
+        uuid: Uuid,
+        user: UserId,
+        role: Role,
+    },
+    SetTitle {
+        chat: ChatId,
+        uuid: Uuid,
+        title: String,
+    },
+    SetHistory {
+        chat: ChatId,
+        uuid: Uuid,
+        history: History,
+    },
 }
 
 /// The log's verdict: valid, and where.
@@ -88,7 +139,11 @@ impl Failure {
 impl Failure {
     /// The log did not say in time whether it has the command.
     pub fn log_unavailable() -> Self {
-        Self::temporary(Code::LogUnavailable, 1_000, "the log did not answer in time; retry with the same uuid")
+        Self::temporary(
+            Code::LogUnavailable,
+            1_000,
+            "the log did not answer in time; retry with the same uuid",
+        )
     }
 }
 
@@ -135,15 +190,19 @@ impl Command {
                     && *mentions == sent.mentions
             }
             (Self::Edit { seq, body, mentions, .. }, Fact::MessageEdited(edited)) => {
-                *seq == edited.seq && text::body(body).as_ref() == Some(&edited.body) && *mentions == edited.mentions
+                *seq == edited.seq
+                    && text::body(body).as_ref() == Some(&edited.body)
+                    && *mentions == edited.mentions
             }
             (Self::Delete { seq, .. }, Fact::MessageDeleted(deleted)) => *seq == deleted.seq,
             (Self::React { seq, emoji, on, .. }, Fact::Reacted(reacted)) => {
                 *seq == reacted.seq && *emoji == reacted.emoji && *on == reacted.on
             }
-            (Self::Join { users, role, .. }, Fact::MembersJoined(joined)) => {
-                joined.members.iter().map(|member| (member.user_id, member.role)).eq(users.iter().map(|u| (*u, *role)))
-            }
+            (Self::Join { users, role, .. }, Fact::MembersJoined(joined)) => joined
+                .members
+                .iter()
+                .map(|member| (member.user_id, member.role))
+                .eq(users.iter().map(|u| (*u, *role))),
             (Self::Leave { user, .. }, Fact::MemberLeft(left)) => *user == left.user_id,
             (Self::SetRole { user, role, .. }, Fact::RoleChanged(changed)) => {
                 *user == changed.user_id && *role == changed.role

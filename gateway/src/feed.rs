@@ -9,9 +9,7 @@ use std::{
 };
 
 use shared::id::{Position, Seq};
-use streams::{
-    Known, Nats, Partition, Tail, TailItem, TailSettings, Unavailable, tail::Recall,
-};
+use streams::{Known, Nats, Partition, Tail, TailItem, TailSettings, Unavailable, tail::Recall};
 
 use crate::{app::App, catch_up, clock::unix_ms, hub::Hub};
 
@@ -32,7 +30,10 @@ impl Known for Memory {
             if here.is_some() {
                 return Ok(here);
             }
-            self.db.known_at_or_below(sql::PARTITION, seq).await.map_err(|error| Unavailable { why: error.to_string() })
+            self.db
+                .known_at_or_below(sql::PARTITION, seq)
+                .await
+                .map_err(|error| Unavailable { why: error.to_string() })
         })
     }
 }
@@ -88,7 +89,11 @@ fn follow_cuts(app: &Arc<App>, tail: &mut Tail) {
     let Some(cut) = app.epochs.lowest_after(epoch) else { return };
     app.metrics.epoch_bumps.inc();
     app.metrics.epoch.set(current.into());
-    tracing::error!(epoch = current, cut = cut.seq.get(), "the log lost its tail; what is above the cut is void");
+    tracing::error!(
+        epoch = current,
+        cut = cut.seq.get(),
+        "the log lost its tail; what is above the cut is void"
+    );
     if tail.position().seq > cut.seq {
         restart(app, cut, current);
         tail.restart_from(cut);

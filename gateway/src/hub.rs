@@ -41,7 +41,11 @@ use uuid::Uuid;
 
 pub use self::wire::Encoding;
 use self::{chat::Chat, ring::Ring, user::User, verdict::Waiter};
-use crate::{clock::Clock, metrics::Metrics, session::{Session, close::Close}};
+use crate::{
+    clock::Clock,
+    metrics::Metrics,
+    session::{Session, close::Close},
+};
 
 /// A local user's place in [`State::users`].
 pub type Slot = u32;

@@ -71,7 +71,10 @@ impl Loader {
         self.ask(|answer| Request::Chat(chat, answer)).await
     }
 
-    async fn ask(&self, request: impl FnOnce(oneshot::Sender<Result<(), Failure>>) -> Request) -> Result<(), Failure> {
+    async fn ask(
+        &self,
+        request: impl FnOnce(oneshot::Sender<Result<(), Failure>>) -> Request,
+    ) -> Result<(), Failure> {
         let (answer, outcome) = oneshot::channel();
         self.0.try_send(request(answer)).map_err(|_| unavailable())?;
         match tokio::time::timeout(PATIENCE, outcome).await {

@@ -65,7 +65,11 @@ impl Metrics {
         };
         // Counters are registered without `_total`, which the encoder appends.
         registry.register("gateway_msg_sent", "Commands that the log stored", new.sent_total.clone());
-        registry.register("gateway_events_delivered", "Events queued to sessions", new.delivered_total.clone());
+        registry.register(
+            "gateway_events_delivered",
+            "Events queued to sessions",
+            new.delivered_total.clone(),
+        );
         registry.register(
             "gateway_delivery_duration_seconds",
             "From the append of an event to its write to a socket, once per write",
@@ -74,14 +78,22 @@ impl Metrics {
         registry.register("gateway_ws_connections", "Open WebSocket sessions", new.connections.clone());
         registry.register("gateway_commands_refused", "Refused frames by code", new.refused_total.clone());
         registry.register("gateway_ws_closed", "Closed sessions by reason", new.closed_total.clone());
-        registry.register("gateway_ws_lagging", "Sessions that left the live lane", new.lagging_total.clone());
+        registry.register(
+            "gateway_ws_lagging",
+            "Sessions that left the live lane",
+            new.lagging_total.clone(),
+        );
         registry.register(
             "gateway_ephemeral_dropped",
             "Best-effort frames dropped for slow readers",
             new.dropped_ephemeral_total.clone(),
         );
         registry.register("gateway_replay_events", "Replayed events by source", new.replay_total.clone());
-        registry.register("gateway_append_retries", "Append attempts after the first", new.append_retries.clone());
+        registry.register(
+            "gateway_append_retries",
+            "Append attempts after the first",
+            new.append_retries.clone(),
+        );
         registry.register("gateway_tail_recreations", "Consumers made anew", new.tail_recreations.clone());
         registry.register("gateway_tail_position", "The last sequence applied", new.tail_position.clone());
         registry.register("gateway_epoch", "How often the log lost its tail", new.epoch.clone());

@@ -1,14 +1,16 @@
 //! The gateway's side of presence, typing and receipts: what it reports of its sessions, and what it pushes to them.
 //!
 //! Owns the reports of connections ([`report`]), the explicit watch sets ([`watch`]), the state that a session gets
-//! once it is live ([`initial`]), and the way of signals to sockets ([`push`]). Never decides who is online: that
+//! once it is live ([`initial`], [`recap`]), and the way of signals to sockets ([`push`]). Never decides who is online: that
 //! is the presence service's. Invariants: everything here is best effort and bounded; an idle session that watches
 //! nobody costs nothing; no lock is held across an await.
 
+mod asked;
 mod delivered;
 mod initial;
 mod marks;
 mod push;
+mod recap;
 mod receipts;
 mod report;
 mod typing;
@@ -21,8 +23,15 @@ use streams::{Nats, marks::Mark, signal::Signal};
 use tokio::time::{MissedTickBehavior, interval};
 
 use self::{
-    delivered::DeliveredUpTo, initial::Initial, marks::UnsentMarks, push::Recent, receipts::ReceiptWindows,
-    report::Reporter, typing::TypingGate, watch::Watches,
+    asked::Asked,
+    delivered::DeliveredUpTo,
+    initial::{Request, Whose},
+    marks::UnsentMarks,
+    push::Recent,
+    receipts::ReceiptWindows,
+    report::Reporter,
+    typing::TypingGate,
+    watch::Watches,
 };
 use crate::{
     app::App,
@@ -50,6 +59,9 @@ pub struct PresenceSettings {
     /// A member gets at most one `Receipts` frame per chat in this time.
     #[arg(long, env = "MT_RECEIPTS_WINDOW_MS", default_value_t = 50)]
     pub receipts_window_ms: u64,
+    /// How many of its liveliest chats a session that becomes live gets the receipts of.
+    #[arg(long, env = "MT_RECAP_CHATS", default_value_t = 20)]
+    pub recap_chats: usize,
 }
 
 /// See the module.
@@ -62,7 +74,8 @@ pub struct Presence {
     metrics: Arc<Metrics>,
     reporter: Reporter,
     watches: Watches,
-    initial: Initial,
+    initial: Asked<Request>,
+    recap: Asked<Arc<Session>>,
     recent: Recent,
     receipts: ReceiptWindows,
     typing: TypingGate,
@@ -90,7 +103,8 @@ impl Presence {
             receipts,
             reporter: Reporter::default(),
             watches: Watches::default(),
-            initial: Initial::default(),
+            initial: Asked::default(),
+            recap: Asked::default(),
             recent: Recent::default(),
             typing: TypingGate::default(),
             marks: UnsentMarks::default(),
@@ -114,9 +128,12 @@ impl Presence {
         }
     }
 
-    /// A session has become live: it gets the state of those it watches.
+    /// A session has become live: it gets the state of those it watches, and the marks in its liveliest chats.
     pub fn live(&self, session: &Arc<Session>) {
-        self.initial.ask_all(session);
+        self.initial.push((session.clone(), Whose::All));
+        if self.settings.recap_chats > 0 {
+            self.recap.push(session.clone());
+        }
     }
 
     /// The client says whether its user is looking.
@@ -132,7 +149,7 @@ impl Presence {
     pub fn watch(&self, session: &Arc<Session>, users: Vec<UserId>) -> Result<(), TooMany> {
         let known = watch::sharing_a_chat(&self.hub, session.user(), users);
         self.watches.replace(session, known)?;
-        self.initial.ask_watched(session);
+        self.initial.push((session.clone(), Whose::Watched));
         Ok(())
     }
 
@@ -175,6 +192,7 @@ pub async fn run(app: Arc<App>) {
         () = report_regularly(&presence) => {}
         () = push::receive(&app) => {}
         () = initial::serve(&presence) => {}
+        () = recap::serve(&app) => {}
     }
     // Those that left in the drain need not be missed for seconds first.
     presence.reporter.report(&presence);

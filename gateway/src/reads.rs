@@ -63,7 +63,8 @@ impl Reads {
             }
             let next = deadline.min(Instant::now() + HINT_INTERVAL);
             // A hint or the time: either is a reason to look again.
-            let _elapsed = tokio::time::timeout_at(next, hints.wait_for(|hint| *hint >= target)).await.is_err();
+            let _elapsed =
+                tokio::time::timeout_at(next, hints.wait_for(|hint| *hint >= target)).await.is_err();
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Redis as the gateway uses it: one multiplexed client, a key prefix, and a circuit breaker.
 //!
-//! Everything here may be lost: every caller has an answer for [`Down`]. Invariant: a Redis that is gone costs a
-//! caller at most [`ANSWER_WITHIN`] once a second; all others learn at once that it is down.
+//! Everything here may be lost: every caller has an answer for [`Down`]. Invariant: a Redis that is gone costs those
+//! who can do without it at most [`ANSWER_WITHIN`] once a second; all others learn at once that it is down.
 
 use std::{
     sync::{
@@ -21,8 +21,10 @@ use tokio::time::timeout;
 
 use crate::clock::Clock;
 
-/// A healthy Redis answers in well under a millisecond; a login may wait this long for a sick one.
+/// A healthy Redis answers in well under a millisecond. Who can do without it waits no longer than this.
 const ANSWER_WITHIN: Duration = Duration::from_millis(80);
+/// Who cannot do without it, and would have to refuse its client, waits longer.
+const INSIST_FOR: Duration = Duration::from_secs(1);
 /// How long the circuit stays open after a failure.
 const OPEN_MS: u64 = 1_000;
 /// Reconnects are tried this often at first and then ever less often, up to [`RECONNECT_MAX_MS`].
@@ -82,7 +84,7 @@ impl Redis {
                 connection.unresponsive.interval = Duration::from_millis(500);
                 connection.tcp.nodelay = Some(true);
             })
-            .with_performance_config(|performance| performance.default_command_timeout = ANSWER_WITHIN)
+            .with_performance_config(|performance| performance.default_command_timeout = INSIST_FOR)
             .set_policy(ReconnectPolicy::new_exponential(0, RECONNECT_MIN_MS, RECONNECT_MAX_MS, 2))
             .build()
             .map_err(InvalidUrl)?;
@@ -108,17 +110,26 @@ impl Redis {
         if self.is_open() {
             return Err(Down);
         }
-        match timeout(ANSWER_WITHIN, commands(&self.0.client)).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) => {
-                self.fail(&error);
-                Err(Down)
-            }
-            Err(_elapsed) => {
-                self.fail(&Error::new(ErrorKind::Timeout, "no answer"));
-                Err(Down)
-            }
-        }
+        let answer = self.within(ANSWER_WITHIN, commands).await;
+        answer.inspect_err(|error| self.fail(error)).map_err(|_| Down)
+    }
+
+    /// Likewise, for those who would have to refuse their client: waits longer, and whether or not others have
+    /// given up already.
+    ///
+    /// # Errors
+    /// [`Down`].
+    pub async fn insist<T>(&self, commands: impl AsyncFnOnce(&Client) -> FredResult<T>) -> Result<T, Down> {
+        self.within(INSIST_FOR, commands).await.map_err(|_| Down)
+    }
+
+    async fn within<T>(
+        &self,
+        limit: Duration,
+        commands: impl AsyncFnOnce(&Client) -> FredResult<T>,
+    ) -> FredResult<T> {
+        let late = |_elapsed| Error::new(ErrorKind::Timeout, "no answer in time");
+        timeout(limit, commands(&self.0.client)).await.map_err(late)?
     }
 
     /// Whether Redis answers, for `/readyz`.
@@ -126,7 +137,7 @@ impl Redis {
     /// # Errors
     /// [`Down`].
     pub async fn ping(&self) -> Result<(), Down> {
-        self.run(async |client| client.exists::<i64, _>(self.key("ping")).await).await.map(|_| ())
+        self.insist(async |client| client.exists::<i64, _>(self.key("ping")).await).await.map(|_| ())
     }
 
     /// Says good-bye to the server.

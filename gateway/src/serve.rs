@@ -95,7 +95,8 @@ async fn serve_http(
         http::serve(listener, router, &app2.settings.http, app2.cancel.clone(), connections).await;
     });
     if let Some(address) = own_address {
-        let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
+        let listener =
+            TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
         let shutdown = app.cancel.clone().cancelled_owned();
         let serving = otel::health::serve(listener, otel::health::metrics_router(registry), shutdown);
         tasks.spawn(async move { serving.await.map_err(Into::into) });
@@ -135,7 +136,11 @@ fn spawn(tasks: &mut Tasks, task: impl Future<Output = ()> + Send + 'static) {
 }
 
 /// Puts the parts together and starts the tasks that need no log.
-async fn assemble(settings: Settings, registry: &mut Registry, tasks: &mut Tasks) -> anyhow::Result<Arc<App>> {
+async fn assemble(
+    settings: Settings,
+    registry: &mut Registry,
+    tasks: &mut Tasks,
+) -> anyhow::Result<Arc<App>> {
     let metrics = Arc::new(Metrics::new(registry));
     let clock = Clock::start();
     let keys = Keys::load(&settings.auth.keys_dir)?;
@@ -154,7 +159,14 @@ async fn assemble(settings: Settings, registry: &mut Registry, tasks: &mut Tasks
         barrier: barrier.clone(),
         duplicate_window: Duration::from_millis(settings.nats.duplicate_window_ms),
     });
-    let presence = Presence::new(hub.clone(), nats.clone(), redis.clone(), clock, settings.presence.clone(), metrics.clone());
+    let presence = Presence::new(
+        hub.clone(),
+        nats.clone(),
+        redis.clone(),
+        clock,
+        settings.presence.clone(),
+        metrics.clone(),
+    );
     let closing = hub.clone();
     let longest_token = Duration::from_secs(settings.auth.access_ttl_s);
     let revocations = Revocations::new(longest_token, Box::new(move |user, did| closing.revoke(user, did)));
@@ -191,7 +203,10 @@ async fn assemble(settings: Settings, registry: &mut Registry, tasks: &mut Tasks
 }
 
 /// Runs a task until the gateway ends.
-fn cancelled_with(app: &Arc<App>, task: impl Future<Output = ()> + Send + 'static) -> impl Future<Output = ()> + Send + 'static {
+fn cancelled_with(
+    app: &Arc<App>,
+    task: impl Future<Output = ()> + Send + 'static,
+) -> impl Future<Output = ()> + Send + 'static {
     let cancel = app.cancel.clone();
     async move {
         tokio::select! {

@@ -290,7 +290,9 @@ impl Session {
     /// A command was taken; `false`: too many are in flight already.
     #[must_use]
     pub fn begin_command(&self, most: u32) -> bool {
-        self.inflight.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < most).then_some(n + 1)).is_ok()
+        self.inflight
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < most).then_some(n + 1))
+            .is_ok()
     }
 
     /// A command was answered.

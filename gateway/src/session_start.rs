@@ -150,7 +150,12 @@ fn welcome(app: &App, session: &Session, resume: &Resume) {
             msg_per_sec: settings.commands_per_s,
             watch: crate::presence::MAX_WATCHED as u32,
         },
-        reconnect: frame::Reconnect { base_ms: 500, max_ms: 30_000, jitter: "full".into(), stable_ms: 30_000 },
+        reconnect: frame::Reconnect {
+            base_ms: 500,
+            max_ms: 30_000,
+            jitter: "full".into(),
+            stable_ms: 30_000,
+        },
     };
     send(app, session, &welcome.into());
     if let Resume::Refused(code) = resume {
@@ -182,7 +187,8 @@ async fn attach(app: &Arc<App>, session: &Arc<Session>, resume: &Resume) {
 
 /// Tells a session that comes back with a void cursor where each of its chats goes on.
 async fn announce_void(app: &App, session: &Session, cut: Position) {
-    let chats: Vec<_> = app.hub.lock().user(session.user()).map(|user| user.chats.clone()).unwrap_or_default();
+    let chats: Vec<_> =
+        app.hub.lock().user(session.user()).map(|user| user.chats.clone()).unwrap_or_default();
     let Ok(heads) = app.db.heads_at(&chats, cut.seq).await else {
         return session.close(Close::Internal, app.clock.now_ms());
     };

@@ -28,7 +28,10 @@ struct Projection(sql::Db);
 impl streams::Known for Projection {
     fn at_or_below(&self, seq: Seq) -> Recall<'_> {
         Box::pin(async move {
-            self.0.known_at_or_below(sql::PARTITION, seq).await.map_err(|error| Unavailable { why: error.to_string() })
+            self.0
+                .known_at_or_below(sql::PARTITION, seq)
+                .await
+                .map_err(|error| Unavailable { why: error.to_string() })
         })
     }
 }
@@ -56,12 +59,7 @@ async fn try_beginning(nats: &Nats, db: &sql::Db, ring_bytes: usize) -> Result<B
         Ok(entry) => entry.map(|entry| entry.id).unwrap_or_default(),
         Err(error) => return Err(error.to_string()),
     };
-    Ok(Beginning {
-        floor: Position { seq: floor, id },
-        cuts,
-        last: bounds.last,
-        first: bounds.first,
-    })
+    Ok(Beginning { floor: Position { seq: floor, id }, cuts, last: bounds.last, first: bounds.first })
 }
 
 /// Makes sure that the projection's checkpoint is in the log; declares the cut if the log lost its tail.

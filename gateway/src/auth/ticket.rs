@@ -49,7 +49,7 @@ impl Tickets {
             return Err(Code::AuthInvalidToken);
         }
         let key = self.key(ticket);
-        let got = self.redis.run(async |client| client.getdel::<Option<String>, _>(key).await).await;
+        let got = self.redis.insist(async |client| client.getdel::<Option<String>, _>(key).await).await;
         let value = got.map_err(|_down| Code::ServerUnavailable)?.ok_or(Code::AuthInvalidToken)?;
         let identity: Identity = serde_json::from_str(&value).map_err(|_| Code::AuthInvalidToken)?;
         if crate::clock::unix_ms() >= identity.expires_ms { Err(Code::AuthExpired) } else { Ok(identity) }

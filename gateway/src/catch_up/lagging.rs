@@ -131,7 +131,8 @@ impl Span {
         chats.extend(memberships.iter().map(|membership| membership.chat));
         let chats: Vec<ChatId> = chats.into_iter().collect();
         let (checkpoint, states) = app.db.chat_states(&chats, Seq::ZERO).await?;
-        let chats = states.into_iter().map(|row| (row.chat, Folded { state: row.state, head: row.head })).collect();
+        let chats =
+            states.into_iter().map(|row| (row.chat, Folded { state: row.state, head: row.head })).collect();
         let readers = sessions.into_iter().map(|session| Reader { session, full: false }).collect();
         Ok(Self { after: checkpoint.position.seq, upto, epoch, readers, chats, deleted: survey.deleted })
     }
@@ -153,7 +154,9 @@ impl Span {
     }
 
     fn feed(&mut self, app: &App, entry: &Entry) {
-        let Some((chat_id, chat)) = entry.chat.and_then(|id| Some((id, self.chats.get_mut(&id)?))) else { return };
+        let Some((chat_id, chat)) = entry.chat.and_then(|id| Some((id, self.chats.get_mut(&id)?))) else {
+            return;
+        };
         let Ok(event) = Event::decode(&entry.payload) else { return };
         if fold::apply(&mut chat.state, &event).is_err() {
             return;

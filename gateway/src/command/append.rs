@@ -51,7 +51,12 @@ impl Commands {
     }
 
     /// The outcome of a command that the checks refuse now: a copy that was valid when it came stays valid.
-    pub(super) async fn refuse(&self, actor: &Actor, command: &Command, refusal: Failure) -> Result<Placed, Failure> {
+    pub(super) async fn refuse(
+        &self,
+        actor: &Actor,
+        command: &Command,
+        refusal: Failure,
+    ) -> Result<Placed, Failure> {
         let (Some(chat), Some(uuid)) = (command.chat(), command.uuid()) else { return Err(refusal) };
         if refusal.temporary || refusal.code == Code::CommandInvalid {
             return Err(refusal);
@@ -121,7 +126,9 @@ impl From<AppendError> for Failure {
     fn from(error: AppendError) -> Self {
         match error {
             AppendError::Full => Self::temporary(Code::LogFull, 30_000, "the log is full"),
-            AppendError::TooLarge => Self::refused(Code::RequestTooLarge, "the event is too large for the log"),
+            AppendError::TooLarge => {
+                Self::refused(Code::RequestTooLarge, "the event is too large for the log")
+            }
             _ => Self::log_unavailable(),
         }
     }

@@ -17,13 +17,19 @@ use crate::hub::verdict::Waiter;
 impl Commands {
     /// The direct chat of the actor and `peer`. The pair's claim in Postgres names its chat; whoever finds the
     /// claim without a chat in the log creates it.
-    pub(super) async fn create_direct(&self, actor: &Actor, peer: UserId, deadline: Instant) -> Result<Stored, Failure> {
+    pub(super) async fn create_direct(
+        &self,
+        actor: &Actor,
+        peer: UserId,
+        deadline: Instant,
+    ) -> Result<Stored, Failure> {
         if peer == actor.user {
             return Err(Failure::refused(Code::RequestInvalid, "a direct chat has another member"));
         }
         let chat = self.db.claim_direct_pair(actor.user, peer).await?;
         let members = [actor.user, peer].map(|user_id| MemberRole { user_id, role: Role::Member }).to_vec();
-        let created = ChatCreated { chat_type: ChatType::Direct, title: None, history: History::All, members };
+        let created =
+            ChatCreated { chat_type: ChatType::Direct, title: None, history: History::All, members };
         self.create(chat, Self::new_event(actor, Uuid::now_v7(), Fact::ChatCreated(created)), deadline).await
     }
 
@@ -37,10 +43,9 @@ impl Commands {
         deadline: Instant,
     ) -> Result<Stored, Failure> {
         let title = match title {
-            Some(title) => Some(
-                text::name(&title)
-                    .ok_or_else(|| Failure::refused(Code::RequestInvalid, "title: not blank, at most 128 characters"))?,
-            ),
+            Some(title) => Some(text::name(&title).ok_or_else(|| {
+                Failure::refused(Code::RequestInvalid, "title: not blank, at most 128 characters")
+            })?),
             None => None,
         };
         let chat = self.db.claim_group(actor.user, uuid).await?;

@@ -3,8 +3,8 @@
 use shared::{
     code::Code,
     event::{
-        Event, Fact, LeaveReason, MemberLeft, MemberRole, MembersJoined, Mention, MessageDeleted, MessageEdited,
-        MessageSent, Reacted, RoleChanged, SettingsChanged, TitleChanged,
+        Event, Fact, LeaveReason, MemberLeft, MemberRole, MembersJoined, Mention, MessageDeleted,
+        MessageEdited, MessageSent, Reacted, RoleChanged, SettingsChanged, TitleChanged,
     },
     id::{ChatId, Seq, UserId},
     permission::Role,
@@ -25,15 +25,23 @@ impl Commands {
             return Err(Failure::refused(Code::CommandInvalid, "chats are created elsewhere"));
         };
         let fact = match command {
-            Command::Send { body, reply_to, mentions, .. } => self.send(actor, chat, body, *reply_to, mentions).await?,
+            Command::Send { body, reply_to, mentions, .. } => {
+                self.send(actor, chat, body, *reply_to, mentions).await?
+            }
             Command::Edit { seq, body, mentions, .. } => self.edit(actor, chat, *seq, body, mentions).await?,
             Command::Delete { seq, .. } => self.delete(actor, chat, *seq).await?,
             Command::React { seq, emoji, on, .. } => self.react(actor, chat, *seq, emoji, *on).await?,
             Command::Join { users, role, .. } => join(users, *role),
             Command::Leave { user, .. } => leave(actor, *user),
-            Command::SetRole { user, role, .. } => Fact::RoleChanged(RoleChanged { user_id: *user, role: *role }),
-            Command::SetTitle { title, .. } => Fact::TitleChanged(TitleChanged { title: checked_title(title)? }),
-            Command::SetHistory { history, .. } => Fact::SettingsChanged(SettingsChanged { history: *history }),
+            Command::SetRole { user, role, .. } => {
+                Fact::RoleChanged(RoleChanged { user_id: *user, role: *role })
+            }
+            Command::SetTitle { title, .. } => {
+                Fact::TitleChanged(TitleChanged { title: checked_title(title)? })
+            }
+            Command::SetHistory { history, .. } => {
+                Fact::SettingsChanged(SettingsChanged { history: *history })
+            }
             Command::CreateDirect { .. } | Command::CreateGroup { .. } => Fact::Noop,
         };
         let event = Self::new_event(actor, uuid, fact);
@@ -68,7 +76,12 @@ impl Commands {
     ) -> Result<Fact, Failure> {
         let body = checked_body(body, mentions)?;
         let message = self.live_message(actor, chat, seq).await?;
-        Ok(Fact::MessageEdited(MessageEdited { seq, author: message.author, body, mentions: mentions.to_vec() }))
+        Ok(Fact::MessageEdited(MessageEdited {
+            seq,
+            author: message.author,
+            body,
+            mentions: mentions.to_vec(),
+        }))
     }
 
     async fn delete(&self, actor: &Actor, chat: ChatId, seq: Seq) -> Result<Fact, Failure> {
@@ -76,7 +89,14 @@ impl Commands {
         Ok(Fact::MessageDeleted(MessageDeleted { seq, author: message.author }))
     }
 
-    async fn react(&self, actor: &Actor, chat: ChatId, seq: Seq, emoji: &str, on: bool) -> Result<Fact, Failure> {
+    async fn react(
+        &self,
+        actor: &Actor,
+        chat: ChatId,
+        seq: Seq,
+        emoji: &str,
+        on: bool,
+    ) -> Result<Fact, Failure> {
         if !text::is_emoji(emoji) {
             return Err(invalid("emoji", "one emoji of at most 64 bytes"));
         }
@@ -84,7 +104,10 @@ impl Commands {
         if on {
             let present = self.db.emoji_of(chat, seq).await?;
             if present.len() >= MAX_EMOJI_PER_MESSAGE && !present.iter().any(|at| at == emoji) {
-                return Err(Failure::refused(Code::LimitExceeded, "the message has 20 different emoji already"));
+                return Err(Failure::refused(
+                    Code::LimitExceeded,
+                    "the message has 20 different emoji already",
+                ));
             }
         }
         Ok(Fact::Reacted(Reacted { seq, emoji: emoji.to_owned(), on }))
@@ -121,7 +144,11 @@ fn leave(actor: &Actor, user_id: UserId) -> Fact {
 
 fn checked_body(body: &str, mentions: &[Mention]) -> Result<String, Failure> {
     let body = text::body(body).ok_or_else(|| invalid("body", "not blank, at most 16,384 bytes"))?;
-    if text::mentions_fit(&body, mentions) { Ok(body) } else { Err(invalid("mentions", "ranges inside the body")) }
+    if text::mentions_fit(&body, mentions) {
+        Ok(body)
+    } else {
+        Err(invalid("mentions", "ranges inside the body"))
+    }
 }
 
 fn invalid(field: &str, rule: &str) -> Failure {

@@ -1,6 +1,12 @@
 //! The service that runs commands, for sessions and for HTTP.
 
-use std::{sync::{Arc, atomic::{AtomicBool, Ordering}}, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use shared::{code::Code, event::Event, id::ChatId};
 use streams::{append::Appender, barrier::Barrier};
@@ -90,7 +96,14 @@ impl Commands {
 
     /// Runs a session's command until the log has it: the session's next one to this chat may then be
     /// published. The answer goes into the session's outbox, now or when the verdict is known.
-    pub async fn run_for(&self, session: &Arc<Session>, uuid: Uuid, chat: ChatId, command: Command, deadline: Instant) {
+    pub async fn run_for(
+        &self,
+        session: &Arc<Session>,
+        uuid: Uuid,
+        chat: ChatId,
+        command: Command,
+        deadline: Instant,
+    ) {
         let actor = session.actor();
         let placed = tokio::time::timeout_at(deadline, self.place(&actor, command, deadline)).await;
         let now_ms = self.hub.clock.now_ms();
@@ -106,7 +119,12 @@ impl Commands {
     }
 
     /// Checks a command and appends its event.
-    async fn place(&self, actor: &Actor, command: Command, deadline: Instant) -> Result<(ChatId, Placed), Failure> {
+    async fn place(
+        &self,
+        actor: &Actor,
+        command: Command,
+        deadline: Instant,
+    ) -> Result<(ChatId, Placed), Failure> {
         if !self.hub.is_open() {
             return Err(Failure::temporary(Code::ServerUnavailable, 1_000, "the gateway is starting"));
         }

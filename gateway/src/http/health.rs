@@ -18,7 +18,7 @@ use utoipa::ToSchema;
 use crate::app::App;
 
 /// A probe that hangs is as bad as one that fails.
-const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
+const CHECK_TIMEOUT: Duration = Duration::from_millis(900);
 
 #[derive(Serialize, ToSchema)]
 pub struct Readiness {

@@ -134,7 +134,9 @@ impl Hub {
         if locals.is_empty() {
             return;
         }
-        if matches!(event.fact, Fact::ChatCreated(_)) && state.ring.get(seq).is_some_and(|slot| slot.link == Seq::ZERO) {
+        if matches!(event.fact, Fact::ChatCreated(_))
+            && state.ring.get(seq).is_some_and(|slot| slot.link == Seq::ZERO)
+        {
             // The chat begins here (the append of `ChatCreated` demands an empty subject), so its state is whole.
             state.chats.insert(chat, Chat { loaded: true, used_ms: now_ms, ..Chat::default() });
             return self.judge_and_deliver(state, chat, seq, entry, now_ms);
@@ -302,8 +304,7 @@ impl ring::Slot {
         };
         if cached.is_none() {
             let event = Event::decode(&self.payload).ok()?;
-            let frame =
-                shared::frame::delivered(self.chat?, seq, self.prev, self.ts, &event, self.deleted);
+            let frame = shared::frame::delivered(self.chat?, seq, self.prev, self.ts, &event, self.deleted);
             *cached = Some(wire::encode(&frame, encoding));
         }
         cached.clone()

@@ -58,7 +58,8 @@ impl Hub {
         session.start_at(start);
         user.sessions.push(session.clone());
         user.idle_since_ms = None;
-        let missed = state.users.get(slot as usize).and_then(|user| state.missed(user, start, AT_ONCE_EVENTS));
+        let missed =
+            state.users.get(slot as usize).and_then(|user| state.missed(user, start, AT_ONCE_EVENTS));
         let Some(missed) = missed else {
             session.set_lane(Lane::CatchUp);
             return Attached::CatchUp;
@@ -158,7 +159,9 @@ impl Hub {
             let covered = match session.lane() {
                 Lane::Live => Some(position),
                 // What a catch-up has queued so far, if the ring still knows the place.
-                Lane::CatchUp => state.ring.id_at(session.fed()).map(|id| Position { seq: session.fed(), id }),
+                Lane::CatchUp => {
+                    state.ring.id_at(session.fed()).map(|id| Position { seq: session.fed(), id })
+                }
                 Lane::Starting => None,
             };
             if let Some(covered) = covered
@@ -174,7 +177,8 @@ impl Hub {
     /// Forgets users without sessions and chats without local members that were not needed since `before_ms`.
     pub fn forget_idle(&self, before_ms: u64) {
         let mut state = self.lock();
-        let idle = |user: &User| user.sessions.is_empty() && user.idle_since_ms.is_some_and(|ms| ms < before_ms);
+        let idle =
+            |user: &User| user.sessions.is_empty() && user.idle_since_ms.is_some_and(|ms| ms < before_ms);
         let users: Vec<UserId> = state.users.iter().filter(|(_, u)| idle(u)).map(|(_, u)| u.id).collect();
         for user in users {
             state.forget_user(user);
@@ -185,7 +189,9 @@ impl Hub {
         }
         // A chat that a command needs is kept for as long as a command may take.
         let chats_before_ms = before_ms.min(self.clock.now_ms().saturating_sub(COMMAND_MEMORY_MS));
-        state.chats.retain(|_, chat| !(chat.loaded && chat.locals.is_empty() && chat.used_ms < chats_before_ms));
+        state
+            .chats
+            .retain(|_, chat| !(chat.loaded && chat.locals.is_empty() && chat.used_ms < chats_before_ms));
         state.give_back();
     }
 }

@@ -49,7 +49,14 @@ impl Hub {
     }
 
     /// What a session is told of one chat.
-    pub fn reset_frame(&self, state: &State, user: UserId, chat: ChatId, after: Seq, cut: Position) -> frame::Reset {
+    pub fn reset_frame(
+        &self,
+        state: &State,
+        user: UserId,
+        chat: ChatId,
+        after: Seq,
+        cut: Position,
+    ) -> frame::Reset {
         frame::Reset { chat_id: chat, after_seq: after, cursor: self.seal(state, user, cut) }
     }
 }

@@ -9,7 +9,13 @@ use shared::{
     id::{ChatId, Seq, UserId},
 };
 
-use super::{Hub, State, apply::joining, chat::Chat, ring::Verdict, user::{Interval, User}};
+use super::{
+    Hub, State,
+    apply::joining,
+    chat::Chat,
+    ring::Verdict,
+    user::{Interval, User},
+};
 
 /// A chat as of a sequence.
 #[derive(Debug, Clone)]
@@ -85,10 +91,11 @@ impl State {
         if loaded.upto < self.ring.floor().seq || loaded.upto > self.ring.position().seq {
             return Err(Stale::Ring);
         }
-        let mut chain: Vec<(Seq, Seq)> = self.ring.chain(chat_id).map(|(seq, slot)| (seq, slot.link)).collect();
+        let mut chain: Vec<(Seq, Seq)> =
+            self.ring.chain(chat_id).map(|(seq, slot)| (seq, slot.link)).collect();
         chain.reverse();
-        let (old, new): (Vec<(Seq, Seq)>, Vec<(Seq, Seq)>) =
-            chain.into_iter().partition(|(seq, _)| *seq <= loaded.upto);
+        let new = chain.split_off(chain.partition_point(|(seq, _)| *seq <= loaded.upto));
+        let old = chain;
         // The `prev` of the oldest entry is known only if nothing of the chat was evicted since the load began.
         let nothing_evicted = self.ring.floor().seq <= loaded.floor
             || old.first().is_none_or(|(_, link)| *link > Seq::ZERO && *link <= loaded.floor);
@@ -97,7 +104,8 @@ impl State {
         }
         let old: Vec<Seq> = old.into_iter().map(|(seq, _)| seq).collect();
         let waiting = self.chats.remove(&chat_id).map(|chat| chat.locals).unwrap_or_default();
-        let mut chat = Chat { state: loaded.state, used_ms: now_ms, loaded: true, locals: waiting, ..Chat::default() };
+        let mut chat =
+            Chat { state: loaded.state, used_ms: now_ms, loaded: true, locals: waiting, ..Chat::default() };
         chat.head = if old.is_empty() { loaded.head } else { loaded.floor_head };
         self.mark_judged(&old, &loaded.void, &mut chat.head);
         self.chats.insert(chat_id, chat);
@@ -128,7 +136,9 @@ impl State {
 
     fn blank_deleted(&mut self, chat: ChatId, entries: &[Seq]) {
         for seq in entries {
-            let Some(slot) = self.ring.get(*seq).filter(|slot| slot.verdict == Verdict::Valid) else { continue };
+            let Some(slot) = self.ring.get(*seq).filter(|slot| slot.verdict == Verdict::Valid) else {
+                continue;
+            };
             if slot.kind == shared::event::Kind::MessageDeleted
                 && let Ok(event) = Event::decode(&slot.payload)
                 && let shared::event::Fact::MessageDeleted(deleted) = event.fact
@@ -157,7 +167,9 @@ impl State {
             .collect();
         for (slot, id) in waiting {
             let joined = self.joined_at(chat_id, id);
-            let (Some(chat), Some(user)) = (self.chats.get_mut(&chat_id), self.users.get_mut(slot)) else { continue };
+            let (Some(chat), Some(user)) = (self.chats.get_mut(&chat_id), self.users.get_mut(slot)) else {
+                continue;
+            };
             user.pending.retain(|pending| *pending != chat_id);
             if chat.state.as_ref().is_some_and(|state| state.members.contains(id)) {
                 user.join(chat_id, joined);
@@ -189,7 +201,8 @@ impl State {
         for seq in later {
             let Some(slot) = self.ring.get(seq) else { continue };
             let (Some(chat), Ok(event)) = (slot.chat, Event::decode(&slot.payload)) else { continue };
-            let left = matches!(&event.fact, shared::event::Fact::MemberLeft(left) if left.user_id == loaded.user);
+            let left =
+                matches!(&event.fact, shared::event::Fact::MemberLeft(left) if left.user_id == loaded.user);
             let joined = joining(&event).contains(&loaded.user);
             if joined {
                 chats.insert(chat);
@@ -198,7 +211,8 @@ impl State {
                 changes.push((seq, chat, joined));
             }
         }
-        let unknown: Vec<ChatId> = chats.iter().copied().filter(|chat| self.loaded(*chat).is_none()).collect();
+        let unknown: Vec<ChatId> =
+            chats.iter().copied().filter(|chat| self.loaded(*chat).is_none()).collect();
         if !unknown.is_empty() {
             return Err(Stale::Chats(unknown));
         }
@@ -206,7 +220,9 @@ impl State {
         let floor = self.ring.floor().seq;
         for interval in &loaded.intervals {
             match interval.to {
-                None => user.join(interval.chat, if interval.from > floor { interval.from } else { Seq::ZERO }),
+                None => {
+                    user.join(interval.chat, if interval.from > floor { interval.from } else { Seq::ZERO })
+                }
                 Some(to) if to > floor => user.churn.push(*interval),
                 Some(_) => {}
             }

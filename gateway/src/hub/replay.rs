@@ -89,7 +89,10 @@ mod tests {
     use bytes::Bytes;
     use proptest::prelude::*;
     use shared::{
-        event::{ChatCreated, Event, Fact, History, LeaveReason, MemberLeft, MemberRole, MembersJoined, MessageSent},
+        event::{
+            ChatCreated, Event, Fact, History, LeaveReason, MemberLeft, MemberRole, MembersJoined,
+            MessageSent,
+        },
         id::{ChatId, EventId, Position, UserId},
         permission::{ChatType, Role},
     };
@@ -143,7 +146,8 @@ mod tests {
             for id in 1..4 {
                 world.state.chats.insert(chat(id), Chat { loaded: true, ..Chat::default() });
                 let members = vec![MemberRole { user_id: user(OWNER), role: Role::Owner }];
-                let created = ChatCreated { chat_type: ChatType::Group, title: None, history: History::All, members };
+                let created =
+                    ChatCreated { chat_type: ChatType::Group, title: None, history: History::All, members };
                 world.append(id, OWNER, Fact::ChatCreated(created));
             }
             world

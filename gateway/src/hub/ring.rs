@@ -88,7 +88,15 @@ const PIN_SLACK_DIVISOR: usize = 4;
 impl Ring {
     /// An empty ring that continues after `floor`.
     pub fn new(floor: Position, max_bytes: usize) -> Self {
-        Self { floor, slots: VecDeque::new(), heads: HashMap::default(), commands: HashMap::default(), bytes: 0, max_bytes, pins: 0 }
+        Self {
+            floor,
+            slots: VecDeque::new(),
+            heads: HashMap::default(),
+            commands: HashMap::default(),
+            bytes: 0,
+            max_bytes,
+            pins: 0,
+        }
     }
 
     /// The position before the oldest entry: what is at or below it must be read elsewhere.

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Brings chats and users, loaded as of sequences that may lie below `floor`, up to it.
-pub async fn to_ring(
+pub(super) async fn to_ring(
     nats: &Nats,
     floor: Seq,
     chats: &mut [LoadedChat],
@@ -29,7 +29,8 @@ pub async fn to_ring(
 ) -> Result<(), Failure> {
     let oldest = chats.iter().map(|chat| chat.upto).chain(users.iter().map(|user| user.upto)).min();
     let Some(oldest) = oldest.filter(|oldest| *oldest < floor) else { return Ok(()) };
-    let places: HashMap<ChatId, usize> = chats.iter().enumerate().map(|(index, chat)| (chat.chat, index)).collect();
+    let places: HashMap<ChatId, usize> =
+        chats.iter().enumerate().map(|(index, chat)| (chat.chat, index)).collect();
     let mut scan = Scan::new(nats, Partition::FIRST, oldest, floor);
     while let Some(entries) = scan.next().await.map_err(|_| Failure::log_unavailable())? {
         for entry in &entries {
@@ -65,7 +66,8 @@ fn take(entry: &Entry, chat_id: ChatId, chat: Option<&mut LoadedChat>, users: &m
     }
     let joined = joining(&event);
     for user in users.iter_mut().filter(|user| user.upto < entry.seq) {
-        let open = user.intervals.iter_mut().find(|interval| interval.chat == chat_id && interval.to.is_none());
+        let open =
+            user.intervals.iter_mut().find(|interval| interval.chat == chat_id && interval.to.is_none());
         match (&event.fact, open) {
             (Fact::MemberLeft(left), Some(open)) if left.user_id == user.user => open.to = Some(entry.seq),
             (_, None) if joined.contains(&user.user) => {

@@ -11,10 +11,8 @@ use std::{
 
 use bytes::Bytes;
 use fred::interfaces::KeysInterface;
-use parking_lot::Mutex;
 use shared::{id::UserId, permission::ChatType};
 use streams::signal::{Announced, PresenceState};
-use tokio::sync::Notify;
 
 use super::{Presence, push};
 use crate::{
@@ -29,59 +27,26 @@ const KEYS: usize = 1_000;
 /// Direct-chat partners of one user that are reported.
 const MAX_PARTNERS: usize = 1_000;
 
-#[derive(Default)]
-pub(super) struct Initial {
-    /// At most two entries a session that just became live or asked.
-    asked: Mutex<Vec<(Arc<Session>, Whose)>>,
-    woken: Notify,
-}
+/// A session, and of whom it wants the state.
+pub(super) type Request = (Arc<Session>, Whose);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Whose {
+pub(super) enum Whose {
     /// Of the explicit set.
     Watched,
     /// And of the partners in direct chats.
     All,
 }
 
-impl Initial {
-    pub(super) fn ask_all(&self, session: &Arc<Session>) {
-        self.ask(session, Whose::All);
-    }
-
-    pub(super) fn ask_watched(&self, session: &Arc<Session>) {
-        self.ask(session, Whose::Watched);
-    }
-
-    fn ask(&self, session: &Arc<Session>, whose: Whose) {
-        self.asked.lock().push((session.clone(), whose));
-        self.woken.notify_one();
-    }
-
-    fn take(&self) -> Vec<(Arc<Session>, Whose)> {
-        let mut asked = self.asked.lock();
-        if asked.len() <= SESSIONS {
-            return std::mem::take(&mut asked);
-        }
-        asked.drain(..SESSIONS).collect()
-    }
-}
-
 /// Serves those who ask, for ever.
 pub(super) async fn serve(presence: &Presence) {
     loop {
-        presence.initial.woken.notified().await;
-        loop {
-            let asked = presence.initial.take();
-            if asked.is_empty() {
-                break;
-            }
-            answer(presence, asked).await;
-        }
+        let asked = presence.initial.next(SESSIONS).await;
+        answer(presence, asked).await;
     }
 }
 
-async fn answer(presence: &Presence, asked: Vec<(Arc<Session>, Whose)>) {
+async fn answer(presence: &Presence, asked: Vec<Request>) {
     let mut wanted = Vec::with_capacity(asked.len());
     for (session, whose) in asked.into_iter().filter(|(session, _)| session.closing().is_none()) {
         let users = presence.whom(&session, whose);

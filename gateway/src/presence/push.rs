@@ -126,7 +126,10 @@ impl Presence {
         {
             let state = self.hub.lock();
             let local = |chat| state.chats.get(&chat).is_some_and(|chat| !chat.locals.is_empty());
-            receipts.iter().filter(|of_chat| local(of_chat.chat)).for_each(|of_chat| self.receipts.add(of_chat));
+            receipts
+                .iter()
+                .filter(|of_chat| local(of_chat.chat))
+                .for_each(|of_chat| self.receipts.add(of_chat));
         }
         self.push_receipts();
     }
@@ -161,18 +164,18 @@ pub(super) fn frame(user_id: UserId, announced: Announced) -> frame::Presence {
 }
 
 /// A frame that is encoded when somebody first needs it.
-struct Encoded {
+pub(super) struct Encoded {
     frame: ServerFrame,
     json: Option<Bytes>,
     msgpack: Option<Bytes>,
 }
 
 impl Encoded {
-    const fn new(frame: ServerFrame) -> Self {
+    pub(super) const fn new(frame: ServerFrame) -> Self {
         Self { frame, json: None, msgpack: None }
     }
 
-    fn of(&mut self, encoding: Encoding) -> &Bytes {
+    pub(super) fn of(&mut self, encoding: Encoding) -> &Bytes {
         let place = match encoding {
             Encoding::Json => &mut self.json,
             Encoding::MessagePack => &mut self.msgpack,

@@ -11,11 +11,7 @@ use shared::{
 use sql::PageFrom;
 
 use super::{Session, dispatch, reply};
-use crate::{
-    app::App,
-    command::Failure,
-    hub::wire,
-};
+use crate::{app::App, command::Failure, hub::wire};
 
 /// The most events on a page, and the default.
 const MAX_EVENTS: u32 = 200;
@@ -98,4 +94,3 @@ fn from_ring(app: &App, chat: ChatId, from: PageFrom, limit: usize) -> Option<(V
     }
     Some((frames, more))
 }
-

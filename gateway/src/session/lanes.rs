@@ -13,7 +13,10 @@ use tracing::Instrument;
 use uuid::Uuid;
 
 use super::Session;
-use crate::{app::App, command::{Command, service::COMMAND_DEADLINE}};
+use crate::{
+    app::App,
+    command::{Command, service::COMMAND_DEADLINE},
+};
 
 /// The chats with a command under way, and what waits behind it. Bounded by the commands in flight.
 #[derive(Debug, Default)]

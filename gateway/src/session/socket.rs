@@ -69,7 +69,13 @@ impl Socket {
         std::future::poll_fn(|cx| self.poll(session, app, cx, std::mem::take(&mut first))).await;
     }
 
-    fn poll(&mut self, session: &Arc<Session>, app: &Arc<App>, cx: &mut Context<'_>, first: bool) -> Poll<()> {
+    fn poll(
+        &mut self,
+        session: &Arc<Session>,
+        app: &Arc<App>,
+        cx: &mut Context<'_>,
+        first: bool,
+    ) -> Poll<()> {
         session.waker.register(cx.waker());
         if session.is_ended() {
             return Poll::Ready(());
@@ -99,8 +105,9 @@ impl Socket {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(())) => {
                     // The answer to the peer's close, or nothing: what can be written without waiting goes out.
-                    let _: Result<(), Gone> = flush(session, app, cx);
-                    return Poll::Ready(());
+                    return match flush(session, app, cx) {
+                        Ok(()) | Err(Gone) => Poll::Ready(()),
+                    };
                 }
             }
         }

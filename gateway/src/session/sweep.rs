@@ -134,7 +134,8 @@ impl Session {
         let left_ms = self.token_expires_ms().saturating_sub(now.unix_ms);
         if left_ms == 0 {
             self.close(Close::TokenExpired, now.mono_ms);
-        } else if left_ms <= intervals.expiry_notice_ms && !self.expiry_announced.swap(true, Ordering::AcqRel) {
+        } else if left_ms <= intervals.expiry_notice_ms && !self.expiry_announced.swap(true, Ordering::AcqRel)
+        {
             let expiring = frame::AuthExpiring { in_ms: left_ms };
             self.push_control(wire::encode(&expiring.into(), self.identity.encoding), now.mono_ms);
         }
