@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 
 mod doctor;
 mod guard;
+mod settings;
 mod suite;
 mod up;
 
@@ -26,6 +27,8 @@ enum Task {
     Doctor,
     /// Check licences, advisories, bans and sources of the dependencies with cargo-deny.
     Deny,
+    /// Write .env.example from what the services say about themselves.
+    Settings(settings::SettingsArgs),
     /// Ends what a killed run has left. Started by the other tasks.
     #[command(hide = true)]
     Guard { run: String },
@@ -36,6 +39,7 @@ fn main() -> ExitCode {
         Task::Up(args) => up::run(&args),
         Task::Test(args) => suite::run(&args),
         Task::Doctor => doctor::run(),
+        Task::Settings(args) => settings::run(&args),
         Task::Deny => suite::deny(),
         Task::Guard { run } => guard::watch(&run),
     };

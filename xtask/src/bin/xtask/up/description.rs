@@ -14,7 +14,12 @@ use super::fleet::Fleet;
 pub(crate) struct Description(PathBuf);
 
 impl Description {
-    pub(crate) fn write(fleet: &Fleet, backing: &Backing, env: &[(String, String)], data: &Path) -> Result<Self> {
+    pub(crate) fn write(
+        fleet: &Fleet,
+        backing: &Backing,
+        env: &[(String, String)],
+        data: &Path,
+    ) -> Result<Self> {
         let path = data.join("up.json");
         let env: serde_json::Map<String, Value> =
             env.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str()))).collect();
