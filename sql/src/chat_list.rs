@@ -61,8 +61,8 @@ macro_rules! chats {
                     mine.n
                     - coalesce((SELECT n FROM events WHERE chat_id = ch.id AND seq <= k.read_seq
                                 ORDER BY seq DESC LIMIT 1), 0)
-                    - (SELECT count(*) FROM revisions
-                       WHERE chat_id = ch.id AND seq > k.read_seq AND deleted_ts IS NOT NULL) AS unread,
+                    - (SELECT count(*) FROM revisions r JOIN events d USING (chat_id, seq)
+                       WHERE r.chat_id = ch.id AND r.seq > k.read_seq AND r.deleted_ts IS NOT NULL AND d.kind = 2) AS unread,
                     e.*
                 FROM (
                     SELECT m.chat_id, m.role, m.own_seq, h.seq AS head, h.n, h.message_seq

@@ -12,14 +12,14 @@ use shared::{
 use streams::Entry;
 use uuid::Uuid;
 
-pub const USERS: u64 = 6;
-pub const CHATS: u64 = 4;
+pub(crate) const USERS: u64 = 6;
+pub(crate) const CHATS: u64 = 4;
 
 /// SplitMix64: the same history for the same seed, for ever.
-pub struct Rng(pub u64);
+pub(crate) struct Rng(pub(crate) u64);
 
 impl Rng {
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -27,7 +27,7 @@ impl Rng {
         z ^ (z >> 31)
     }
 
-    pub fn below(&mut self, bound: u64) -> u64 {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound
     }
 
@@ -36,15 +36,15 @@ impl Rng {
     }
 }
 
-pub fn user(id: u64) -> UserId {
+pub(crate) fn user(id: u64) -> UserId {
     UserId::new(id).unwrap()
 }
 
-pub fn chat(id: u64) -> ChatId {
+pub(crate) fn chat(id: u64) -> ChatId {
     ChatId::new(id).unwrap()
 }
 
-pub fn entry(seq: u64, chat: Option<ChatId>, payload: Vec<u8>) -> Entry {
+pub(crate) fn entry(seq: u64, chat: Option<ChatId>, payload: Vec<u8>) -> Entry {
     Entry {
         seq: Seq(seq),
         id: EventId::of("id", seq),
@@ -57,7 +57,7 @@ pub fn entry(seq: u64, chat: Option<ChatId>, payload: Vec<u8>) -> Entry {
 }
 
 /// A log of `length` entries.
-pub fn history(rng: &mut Rng, length: u64) -> Vec<Entry> {
+pub(crate) fn history(rng: &mut Rng, length: u64) -> Vec<Entry> {
     let mut messages: Vec<Vec<(Seq, UserId)>> = vec![Vec::new(); CHATS as usize + 1];
     let mut sent: Vec<(u64, Event)> = Vec::new();
     let mut entries = Vec::new();

@@ -1,10 +1,14 @@
 //! The projection on a real Postgres, without a log: entries are folded and written as the projector does it, and
 //! what the queries say is held against a brute-force model of random histories.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod generate;
+mod log;
 mod model;
 mod queries;
 mod rows;
+mod service;
 mod store;
 
 use generate::{Rng, history};

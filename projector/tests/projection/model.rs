@@ -12,42 +12,42 @@ use streams::Entry;
 
 /// A valid event.
 #[derive(Clone)]
-pub struct Valid {
-    pub seq: Seq,
-    pub ts_ms: u64,
-    pub event: Event,
+pub(crate) struct Valid {
+    pub(crate) seq: Seq,
+    pub(crate) ts_ms: u64,
+    pub(crate) event: Event,
     /// The members before and after it.
     before: Vec<UserId>,
     after: Vec<UserId>,
 }
 
 #[derive(Default)]
-pub struct ModelChat {
-    pub state: Option<ChatState>,
-    pub events: Vec<Valid>,
-    pub void: Vec<(Seq, &'static str)>,
+pub(crate) struct ModelChat {
+    pub(crate) state: Option<ChatState>,
+    pub(crate) events: Vec<Valid>,
+    pub(crate) void: Vec<(Seq, &'static str)>,
     seen: HashSet<(UserId, uuid::Uuid)>,
 }
 
 #[derive(Default)]
-pub struct Model {
-    pub chats: BTreeMap<ChatId, ModelChat>,
-    pub marks: BTreeMap<(ChatId, UserId), Seq>,
+pub(crate) struct Model {
+    pub(crate) chats: BTreeMap<ChatId, ModelChat>,
+    pub(crate) marks: BTreeMap<(ChatId, UserId), Seq>,
 }
 
 /// A message as it stands: body, edited, deleted, and who reacted with what.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seen {
-    pub seq: Seq,
-    pub from: UserId,
-    pub body: String,
-    pub edited_ms: Option<u64>,
-    pub deleted: bool,
-    pub reactions: BTreeMap<String, Vec<UserId>>,
+pub(crate) struct Seen {
+    pub(crate) seq: Seq,
+    pub(crate) from: UserId,
+    pub(crate) body: String,
+    pub(crate) edited_ms: Option<u64>,
+    pub(crate) deleted: bool,
+    pub(crate) reactions: BTreeMap<String, Vec<UserId>>,
 }
 
 impl Model {
-    pub fn of(entries: &[Entry]) -> Self {
+    pub(crate) fn of(entries: &[Entry]) -> Self {
         let mut model = Self::default();
         for entry in entries {
             let Some(id) = entry.chat else { continue };
@@ -72,7 +72,7 @@ impl Model {
         model
     }
 
-    pub fn read_seq(&self, id: ChatId, user: UserId) -> Seq {
+    pub(crate) fn read_seq(&self, id: ChatId, user: UserId) -> Seq {
         let chat = &self.chats[&id];
         let mut own = Seq::ZERO;
         for valid in &chat.events {
@@ -85,7 +85,7 @@ impl Model {
         own.max(self.marks.get(&(id, user)).copied().unwrap_or_default())
     }
 
-    pub fn unread(&self, id: ChatId, user: UserId) -> usize {
+    pub(crate) fn unread(&self, id: ChatId, user: UserId) -> usize {
         let read = self.read_seq(id, user);
         let chat = &self.chats[&id];
         let unread = |seen: &&Seen| seen.seq > read && seen.from != user && !seen.deleted;
@@ -99,32 +99,32 @@ impl Valid {
     }
 
     /// The user was a member when it happened, or it made them one, or it removed them.
-    pub fn entitles(&self, user: UserId) -> bool {
+    pub(crate) fn entitles(&self, user: UserId) -> bool {
         self.before.contains(&user) || self.after.contains(&user)
     }
 
-    pub fn kind(&self) -> Kind {
+    pub(crate) fn kind(&self) -> Kind {
         self.event.fact.kind()
     }
 }
 
 impl ModelChat {
-    pub fn members(&self) -> Vec<UserId> {
+    pub(crate) fn members(&self) -> Vec<UserId> {
         self.state.as_ref().map(|state| state.members.users().collect()).unwrap_or_default()
     }
 
-    pub fn may_read(&self, valid: &Valid, user: UserId) -> bool {
+    pub(crate) fn may_read(&self, valid: &Valid, user: UserId) -> bool {
         let everything = self.state.as_ref().is_some_and(|state| state.history == History::All);
         self.members().contains(&user) && (everything || valid.entitles(user))
     }
 
-    pub fn deleted(&self, target: Seq) -> bool {
+    pub(crate) fn deleted(&self, target: Seq) -> bool {
         let deletes =
             |valid: &Valid| matches!(&valid.event.fact, Fact::MessageDeleted(fact) if fact.seq == target);
         self.events.iter().any(deletes)
     }
 
-    pub fn title(&self) -> Option<String> {
+    pub(crate) fn title(&self) -> Option<String> {
         self.events.iter().fold(None, |title, valid| match &valid.event.fact {
             Fact::ChatCreated(created) => created.title.clone(),
             Fact::TitleChanged(changed) => Some(changed.title.clone()),
@@ -132,11 +132,11 @@ impl ModelChat {
         })
     }
 
-    pub fn messages(&self) -> Vec<Seen> {
+    pub(crate) fn messages(&self) -> Vec<Seen> {
         self.events.iter().filter_map(|valid| self.message(valid)).collect()
     }
 
-    pub fn message(&self, valid: &Valid) -> Option<Seen> {
+    pub(crate) fn message(&self, valid: &Valid) -> Option<Seen> {
         let Fact::MessageSent(sent) = &valid.event.fact else { return None };
         let mut seen = Seen {
             seq: valid.seq,

@@ -12,11 +12,11 @@ use sql::{
 use streams::Entry;
 use xtask::testing::Isolated;
 
-pub struct Store {
-    pub db: Db,
-    pub raw: tokio_postgres::Client,
-    pub writer: Writer,
-    pub checkpoint: Checkpoint,
+pub(crate) struct Store {
+    pub(crate) db: Db,
+    pub(crate) raw: tokio_postgres::Client,
+    pub(crate) writer: Writer,
+    pub(crate) checkpoint: Checkpoint,
     cache: Cache,
     _corner: Isolated,
 }
@@ -34,7 +34,7 @@ const TABLES: [&str; 9] = [
 ];
 
 impl Store {
-    pub async fn open(name: &str) -> Self {
+    pub(crate) async fn open(name: &str) -> Self {
         let corner = Isolated::new(name).expect("a corner");
         let settings = SqlSettings {
             postgres_url: corner.postgres_url(),
@@ -58,7 +58,7 @@ impl Store {
     }
 
     /// Everything as in the beginning.
-    pub async fn reset(&mut self) {
+    pub(crate) async fn reset(&mut self) {
         let truncate =
             format!("TRUNCATE {}; UPDATE checkpoints SET epoch = 0, seq = 0, id = 0", TABLES.join(", "));
         self.raw.batch_execute(&truncate).await.expect("truncated");
@@ -67,13 +67,13 @@ impl Store {
     }
 
     /// Forgets what is in memory, as a projector that starts.
-    pub async fn restart(&mut self) {
+    pub(crate) async fn restart(&mut self) {
         self.cache.clear();
         self.checkpoint = self.writer.checkpoint().await.expect("a checkpoint");
     }
 
     /// Folds and writes a batch that follows the checkpoint.
-    pub async fn apply(&mut self, entries: &[Entry]) {
+    pub(crate) async fn apply(&mut self, entries: &[Entry]) {
         let last = entries.last().map(Entry::position).expect("a batch");
         let decoded = decode(entries).expect("of this version");
         let mut stored = Keys::default();
@@ -114,26 +114,37 @@ impl Store {
         }
     }
 
-    /// All rows that the projection made, as text. What a closed interval says of the sender's own mark is left out:
-    /// it is never read, and it depends on where batches end.
-    pub async fn dump(&self) -> Vec<String> {
-        let mut rows = Vec::new();
-        for table in TABLES.iter().filter(|table| !["epochs", "read_marks"].contains(table)) {
-            let statement = match *table {
-                "memberships" => "SELECT (to_jsonb(t) || jsonb_build_object('own_seq',
-                        CASE WHEN to_seq IS NULL THEN own_seq END))::text FROM memberships t ORDER BY 1"
-                    .to_owned(),
-                table => format!("SELECT to_jsonb(t)::text FROM {table} t ORDER BY 1"),
-            };
-            for row in self.raw.query(&statement, &[]).await.expect("rows") {
-                rows.push(format!("{table} {}", row.get::<_, String>(0)));
-            }
-        }
-        rows
+    pub(crate) async fn dump(&self) -> Vec<String> {
+        dump(&self.raw).await
     }
 }
 
+pub(crate) async fn connect(url: &str) -> tokio_postgres::Client {
+    let (client, connection) =
+        tokio_postgres::connect(url, tokio_postgres::NoTls).await.expect("a connection");
+    tokio::spawn(connection);
+    client
+}
+
+/// All rows that the projection made, as text. What a closed interval says of the sender's own mark is left out: it
+/// is never read, and it depends on where batches end.
+pub(crate) async fn dump(client: &tokio_postgres::Client) -> Vec<String> {
+    let mut rows = Vec::new();
+    for table in TABLES.iter().filter(|table| !["epochs", "read_marks"].contains(table)) {
+        let statement = match *table {
+            "memberships" => "SELECT (to_jsonb(t) || jsonb_build_object('own_seq',
+                    CASE WHEN to_seq IS NULL THEN own_seq END))::text FROM memberships t ORDER BY 1"
+                .to_owned(),
+            table => format!("SELECT to_jsonb(t)::text FROM {table} t ORDER BY 1"),
+        };
+        for row in client.query(&statement, &[]).await.expect("rows") {
+            rows.push(format!("{table} {}", row.get::<_, String>(0)));
+        }
+    }
+    rows
+}
+
 /// The position of the last entry at or below `seq`.
-pub fn position(entries: &[Entry], seq: Seq) -> Position {
+pub(crate) fn position(entries: &[Entry], seq: Seq) -> Position {
     entries.iter().rev().find(|entry| entry.seq <= seq).map(Entry::position).unwrap_or_default()
 }

@@ -1,0 +1,182 @@
+//! The projector's process on real servers: killed, stopped, fed with garbage, cut off.
+
+use std::{path::Path, process::Command};
+
+use shared::id::Seq;
+use streams::signal::{Signal, SignalKind};
+use xtask::testing::{Isolated, Stack};
+
+use crate::log::{Log, PATIENCE, eventually, get, metric};
+
+async fn open(name: &str) -> Log {
+    Log::open(Isolated::new(name).unwrap()).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_folds_the_log_and_says_how_far() {
+    let log = open("folds").await;
+    let mut signals = log.nats.signals(&[SignalKind::Watermark]).await.unwrap();
+    let (mut projector, address) = log.projector("projector");
+    log.fill(1, 300).await;
+    log.verify().await;
+    let end = log.end().await;
+    loop {
+        let Signal::Watermark(watermark) = signals.next().await else { continue };
+        if watermark.position.seq == end {
+            break;
+        }
+    }
+    assert_eq!(get(address, "/healthz").0, 200);
+    let (status, body) = get(address, "/readyz");
+    assert_eq!(status, 200, "{body}");
+    assert_eq!(metric(address, "projector_checkpoint_seq"), end.get() as f64);
+    assert_eq!(metric(address, "projector_events_total"), end.get() as f64);
+    eventually("no lag", async || metric(address, "projector_lag_events") == 0.0).await;
+    let status = projector.stop(PATIENCE).unwrap().expect("it ends");
+    assert!(status.success(), "{status}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kills_at_any_moment_neither_lose_nor_double() {
+    let log = open("kills").await;
+    let (mut projector, _) = log.projector("projector");
+    for round in 0..8 {
+        let before = log.checkpoint().await.1;
+        let filling = log.fill(10 + round, 150);
+        tokio::pin!(filling);
+        // Killed while batches are on their way, wherever that is.
+        let filled = tokio::select! {
+            () = &mut filling => true,
+            () = eventually("progress", async || log.checkpoint().await.1 > before) => false,
+        };
+        projector.kill9().unwrap();
+        if !filled {
+            filling.await;
+        }
+        projector.restart().unwrap();
+    }
+    log.verify().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_projector_is_replaced_and_comes_back_as_standby() {
+    let log = open("standby").await;
+    let (mut first, first_address) = log.projector("first");
+    log.fill(20, 100).await;
+    log.caught_up().await;
+    let (mut second, second_address) = log.projector("second");
+    second
+        .wait_log(PATIENCE, |fields| (fields["message"] == "standby").then_some(()))
+        .expect("the second waits");
+    assert_eq!(get(second_address, "/readyz").0, 200, "a standby is ready");
+
+    first.sigstop().unwrap();
+    log.fill(21, 100).await;
+    log.caught_up().await;
+    assert_eq!(metric(second_address, "projector_active"), 1.0);
+    first.sigcont().unwrap();
+    log.fill(22, 100).await;
+    eventually("the first to notice", async || metric(first_address, "projector_active") == 0.0).await;
+    log.verify().await;
+    assert_eq!(metric(second_address, "projector_active"), 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_decoder_reads_is_set_aside() {
+    let log = open("letters").await;
+    let (_projector, address) = log.projector("projector");
+    log.fill(30, 50).await;
+    log.publish_raw(1, b"\xC1 no event");
+    log.publish_raw(3, b"");
+    log.fill(31, 50).await;
+    log.verify().await;
+    assert_eq!(metric(address, "projector_dead_letters_total"), 2.0);
+    let letters = log.rows.query("SELECT payload FROM dead_letters ORDER BY seq", &[]).await.unwrap();
+    assert_eq!(letters[0].get::<_, &[u8]>(0), b"\xC1 no event");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_is_stored_twice_counts_once() {
+    let log = open("twice").await;
+    let (_projector, _) = log.projector("projector");
+    log.fill(40, 120).await;
+    log.caught_up().await;
+    for entry in log.entries().await.iter().step_by(7) {
+        log.publish_raw(entry.chat.unwrap().get(), &entry.payload);
+    }
+    log.fill(41, 60).await;
+    log.verify().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_stands_still_before_what_only_a_newer_build_can_judge() {
+    let log = open("newer").await;
+    let (_projector, address) = log.projector("projector");
+    log.fill(50, 40).await;
+    log.caught_up().await;
+    let end = log.end().await;
+    let newer = b"\x96\x7F\x02\x01\xA0\xC4\x00\x90";
+    log.publish_raw(1, newer);
+    log.fill(51, 40).await;
+    eventually("the alarm", async || get(address, "/readyz").0 == 503).await;
+    assert!(get(address, "/readyz").1.contains("stand still"));
+    assert_eq!(metric(address, "projector_stopped"), 1.0);
+    assert_eq!(get(address, "/healthz").0, 200);
+    assert!(log.checkpoint().await.1 <= Seq(end.get()), "nothing is skipped");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn servers_that_come_back_are_enough() {
+    let mut stack = Stack::private("comeback").unwrap();
+    let mut log = Log::open(Isolated::on("comeback", &stack.addresses()).unwrap()).await;
+    let (_projector, address) = log.projector("projector");
+    log.fill(60, 100).await;
+    log.caught_up().await;
+
+    stack.postgres.kill9().unwrap();
+    log.fill(61, 100).await;
+    eventually("the alarm", async || get(address, "/readyz").1.contains("down")).await;
+    stack.postgres.restart().unwrap();
+    log.rows = crate::store::connect(&log.corner.postgres_url()).await;
+    log.caught_up().await;
+
+    stack.nats.kill9().unwrap();
+    stack.nats.restart().unwrap();
+    log.fill(62, 100).await;
+    log.verify().await;
+    eventually("all is well", async || get(address, "/readyz").0 == 200).await;
+}
+
+fn copy(from: &Path, to: &Path) {
+    let status = Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap();
+    assert!(status.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_tail_is_taken_back() {
+    let mut stack = Stack::private("lost").unwrap();
+    let log = Log::open(Isolated::on("lost", &stack.addresses()).unwrap()).await;
+    let (_projector, address) = log.projector("projector");
+    log.fill(70, 150).await;
+    log.caught_up().await;
+    let kept = log.end().await;
+
+    // The store of an earlier moment takes the place of the present one.
+    let (dir, old) = (stack.nats.dir().to_owned(), stack.nats.dir().with_extension("old"));
+    stack.nats.stop().unwrap();
+    copy(&dir, &old);
+    stack.nats.restart().unwrap();
+    log.fill(71, 150).await;
+    log.caught_up().await;
+    stack.nats.kill9().unwrap();
+    std::fs::remove_dir_all(&dir).unwrap();
+    copy(&old, &dir);
+    stack.nats.restart().unwrap();
+
+    eventually("the new epoch", async || log.checkpoint().await.0 == 1).await;
+    let cut = log.rows.query_one("SELECT cut_seq FROM epochs", &[]).await.unwrap();
+    assert_eq!(Seq::from(cut.get::<_, i64>(0)), kept);
+    log.fill(72, 100).await;
+    log.verify().await;
+    assert_eq!(metric(address, "projector_epoch_bumps_total"), 1.0);
+}
