@@ -1,8 +1,8 @@
 //! The gateway's side of presence, typing and receipts: what it reports of its sessions, and what it pushes to them.
 //!
-//! Owns the reports of connections ([`report`]), the explicit watch sets ([`watch`]), the state that a session gets
-//! once it is live ([`initial`], [`recap`]), and the way of signals to sockets ([`push`]). Never decides who is online: that
-//! is the presence service's. Invariants: everything here is best effort and bounded; an idle session that watches
+//! Owns the reports of connections ([`report`]), the explicit watch sets ([`watch`]), what a session gets once it is
+//! live ([`initial`], [`recap`]), and the way of signals to sockets ([`push`]). Never decides who is online: that is
+//! the presence service's. Invariants: everything here is best effort and bounded; an idle session that watches
 //! nobody costs nothing; no lock is held across an await.
 
 mod asked;

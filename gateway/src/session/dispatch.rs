@@ -62,7 +62,7 @@ fn dispatch(app: &Arc<App>, session: &Arc<Session>, frame: ClientFrame) {
         ClientFrame::Typing(typing) => signal::typing(app, session, typing),
         ClientFrame::WatchPresence(watch) => signal::watch(app, session, watch),
         ClientFrame::SetPresence(set) => signal::set_presence(app, session, set),
-        ClientFrame::Auth(auth) => renew(app, session, &auth.token),
+        ClientFrame::Auth(auth) => renew(app, session, &auth),
         ClientFrame::Ping(ping) => {
             reply::send(session, &frame::Pong { t: ping.t }.into(), app.clock.now_ms());
         }
@@ -96,11 +96,11 @@ pub fn refuse(app: &App, session: &Session, uuid: Option<Uuid>, failure: &Failur
     reply::refuse(session, uuid, failure, app.clock.now_ms());
 }
 
-fn renew(app: &App, session: &Session, token: &str) {
+fn renew(app: &App, session: &Session, auth: &frame::Auth) {
     let own = |identity: &crate::auth::Identity| {
         identity.user == session.identity.user && identity.did == session.identity.did
     };
-    let outcome = match app.tokens.verify(token) {
+    let outcome = match app.tokens.verify(&auth.token) {
         Ok(identity) if !own(&identity) => Err(Code::AuthMismatch),
         Ok(identity) if app.revocations.is_revoked(identity.did) => Err(Code::AuthRevoked),
         outcome => outcome,
@@ -111,7 +111,7 @@ fn renew(app: &App, session: &Session, token: &str) {
             let expires_in_ms = identity.expires_ms.saturating_sub(crate::clock::unix_ms());
             reply::send(session, &frame::AuthOk { expires_in_ms }.into(), app.clock.now_ms());
         }
-        Err(code) => refuse(app, session, None, &Failure::refused(code, code.title())),
+        Err(code) => refuse(app, session, auth.uuid, &Failure::refused(code, code.title())),
     }
 }
 
