@@ -16,7 +16,7 @@ use async_nats::{Client, ConnectOptions, Event, ServerAddr, connection::State, j
 use tokio::{sync::watch, time::timeout};
 
 use crate::{
-    line::Target,
+    line::{Credentials, Target},
     subject::{InvalidPrefix, Layout},
 };
 
@@ -198,7 +198,15 @@ async fn control_client(
     connection: watch::Sender<bool>,
     dropped: Arc<AtomicU64>,
 ) -> Result<Client, SettingsError> {
-    ConnectOptions::new()
+    // The client does not look for credentials in its URLs.
+    let options = match servers.first().and_then(Credentials::of) {
+        Some(Credentials::Password { user, password }) => {
+            ConnectOptions::with_user_and_password(user, password)
+        }
+        Some(Credentials::Token(token)) => ConnectOptions::with_token(token),
+        None => ConnectOptions::new(),
+    };
+    options
         .name(name)
         .retry_on_initial_connect()
         .ping_interval(PING_INTERVAL)

@@ -20,7 +20,7 @@ use tokio::{
 };
 
 pub(crate) use parse::{Message, Op};
-pub(crate) use target::Target;
+pub(crate) use target::{Credentials, Target};
 
 /// Room for a read: about 200 chat messages, so that a busy line costs one syscall per hundreds of events.
 const READ_CHUNK: usize = 64 * 1024;

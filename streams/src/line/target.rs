@@ -5,6 +5,7 @@ use std::{io, sync::Arc, time::Duration};
 use async_nats::{ServerAddr, rustls};
 use bytes::{Buf, BytesMut};
 use parking_lot::Mutex;
+use percent_encoding::percent_decode_str;
 use rand::seq::SliceRandom;
 use serde::Deserialize;
 use tokio::{
@@ -98,19 +99,17 @@ impl Target {
     }
 
     fn greeting(&self, server: &ServerAddr) -> serde_json::Value {
-        let from =
-            if server.has_user_pass() || server.username().is_some() { server } else { &self.0.example };
         let mut hello = serde_json::json!({
             "verbose": false, "pedantic": false, "echo": true, "headers": true, "no_responders": true,
             "lang": "rust", "version": env!("CARGO_PKG_VERSION"), "protocol": 1, "name": self.0.name,
         });
-        match (from.username(), from.password()) {
-            (Some(user), Some(password)) => {
+        match Credentials::of(server).or_else(|| Credentials::of(&self.0.example)) {
+            Some(Credentials::Password { user, password }) => {
                 hello["user"] = user.into();
                 hello["pass"] = password.into();
             }
-            (Some(token), None) => hello["auth_token"] = token.into(),
-            _ => {}
+            Some(Credentials::Token(token)) => hello["auth_token"] = token.into(),
+            None => {}
         }
         hello
     }
@@ -123,6 +122,23 @@ impl Target {
                 servers.push(server);
             }
         }
+    }
+}
+
+/// What a URL says about who we are.
+pub(crate) enum Credentials {
+    Password { user: String, password: String },
+    Token(String),
+}
+
+impl Credentials {
+    pub(crate) fn of(server: &ServerAddr) -> Option<Self> {
+        let text = |encoded: &str| percent_decode_str(encoded).decode_utf8_lossy().into_owned();
+        let user = text(server.username()?);
+        Some(match server.password() {
+            Some(password) => Self::Password { user, password: text(password) },
+            None => Self::Token(user),
+        })
     }
 }
 

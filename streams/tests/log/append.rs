@@ -188,3 +188,18 @@ async fn a_stream_without_leader_is_tried_again() {
     assert_eq!(appended.unwrap().seq.get(), 1);
     assert!(appender.stats().retries.load(Relaxed) > 0);
 }
+
+#[tokio::test]
+async fn credentials_of_the_url_open_both_connections() {
+    for (authorization, login) in [
+        ("authorization { user: gate, password: \"p@ss/word\" }", "gate:p%40ss%2Fword"),
+        ("authorization { token: secret }", "secret"),
+    ] {
+        let server = Server::with(authorization);
+        let nats_url = server.url().replace("//", &format!("//{login}@"));
+        let nats = server.nats_with(NatsSettings { nats_url, ..server.settings() }).await;
+        let appender = Appender::start(&nats);
+        appender.append(chat(1), &message("x"), soon()).await.unwrap();
+        assert_eq!(log(&nats).await.len(), 1);
+    }
+}

@@ -29,6 +29,11 @@ impl Server {
         Self::launch(Vec::new())
     }
 
+    /// With further lines in its configuration.
+    pub(crate) fn with(extra: &str) -> Self {
+        Self::launch(vec![extra.to_owned()])
+    }
+
     /// Three servers that know each other.
     pub(crate) fn cluster() -> Vec<Self> {
         let routes: Vec<u16> = (0..3).map(|_| servers::port::choose(None).unwrap()).collect();
