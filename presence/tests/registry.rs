@@ -1,5 +1,7 @@
 //! The registry against a real Redis: what gateways report, and what is announced of it.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::time::Duration;
 
 use fred::{

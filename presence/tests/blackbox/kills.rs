@@ -7,6 +7,8 @@ use fred::{
     prelude::{Builder, Config},
 };
 
+use xtask::testing::{Stack, fresh_dir};
+
 use crate::world::World;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -109,4 +111,47 @@ async fn all_is_rebuilt_after_redis_lost_everything() {
     ben_web.cut();
     let offline = anna_web.until(ben.id, "offline").await;
     assert_eq!(offline["userId"], ben.id);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn presence_is_frozen_while_a_server_is_away_and_goes_on_after() {
+    let mut stack = Stack::start(&fresh_dir("frozen").unwrap()).unwrap();
+    let world = World::on(&stack, "frozen");
+    let users = world.users(3);
+    let [anna, ben, cleo] = &users[..] else { unreachable!() };
+    let chat = world.direct(anna, ben).await;
+    world.direct(anna, cleo).await;
+    let mut anna_web = world.connect(anna).await;
+    let mut ben_web = world.connect(ben).await;
+    let mut cleo_web = world.connect(cleo).await;
+    anna_web.until(ben.id, "online").await;
+    anna_web.until(cleo.id, "online").await;
+
+    // Longer than the silence of a dead gateway: nobody is declared offline for it.
+    for server in [&mut stack.redis, &mut stack.nats] {
+        server.sigstop().unwrap();
+        let frozen = anna_web.drain(Duration::from_secs(6)).await;
+        server.sigcont().unwrap();
+        let thawed = anna_web.drain(Duration::from_secs(4)).await;
+        let offline = |frame: &serde_json::Value| frame["type"] == "Presence" && frame["state"] == "offline";
+        assert!(!frozen.iter().chain(&thawed).any(offline), "{frozen:?} {thawed:?}");
+    }
+
+    // Marks wait for Postgres.
+    let seq = anna_web.say(chat, "hello").await;
+    ben_web.wait("hello", |frame| frame["seq"] == seq).await;
+    stack.postgres.kill9().unwrap();
+    ben_web.read(chat, seq).await;
+    ben_web.round_trip().await;
+    stack.postgres.restart().unwrap();
+    anna_web.receipt(chat, ben.id, seq, seq).await;
+
+    // Without Redis's memory, too, whoever leaves is announced.
+    stack.redis.kill9().unwrap();
+    cleo_web.round_trip().await;
+    cleo_web.cut();
+    stack.redis.restart().unwrap();
+    anna_web.until(cleo.id, "offline").await;
+    ben_web.cut();
+    anna_web.until(ben.id, "offline").await;
 }

@@ -36,6 +36,8 @@ async fn reading_is_announced_and_moves_only_forward() {
     anna_web.receipt(chat, ben.id, seqs[2], seqs[2]).await;
     let listed = world.listed(ben, chat).await;
     assert_eq!((&listed["unread"], &listed["readSeq"]), (&json!(0), &json!(seqs[2])));
+    let mut late = world.connect_to(1, anna).await;
+    late.receipt(chat, ben.id, seqs[2], seqs[2]).await;
 
     ben_web.read(chat, seqs[2] + 1_000).await;
     let error = ben_web.wait("Error", |frame| frame["type"] == "Error").await;

@@ -4,7 +4,10 @@ use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 use uuid::Uuid;
-use xtask::{service::Service, testing::Isolated};
+use xtask::{
+    service::Service,
+    testing::{Isolated, Stack},
+};
 
 use crate::socket::Socket;
 
@@ -46,7 +49,20 @@ impl World {
         presences: usize,
         env: &'static [(&'static str, &'static str)],
     ) -> Self {
-        let isolated = Isolated::new(name).unwrap();
+        Self::in_corner(Isolated::new(name).unwrap(), gateways, presences, env)
+    }
+
+    /// On servers that the test may break.
+    pub(crate) fn on(stack: &Stack, name: &str) -> Self {
+        Self::in_corner(Isolated::on(name, &stack.addresses()).unwrap(), 1, 1, FAST)
+    }
+
+    fn in_corner(
+        isolated: Isolated,
+        gateways: usize,
+        presences: usize,
+        env: &'static [(&'static str, &'static str)],
+    ) -> Self {
         isolated.set_up().unwrap();
         let start =
             |program: &str, at: usize| isolated.spawn(program, &format!("{program}{at}"), env).unwrap();
