@@ -1,0 +1,292 @@
+//! Rate limits, the queue of passwords, life without Redis, and what must never be in the output.
+
+#[path = "support/http.rs"]
+mod support;
+
+use std::time::{Duration, Instant};
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use support::{Client, PASSWORD, World, until};
+use xtask::testing::{Isolated, Stack, fresh_dir, off_runtime};
+
+const BEHIND_A_PROXY: (&str, &str) = ("MT_TRUSTED_PROXIES", "127.0.0.0/8");
+
+fn from(world: &World, gateway: usize, address: &str) -> Client {
+    world.client(gateway).with("x-forwarded-for", address)
+}
+
+async fn login(client: &Client, email: &str, password: &str) -> support::Answer {
+    client.post("/v1/auth/login", json!({ "email": email, "password": password })).await
+}
+
+#[tokio::test]
+async fn addresses_are_limited_on_all_gateways_together() {
+    let env = [BEHIND_A_PROXY, ("MT_LIMIT_AUTH_PER_MIN", "5")];
+    let world = World::start("addresses", 2, &env).await;
+    let mut allowed = 0;
+    for n in 0..10 {
+        let answer = login(&from(&world, n % 2, "203.0.113.1"), "nobody@example.org", "wrong password").await;
+        match answer.status {
+            401 => allowed += 1,
+            _ => drop(answer.problem(429, "rate.limited")),
+        }
+    }
+    assert_eq!(allowed, 5);
+    // Another client is not concerned, and what a client writes into the header itself is not believed.
+    login(&from(&world, 0, "203.0.113.2"), "nobody@example.org", "x")
+        .await
+        .problem(401, "auth.invalid_credentials");
+    let liar = from(&world, 0, "198.51.100.7, 203.0.113.1");
+    login(&liar, "nobody@example.org", "x").await.problem(429, "rate.limited");
+    // An IPv6 client is its /64.
+    for n in 0..6 {
+        let answer = login(&from(&world, 0, &format!("2001:db8::{n}")), "nobody@example.org", "x").await;
+        assert_eq!(answer.status, if n < 5 { 401 } else { 429 });
+    }
+}
+
+#[tokio::test]
+async fn a_stranger_cannot_lock_the_owner_out() {
+    let env = [BEHIND_A_PROXY, ("MT_LIMIT_LOGIN_FAILURES_PER_MIN", "5")];
+    let world = World::start("lockout", 2, &env).await;
+    let home = from(&world, 0, "203.0.113.1");
+    let owner = home.register("ada").await;
+    let mut guesses = 0;
+    for n in 0..20 {
+        let stranger = from(&world, n % 2, &format!("198.51.100.{n}"));
+        match login(&stranger, &owner.email.to_uppercase(), "wrong guess").await.status {
+            401 => guesses += 1,
+            429 => {}
+            other => panic!("{other}"),
+        }
+    }
+    assert_eq!(guesses, 5, "however many addresses the stranger has");
+    for _ in 0..10 {
+        login(&home, &owner.email, PASSWORD).await.ok(200);
+    }
+    // The owner's own mistakes count as well, and only mistakes.
+    for _ in 0..5 {
+        login(&home, &owner.email, "mistyped it").await.problem(401, "auth.invalid_credentials");
+    }
+    login(&home, &owner.email, PASSWORD).await.problem(429, "rate.limited");
+}
+
+#[tokio::test]
+async fn lookups_and_commands_are_limited() {
+    let env = [
+        ("MT_LIMIT_LOOKUPS_PER_MIN", "3"),
+        ("MT_LIMIT_HTTP_COMMANDS_PER_S", "1"),
+        ("MT_LIMIT_HTTP_COMMANDS_BURST", "2"),
+    ];
+    let world = World::start("lookups", 1, &env).await;
+    let (ada, bob) = (world.user("ada").await, world.user("bob").await);
+    for _ in 0..3 {
+        ada.client.get(&format!("/v1/users/{}", bob.id)).await.ok(200);
+    }
+    ada.client.get("/v1/users?email=bob@example.org").await.problem(429, "rate.limited");
+    bob.client.get(&format!("/v1/users/{}", ada.id)).await.ok(200);
+
+    let chat = ada.client.post("/v1/chats", json!({ "type": 1, "memberIds": [bob.id] })).await.ok(201);
+    let path = format!("/v1/chats/{}/messages", chat["id"]);
+    let mut refused = None;
+    for n in 0..6 {
+        let body = json!({ "uuid": uuid::Uuid::now_v7(), "body": format!("message {n}") });
+        let answer = ada.client.post(&path, body).await;
+        if answer.status == 429 {
+            refused = Some(answer);
+        }
+    }
+    refused.expect("a burst is refused").problem(429, "rate.limited");
+    bob.client.get(&path).await.ok(200);
+}
+
+#[tokio::test]
+async fn a_hundred_logins_at_once_hurt_nobody_else() {
+    let env = [("MT_BCRYPT_COST", "12"), ("MT_BCRYPT_PARALLEL", "1"), ("MT_BCRYPT_QUEUE", "8")];
+    let world = World::start("hashing", 1, &env).await;
+    let user = world.user("ada").await;
+    let mut logins = tokio::task::JoinSet::new();
+    for _ in 0..100 {
+        let (client, email) = (world.client(0), user.email.clone());
+        logins.spawn(async move { login(&client, &email, PASSWORD).await });
+    }
+    let mut slowest = Duration::ZERO;
+    let (mut opened, mut busy) = (0, 0);
+    while !logins.is_empty() {
+        let start = Instant::now();
+        user.client.get("/v1/me").await.ok(200);
+        slowest = slowest.max(start.elapsed());
+        while let Some(answer) = logins.try_join_next() {
+            let answer = answer.unwrap();
+            match answer.status {
+                200 => opened += 1,
+                _ => {
+                    busy += 1;
+                    answer.problem(503, "server.unavailable");
+                }
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(opened >= 9 && busy > 0 && opened + busy == 100, "{opened} opened, {busy} refused");
+    // One of two cores hashes; a request that has to wait for a hash would take 250 ms and more.
+    assert!(slowest < Duration::from_millis(500), "{slowest:?}");
+}
+
+#[tokio::test]
+async fn without_redis_the_limits_hold_and_tickets_do_not() {
+    let (mut stack, isolated) = off_runtime(|| {
+        let stack = Stack::start(&fresh_dir("noredis").unwrap()).unwrap();
+        let isolated = Isolated::on("noredis", &stack.addresses()).unwrap();
+        (stack, isolated)
+    });
+    let env = [BEHIND_A_PROXY, ("MT_LIMIT_AUTH_PER_MIN", "5"), ("MT_LIMIT_LOOKUPS_PER_MIN", "60")];
+    let world = World::start_on(|_| Ok(isolated), "noredis", 1, &env).await;
+    let user = from(&world, 0, "203.0.113.9").register("ada").await;
+    let ticket = async || user.client.send(Method::POST, "/v1/ws/ticket", None).await;
+    ticket().await.ok(201);
+    off_runtime(|| stack.redis.kill9().unwrap());
+
+    ticket().await.problem(503, "server.unavailable");
+    let start = Instant::now();
+    let mut allowed = 0;
+    for _ in 0..8 {
+        match login(&from(&world, 0, "203.0.113.1"), &user.email, PASSWORD).await.status {
+            200 => allowed += 1,
+            429 => {}
+            other => panic!("{other}"),
+        }
+    }
+    assert_eq!(allowed, 5, "limited in the process");
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    let ready = world.client(0).get("/readyz").await.ok(200);
+    assert_eq!((&ready["ready"], ready["checks"]["redis"] == "ok"), (&json!(true), false), "{ready}");
+    let metrics = world.client(0).get("/metrics").await;
+    let fallbacks = metrics.text.lines().find(|line| line.starts_with("gateway_limiter_fallbacks_total "));
+    assert!(fallbacks.is_some_and(|line| !line.ends_with(" 0")), "{fallbacks:?}");
+    // A logout is a logout all the same.
+    from(&world, 0, "203.0.113.3").with_cookie("/v1/auth/logout", &user.refresh).await.ok(204);
+    user.client.get("/v1/me").await.problem(401, "auth.revoked");
+
+    off_runtime(|| stack.redis.restart().unwrap());
+    let other = from(&world, 0, "203.0.113.10").register("bob").await;
+    until("tickets are back", async || {
+        other.client.send(Method::POST, "/v1/ws/ticket", None).await.status == 201
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn no_secret_is_in_the_output() {
+    let world = World::start("secrets", 1, &[("MT_LOG", "trace,h2=info,tokio=info,mio=info")]).await;
+    let user = world.user("ada").await;
+    let peer = world.user("bob").await;
+    let body = "the body of a message nobody else may read";
+    let chat = user.client.post("/v1/chats", json!({ "type": 1, "memberIds": [peer.id] })).await.ok(201);
+    let path = format!("/v1/chats/{}/messages", chat["id"]);
+    user.client.post(&path, json!({ "uuid": uuid::Uuid::now_v7(), "body": body })).await.ok(201);
+    let ticket = user.client.send(Method::POST, "/v1/ws/ticket", None).await.ok(201);
+    let ticket = ticket["ticket"].as_str().unwrap().to_owned();
+    let wrong = "a wrong password, typed in public";
+    login(&world.client(0), &user.email, wrong).await.problem(401, "auth.invalid_credentials");
+    user.client.get(&format!("/v1/users?email={}", peer.email)).await.ok(200);
+    let next = world.client(0).with_cookie("/v1/auth/refresh", &user.refresh).await.cookie();
+    for query in
+        [format!("ticket={ticket}"), format!("token={}", user.token), format!("token={}x", user.token)]
+    {
+        world.client(0).get(&format!("/v1/ws?{query}")).await.problem(426, "request.invalid");
+    }
+    world.client(0).with_cookie("/v1/auth/logout", &next).await.ok(204);
+    let metrics = world.client(0).get("/metrics").await.text;
+    let output = world.logs() + &metrics;
+    assert!(output.contains("listening") && metrics.contains("gateway_http_requests_total"), "{metrics}");
+    for (what, secret) in [
+        ("password", PASSWORD),
+        ("wrong password", wrong),
+        ("e-mail", &user.email),
+        ("peer's e-mail", &peer.email),
+        ("access token", &user.token),
+        ("refresh token", &user.refresh),
+        ("next refresh token", &next),
+        ("ticket", &ticket),
+        ("body", body),
+    ] {
+        assert!(!output.contains(secret), "the {what} is in the output");
+    }
+}
+
+#[tokio::test]
+async fn every_documented_route_exists() {
+    let world = World::start("openapi", 1, &[]).await;
+    let client = world.client(0);
+    let document = client.get("/openapi.json").await.ok(200);
+    assert!(document["openapi"].as_str().unwrap().starts_with("3."));
+    let mut documented = Vec::new();
+    for (path, operations) in document["paths"].as_object().unwrap() {
+        for (method, operation) in operations.as_object().unwrap() {
+            let concrete = path.replace("{id}", "1").replace("{userId}", "1");
+            let method = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
+            let answer = client.send(method.clone(), &concrete, None).await;
+            let absent =
+                answer.status == 405 || (answer.status == 404 && answer.text.contains("no such route"));
+            assert!(!absent, "{method} {path}: {answer:?}");
+            assert!(operation["responses"].as_object().is_some_and(|all| !all.is_empty()), "{method} {path}");
+            documented.push(format!("{method} {path}"));
+        }
+    }
+    documented.sort();
+    assert_eq!(documented, CALLS);
+    let references = document.to_string();
+    for schema in ["Chat", "Message", "Member", "Problem", "LoggedIn", "Ack"] {
+        assert!(document["components"]["schemas"][schema].is_object(), "{schema}");
+        assert!(references.contains(&format!("#/components/schemas/{schema}\"")), "{schema}");
+    }
+    assert_complete(&document, &document);
+}
+
+/// The calls of the contract.
+const CALLS: [&str; 27] = [
+    "DELETE /v1/chats/{id}/members/{userId}",
+    "DELETE /v1/devices/{id}",
+    "GET /.well-known/jwks.json",
+    "GET /healthz",
+    "GET /metrics",
+    "GET /openapi.json",
+    "GET /readyz",
+    "GET /v1/chats",
+    "GET /v1/chats/{id}",
+    "GET /v1/chats/{id}/members",
+    "GET /v1/chats/{id}/messages",
+    "GET /v1/devices",
+    "GET /v1/me",
+    "GET /v1/users",
+    "GET /v1/users/{id}",
+    "GET /v1/ws",
+    "PATCH /v1/chats/{id}",
+    "PATCH /v1/chats/{id}/members/{userId}",
+    "PATCH /v1/me",
+    "POST /v1/auth/login",
+    "POST /v1/auth/logout",
+    "POST /v1/auth/refresh",
+    "POST /v1/auth/register",
+    "POST /v1/chats",
+    "POST /v1/chats/{id}/members",
+    "POST /v1/chats/{id}/messages",
+    "POST /v1/ws/ticket",
+];
+
+/// Every reference leads somewhere.
+fn assert_complete(document: &Value, part: &Value) {
+    match part {
+        Value::Object(fields) => {
+            if let Some(reference) = fields.get("$ref").and_then(Value::as_str) {
+                let pointer = reference.strip_prefix('#').unwrap();
+                assert!(document.pointer(pointer).is_some(), "{reference}");
+            }
+            fields.values().for_each(|value| assert_complete(document, value));
+        }
+        Value::Array(items) => items.iter().for_each(|value| assert_complete(document, value)),
+        _ => {}
+    }
+}
