@@ -1,6 +1,6 @@
 //! Appending events to the log: windowed, deduplicated, retried until a deadline.
 //!
-//! One task owns one connection (its [`lane`]); what is in flight when it dies fails at once and is tried again on
+//! One task owns one connection (a lane); what is in flight when it dies fails at once and is tried again on
 //! the next one with the same `Nats-Msg-Id`. Invariants: at most the window's number of appends await their
 //! acknowledgement; nothing is handed over unless the lane is connected and the deadline lies ahead; nothing that
 //! was given up is sent later.

@@ -2,7 +2,7 @@
 //!
 //! No other crate imports a NATS client, builds a subject or parses one. What leaves this crate is typed: ids,
 //! events, entries. Two transports are used: `async-nats` for requests, signals and the read stream, and our own
-//! [`line`] for the two hot paths, append and tail, whose connections must die with all that they hold.
+//! `line` for the two hot paths, append and tail, whose connections must die with all that they hold.
 
 pub mod append;
 pub mod barrier;

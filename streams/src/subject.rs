@@ -16,7 +16,7 @@ const PARTITIONINGS: &[(u64, u16)] = &[(1, 1)];
 pub struct Partition(u16);
 
 impl Partition {
-    /// The first partition, and the only one while [`PARTITIONINGS`] has one line.
+    /// The first partition, and the only one while `PARTITIONINGS` has one line.
     pub const FIRST: Self = Self(0);
 
     /// The number, as it stands in subjects and in Postgres.
