@@ -35,9 +35,19 @@ pub struct Target {
     pub gateways: Vec<Service>,
     pub projector: Option<Service>,
     pub presence: Option<Service>,
+    pub servers: Servers,
     pub nats_url: Option<String>,
     /// `MT_...` settings of the services.
     pub env: BTreeMap<String, String>,
+}
+
+/// The servers that the product stands on.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Servers {
+    pub nats: Option<Service>,
+    pub postgres: Option<Service>,
+    pub redis: Option<Service>,
 }
 
 impl TargetArgs {

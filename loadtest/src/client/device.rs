@@ -80,6 +80,7 @@ pub struct Device {
     orders: mpsc::Sender<Order>,
     phase: watch::Receiver<Phase>,
     unanswered: Arc<AtomicU64>,
+    oracle: Arc<Oracle>,
     task: JoinHandle<()>,
 }
 
@@ -101,6 +102,7 @@ impl Device {
         let log = oracle.device(identity.user, format!("u{}/{}", identity.user, identity.device));
         let unanswered = Arc::new(AtomicU64::new(0));
         let user = identity.user;
+        let told = oracle.clone();
         let life = Life {
             gateway: identity.first,
             identity,
@@ -117,12 +119,18 @@ impl Device {
             last_fetch: None,
         };
         let task = tokio::spawn(life.run());
-        Self { user, log, orders, phase, unanswered, task }
+        Self { user, log, orders, phase, unanswered, oracle: told, task }
     }
 
-    /// Hands an order over; `false` when the device has stopped or is too far behind.
+    /// Hands an order over; `false` when the device has stopped or is too far behind. From here on the oracle
+    /// expects an answer to a send.
     pub fn order(&self, order: Order) -> bool {
-        self.orders.try_send(order).is_ok()
+        let Ok(place) = self.orders.try_reserve() else { return false };
+        if let Order::Send { chat, uuid, body, .. } = &order {
+            self.oracle.sent(self.user, *chat, *uuid, body);
+        }
+        place.send(order);
+        true
     }
 
     /// Sends a message now and returns its uuid.
@@ -152,7 +160,7 @@ impl Device {
     pub async fn stop(self) {
         let _: bool = self.order(Order::Stop);
         // A task that panicked has failed the run already.
-        let _: Result<(), _> = self.task.await;
+        drop(self.task.await);
     }
 }
 
@@ -309,7 +317,6 @@ impl Life {
 
     /// Takes a send over: from here on it is retried until it has a final answer.
     fn accept(&mut self, chat: u64, uuid: Uuid, body: &str, intended_ns: u64) {
-        self.oracle.sent(self.identity.user, chat, uuid, body);
         let text = json!({"type": "SendMessage", "uuid": uuid, "chatId": chat, "body": body}).to_string();
         self.outbox.push(chat, uuid, text, intended_ns);
         self.count_unanswered();

@@ -44,7 +44,7 @@ async fn survives(name: &str, hurt: impl AsyncFnOnce(&mut Cluster)) {
     });
     let mut outcome = outcome.unwrap();
     outcome.check_log(&crowd.oracle, &target).await.unwrap();
-    println!("{name}: temporary errors {:?}", outcome.postponed);
+    outcome.print();
     assert!(outcome.verdict.is_clean(), "{name}: {}", outcome.verdict);
     // An outage holds messages up; it does not stop the talk.
     let intended = u64::from(load.rate) * load.seconds;

@@ -102,10 +102,17 @@ async fn every_mistake_is_a_problem_with_its_code() {
         let reply = api.post(&messages, &body).await.unwrap();
         assert_eq!(reply.status, 422, "{body}: {}", reply.text);
     }
-    // No member, no such chat, no chat id at all: the same.
-    for id in ["999999999", "0", "x", "9007199254740992", "-1", &chat.to_string()] {
+    // No member or no such chat: the same. What is no id at all is a mistake of the request.
+    for (id, status, code) in [
+        ("999999999", 404, "chat.not_found"),
+        (&chat.to_string(), 404, "chat.not_found"),
+        ("0", 422, "request.invalid"),
+        ("x", 422, "request.invalid"),
+        ("-1", 422, "request.invalid"),
+        ("9007199254740992", 422, "request.invalid"),
+    ] {
         let outsider = cluster.api(0, eve).get(&format!("/v1/chats/{id}/messages")).await.unwrap();
-        problem(&outsider, 404, "chat.not_found", id);
+        problem(&outsider, status, code, id);
     }
     problem(&api.get("/v1/users/999999999").await.unwrap(), 404, "user.not_found", "unknown user");
     let (history, _) = api.history(chat).await.unwrap();

@@ -3,6 +3,8 @@
 //! One binary, so that it is linked once. Each test has a cluster of its own ([`support::cluster`]) and speaks
 //! to it as a client does; none knows the services' code.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+
 mod chaos;
 mod drain;
 mod edges;

@@ -290,7 +290,6 @@ async fn the_first_readme_s_client_gets_live_events() {
     assert_eq!((&message["body"], &message["chatId"]), (&json!("Hello, World!"), &json!(chat)), "{message}");
     alices.expect("Message", SOON).await.unwrap();
     // It only listens: the library's control pongs keep it alive over many heartbeats.
-    let (mut talker, _) = open_live(&cluster.connect(0, &alice.account)).await;
     let mut pings = 0;
     while pings < 5 {
         bobs.expect("Ping", SOON).await.unwrap();
@@ -299,6 +298,7 @@ async fn the_first_readme_s_client_gets_live_events() {
     let new = cluster.group(&[&alice.account, &bob.account]).await;
     let created = bobs.expect("Event", SOON).await.unwrap();
     assert_eq!((&created["kind"], &created["chatId"]), (&json!("chatCreated"), &json!(new)));
+    let (mut talker, _) = open_live(&cluster.connect(0, &alice.account)).await;
     send(&mut talker, new, "in the new chat").await;
     let message = bobs.expect("Message", SOON).await.unwrap();
     assert_eq!(message["chatId"], json!(new));

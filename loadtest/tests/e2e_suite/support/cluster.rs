@@ -324,7 +324,10 @@ pub(crate) fn send_frame(chat: u64, body: &str) -> (String, Value) {
 /// Sends and waits for the answer to this uuid, `Ack` or `Error`.
 pub(crate) async fn ask(socket: &mut Socket, frame: &Value) -> Value {
     socket.say(frame).await.unwrap();
-    answer(socket, &frame["uuid"], SOON).await
+    let answer = tokio::time::timeout(SOON, answer(socket, &frame["uuid"], SOON * 2)).await;
+    answer.unwrap_or_else(|_| {
+        panic!("no answer to {}", frame.to_string().chars().take(200).collect::<String>())
+    })
 }
 
 /// Waits for the answer to a uuid.
@@ -332,7 +335,7 @@ pub(crate) async fn answer(socket: &mut Socket, uuid: &Value, limit: Duration) -
     let answers = |reply: &Value| {
         matches!(reply["type"].as_str(), Some("Ack" | "Error" | "Page")) && reply["uuid"] == *uuid
     };
-    socket.until(limit, answers).await.unwrap()
+    socket.until(limit, answers).await.unwrap_or_else(|error| panic!("no answer to {uuid}: {error:#}"))
 }
 
 /// Sends a message that must be acked, and returns its sequence.

@@ -1,0 +1,173 @@
+//! Commands that go out: made once, sent again with the same uuid until they have a final answer.
+
+use std::{fmt::Write as _, time::Duration};
+
+use uuid::Uuid;
+
+use super::{
+    Due, Swarm,
+    device::{Pending, Phase},
+    judge::{Sent, SentKind},
+    wire,
+};
+use crate::{clock::now_ns, oracle::Breach};
+
+/// The least pause before a temporary refusal is tried again.
+const LEAST_RETRY: Duration = Duration::from_millis(100);
+
+/// What a durable command says.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Saying {
+    Message,
+    Edit(u64),
+    Delete(u64),
+    React(u64, &'static str),
+}
+
+impl Saying {
+    const fn kind(self) -> SentKind {
+        match self {
+            Self::Message => SentKind::Message,
+            Self::Edit(_) => SentKind::Edit,
+            Self::Delete(_) => SentKind::Delete,
+            Self::React(..) => SentKind::React,
+        }
+    }
+}
+
+impl Swarm {
+    /// Sends a message to a chat, meant for now.
+    pub fn say(&mut self, at: usize, chat: u32) {
+        self.order(at, chat, Saying::Message, now_ns());
+    }
+
+    /// Takes a command over: from here on it is retried until it has a final answer.
+    pub(super) fn order(&mut self, at: usize, chat: u32, saying: Saying, intended_ns: u64) {
+        let kind = saying.kind();
+        let sent = Sent { chat, device: at as u32, kind, intended_ns, seq: 0, acked: false };
+        let Some(number) = self.judge.send(sent) else { return };
+        self.tally.counts.sent += 1;
+        let frame = self.frame(number, chat, saying, intended_ns);
+        let pending = Pending { number, frame, attempts: 0, out: false, not_before_ns: 0 };
+        self.devices[at].pending.push_back(pending);
+        self.flush(at);
+    }
+
+    fn frame(&mut self, number: u32, chat: u32, saying: Saying, intended_ns: u64) -> Box<[u8]> {
+        // Version 7, of the intended time, and told apart by the tag alone.
+        let ms = self.epoch_ms + intended_ns / 1_000_000;
+        let uuid = Uuid::from_u64_pair(ms << 16 | 0x7000, self.judge.tag(number));
+        let chat = self.judge.chats[chat as usize].id;
+        let mut json = String::with_capacity(self.text.len() + 128);
+        let text = &self.text;
+        let written = match saying {
+            Saying::Message => {
+                write!(json, r#"{{"type":"SendMessage","uuid":"{uuid}","chatId":{chat},"body":"{text}"}}"#)
+            }
+            Saying::Edit(seq) => write!(
+                json,
+                r#"{{"type":"EditMessage","uuid":"{uuid}","chatId":{chat},"seq":{seq},"body":"edited {text}"}}"#
+            ),
+            Saying::Delete(seq) => {
+                write!(json, r#"{{"type":"DeleteMessage","uuid":"{uuid}","chatId":{chat},"seq":{seq}}}"#)
+            }
+            Saying::React(seq, emoji) => write!(
+                json,
+                r#"{{"type":"React","uuid":"{uuid}","chatId":{chat},"seq":{seq},"emoji":"{emoji}","on":true}}"#
+            ),
+        };
+        debug_assert!(written.is_ok(), "a String takes everything");
+        let mut frame = Vec::with_capacity(json.len() + 8);
+        wire::push(&mut frame, wire::TEXT, json.as_bytes());
+        frame.into_boxed_slice()
+    }
+
+    /// Sends what may be sent now.
+    pub(super) fn flush(&mut self, at: usize) {
+        let device = &mut self.devices[at];
+        if device.pending.is_empty() || !matches!(device.phase, Phase::Live | Phase::Lagging) {
+            return;
+        }
+        let now = now_ns();
+        let mut out = std::mem::take(&mut self.scratch);
+        out.clear();
+        for pending in device.pending.iter_mut().filter(|pending| !pending.out) {
+            if device.in_flight >= self.habits.in_flight {
+                break;
+            }
+            if pending.not_before_ns > now {
+                continue;
+            }
+            pending.out = true;
+            pending.attempts += 1;
+            device.in_flight += 1;
+            let intended = self.judge.sent[pending.number as usize].intended_ns;
+            if pending.attempts == 1 {
+                self.tally.scheduled(intended, now);
+            }
+            out.extend_from_slice(&pending.frame);
+        }
+        self.write(at, &out);
+        self.scratch = out;
+    }
+
+    /// Sends a frame that gets no answer, if the device is live.
+    pub(super) fn signal(&mut self, at: usize, json: &str) {
+        if self.devices[at].phase == Phase::Live {
+            let mut out = std::mem::take(&mut self.scratch);
+            out.clear();
+            wire::push(&mut out, wire::TEXT, json.as_bytes());
+            self.tally.counts.signals_out += 1;
+            self.write(at, &out);
+            self.scratch = out;
+        }
+    }
+
+    pub(super) fn acked(&mut self, at: usize, tag: u64, chat: u64, seq: u64) {
+        self.tally.counts.acks += 1;
+        let Some((number, pending)) = self.settle(at, tag) else { return };
+        self.judge.ack(number, chat, seq);
+        // A send that this device held back by leaving says nothing about the server.
+        if pending.attempts == 1 {
+            self.tally.acked(self.judge.sent[number as usize].intended_ns, now_ns());
+        }
+        self.flush(at);
+    }
+
+    /// A refusal: for good, or for that long.
+    pub(super) fn refused_command(&mut self, at: usize, tag: u64, code: &str, retry: Option<Duration>) {
+        let Some(after) = retry else {
+            match self.settle(at, tag) {
+                Some((number, _)) => self.judge.refuse(number, code),
+                None => self.judge.breaches.add(Breach::Protocol, || format!("device {at}: error {code}")),
+            }
+            return;
+        };
+        self.tally.counts.temporary_errors += 1;
+        let number = self.judge.number(tag);
+        let due = now_ns() + after.max(LEAST_RETRY).as_nanos() as u64;
+        let device = &mut self.devices[at];
+        let pending = device.pending.iter_mut().find(|pending| Some(pending.number) == number);
+        if let Some(pending) = pending.filter(|pending| pending.out) {
+            pending.out = false;
+            pending.not_before_ns = due;
+            device.in_flight -= 1;
+            self.at(due, at, Due::Flush);
+        }
+    }
+
+    /// Takes a command out that got its final answer.
+    fn settle(&mut self, at: usize, tag: u64) -> Option<(u32, Pending)> {
+        let found = self.judge.number(tag).and_then(|number| {
+            let device = &mut self.devices[at];
+            let place = device.pending.iter().position(|pending| pending.number == number)?;
+            let pending = device.pending.remove(place)?;
+            device.in_flight -= u32::from(pending.out);
+            Some((number, pending))
+        });
+        if found.is_none() {
+            self.judge.breaches.add(Breach::WrongAck, || format!("device {at}: an answer to {tag:x}, which is not open"));
+        }
+        found
+    }
+}
