@@ -43,20 +43,17 @@ pub struct Decoded<'a> {
     pub event: Result<Event, DecodeError>,
 }
 
-/// Reads the entries that belong to chats.
-///
-/// # Errors
-/// [`TooNew`]
-pub fn decode(entries: &[Entry]) -> Result<Vec<Decoded<'_>>, TooNew> {
+/// Reads the entries that belong to chats, up to the first that this build cannot judge.
+pub fn decode(entries: &[Entry]) -> (Vec<Decoded<'_>>, Option<TooNew>) {
     let mut decoded = Vec::with_capacity(entries.len());
     for entry in entries {
         let Some(chat) = entry.chat else { continue };
         match Event::decode(&entry.payload) {
-            Err(source) if !source.is_corrupt() => return Err(TooNew { seq: entry.seq, source }),
+            Err(source) if !source.is_corrupt() => return (decoded, Some(TooNew { seq: entry.seq, source })),
             event => decoded.push(Decoded { chat, entry, event }),
         }
     }
-    Ok(decoded)
+    (decoded, None)
 }
 
 /// Folds the entries into rows. Their chats are in the cache, which is afterwards as of the last entry. `stored` are

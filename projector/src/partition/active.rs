@@ -15,7 +15,11 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::{Projector, batch::Folded};
-use crate::{cache::Cache, known::Projected, projection::TooNew};
+use crate::{
+    cache::Cache,
+    known::Projected,
+    projection::{TooNew, decode},
+};
 
 /// How often the watermark is repeated: a signal may be lost.
 const WATERMARK_INTERVAL: Duration = Duration::from_millis(250);
@@ -166,15 +170,22 @@ impl<'a> Active<'a> {
         }
     }
 
+    /// Writes the entries, up to the first that this build cannot judge.
     async fn commit(&mut self, entries: &[Entry]) -> Result<(), Stop> {
-        let Some(last) = entries.last().map(Entry::position) else { return Ok(()) };
-        let folded = self.fold_and_write(entries, last).await?;
-        self.checkpoint.position = last;
-        self.cache.trim();
-        self.announce();
-        self.count(entries, &folded);
-        self.raise_ids(&folded).await?;
-        Ok(())
+        let (decoded, too_new) = decode(entries);
+        let known = too_new.as_ref().map_or(entries, |stop| {
+            let count = entries.partition_point(|entry| entry.seq < stop.seq);
+            &entries[..count]
+        });
+        if let Some(last) = known.last().map(Entry::position) {
+            let folded = self.fold_and_write(&decoded, last).await?;
+            self.checkpoint.position = last;
+            self.cache.trim();
+            self.announce();
+            self.count(known, &folded);
+            self.raise_ids(&folded).await?;
+        }
+        too_new.map_or(Ok(()), |stop| Err(stop.into()))
     }
 
     fn count(&self, entries: &[Entry], folded: &Folded) {

@@ -2,10 +2,9 @@
 
 use shared::id::{ChatId, Position, UserId};
 use sql::projection::{Key, Rows, Written};
-use streams::Entry;
 
 use super::active::{Active, End, Failure, Stop, now_ms};
-use crate::projection::{Decoded, Keys, decode, project};
+use crate::projection::{Decoded, Keys, project};
 
 /// What a batch came to.
 #[derive(Debug, Default)]
@@ -29,14 +28,17 @@ impl Folded {
 }
 
 impl Active<'_> {
-    /// Folds and writes entries that follow the checkpoint; `last` is the last one's position.
-    pub(super) async fn fold_and_write(&mut self, entries: &[Entry], last: Position) -> Result<Folded, Stop> {
-        let decoded = decode(entries)?;
-        self.load(&decoded).await?;
-        let suspects = self.suspects(&decoded);
+    /// Folds and writes decoded entries that follow the checkpoint; `last` is where the checkpoint goes.
+    pub(super) async fn fold_and_write(
+        &mut self,
+        decoded: &[Decoded<'_>],
+        last: Position,
+    ) -> Result<Folded, Stop> {
+        self.load(decoded).await?;
+        let suspects = self.suspects(decoded);
         let mut stored = self.stored(&suspects).await?;
         for _ in 0..2 {
-            let rows = project(&mut self.cache, &decoded, &stored);
+            let rows = project(&mut self.cache, decoded, &stored);
             let written = self.writer.write(self.checkpoint, last, &rows, now_ms()).await;
             match written {
                 Ok(Written::Yes) => return Ok(Folded::of(&rows)),
@@ -49,7 +51,7 @@ impl Active<'_> {
                     // what the database has, knowing which.
                     self.projector.metrics.duplicates.inc();
                     self.cache.clear();
-                    self.load(&decoded).await?;
+                    self.load(decoded).await?;
                     let all: Vec<Key> = decoded.iter().filter_map(key).collect();
                     stored = self.stored(&all).await?;
                 }

@@ -75,7 +75,8 @@ impl Store {
     /// Folds and writes a batch that follows the checkpoint.
     pub(crate) async fn apply(&mut self, entries: &[Entry]) {
         let last = entries.last().map(Entry::position).expect("a batch");
-        let decoded = decode(entries).expect("of this version");
+        let (decoded, too_new) = decode(entries);
+        assert!(too_new.is_none());
         let mut stored = Keys::default();
         // The projector asks for keys only where it must; here all are asked for when a write says so.
         for attempt in 0..2 {
