@@ -93,7 +93,7 @@ impl Keys {
 pub fn create(folder: &Path) -> Result<(), KeyError> {
     let failed = |source| KeyError::Io { path: folder.to_owned(), source };
     fs::DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(folder).map_err(failed)?;
-    create_once(&folder.join(JWT), || new_jwt_key())?;
+    create_once(&folder.join(JWT), new_jwt_key)?;
     create_once(&folder.join(CURSOR), || {
         let mut bytes = [0; 32];
         aws_lc_rs::rand::fill(&mut bytes).map_err(|_| KeyError::NoRandomness)?;

@@ -16,7 +16,7 @@ pub struct ProvisionArgs {
     /// What their names begin with.
     #[arg(long, default_value = "load", value_parser = prefix)]
     pub prefix: String,
-    /// How long their access tokens live, in seconds.
+    /// How long their access tokens live, in seconds. A revocation is remembered for MT_ACCESS_TTL_S only.
     #[arg(long, default_value_t = 3_600)]
     pub ttl_s: u64,
 }

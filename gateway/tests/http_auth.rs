@@ -1,5 +1,7 @@
 //! Accounts over HTTP: register, log in, refresh, log out, devices, tickets.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 #[path = "support/http.rs"]
 mod support;
 

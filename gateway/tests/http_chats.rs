@@ -1,5 +1,7 @@
 //! Chats over HTTP: direct ones and groups, members, messages, history.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 #[path = "support/http.rs"]
 mod support;
 

@@ -1,5 +1,7 @@
 //! Rate limits, the queue of passwords, life without Redis, and what must never be in the output.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 #[path = "support/http.rs"]
 mod support;
 

@@ -4,10 +4,14 @@ use std::{sync::Arc, time::Duration};
 
 use shared::id::UserId;
 use streams::signal::{self, Signal};
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::revocation::{self, Copy, Revoked, Source};
 use crate::{app::App, clock::unix_ms};
+
+/// Postgres that does not answer must not keep Redis from being asked.
+const READ_WITHIN: Duration = Duration::from_millis(500);
 
 /// Revokes a family of the user; `false` if there is none that lives.
 ///
@@ -47,12 +51,9 @@ struct Stored(Arc<App>);
 
 impl Source for Stored {
     async fn since(&self, since: u64) -> Option<Vec<Revoked>> {
-        match self.0.db.revoked_since(since).await {
-            Ok(dids) => Some(dids.into_iter().map(|did| self.revoked(did)).collect()),
-            Err(error) => {
-                tracing::debug!(%error, "revocations are read from redis");
-                copy(&self.0).since(since).await
-            }
+        match timeout(READ_WITHIN, self.0.db.revoked_since(since)).await {
+            Ok(Ok(dids)) => Some(dids.into_iter().map(|did| self.revoked(did)).collect()),
+            Ok(Err(_)) | Err(_) => copy(&self.0).since(since).await,
         }
     }
 }

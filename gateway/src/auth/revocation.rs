@@ -5,7 +5,14 @@
 //! second, for signals may be lost; while Postgres is away it reads the copy in Redis. Invariant: what was noted
 //! once is refused until no token of it can be alive.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use fred::interfaces::SortedSetsInterface;
 use parking_lot::RwLock;
@@ -36,6 +43,8 @@ pub struct Revocations {
     known: RwLock<HashMap<Uuid, u64>>,
     remember: Duration,
     on_revoked: OnRevoked,
+    /// What was revoked before this gateway started has been read.
+    primed: AtomicBool,
 }
 
 impl Revocations {
@@ -43,7 +52,12 @@ impl Revocations {
     pub fn new(longest_token: Duration, on_revoked: OnRevoked) -> Self {
         // A little longer, so that no clock that runs behind lets a token slip through.
         let remember = longest_token + Duration::from_millis(OVERLAP_MS);
-        Self { known: RwLock::default(), remember, on_revoked }
+        Self { known: RwLock::default(), remember, on_revoked, primed: AtomicBool::new(false) }
+    }
+
+    /// Whether the gateway knows what was revoked before it started: until then it is not ready.
+    pub fn is_primed(&self) -> bool {
+        self.primed.load(Ordering::Acquire)
     }
 
     pub fn is_revoked(&self, did: Uuid) -> bool {
@@ -89,6 +103,7 @@ pub async fn keep_reading(revocations: Arc<Revocations>, source: impl Source, ev
             revocations.note(revoked);
         }
         read_until = now;
+        revocations.primed.store(true, Ordering::Release);
         revocations.forget();
     }
 }

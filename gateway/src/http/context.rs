@@ -109,10 +109,18 @@ fn problem_for(status: StatusCode) -> Problem {
 fn record(app: &App, span: &Span, labels: HttpLabels, response: &Response, start: Instant) {
     span.record("http.response.status_code", labels.status);
     let code = response.extensions().get::<Code>().copied();
-    if labels.status >= 500 && code != Some(Code::ServerDraining) {
+    if labels.status >= 500 {
         let (method, route, status) = (labels.method, &labels.route, labels.status);
-        let code = code.map_or("", Code::as_str);
-        span.in_scope(|| tracing::warn!(method, route, status, code, "a request failed"));
+        let name = code.map_or("", Code::as_str);
+        // What is away is logged where it was missed; here only mistakes of our own are news.
+        match code {
+            Some(Code::ServerInternal) | None => {
+                span.in_scope(|| tracing::error!(method, route, status, "a request failed"));
+            }
+            Some(_) => {
+                span.in_scope(|| tracing::debug!(method, route, status, code = name, "a request failed"))
+            }
+        }
     }
     app.metrics.http.observe(labels, code, start.elapsed());
 }

@@ -66,6 +66,7 @@ pub async fn revoke(
     caller: Caller,
     Id(did): Id<Uuid>,
 ) -> Result<StatusCode, Problem> {
+    caller.may_command(&app).await?;
     if family::end(&app, caller.user(), did).await? {
         return Ok(StatusCode::NO_CONTENT);
     }

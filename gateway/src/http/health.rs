@@ -47,6 +47,7 @@ pub async fn readyz(State(app): State<Arc<App>>) -> Response {
         ("nats", app.nats.is_connected(), "down: not connected"),
         ("postgres", postgres, "down: no answer"),
         ("log", app.is_caught_up(), "down: still reading the recent past"),
+        ("revocations", app.revocations.is_primed(), "down: not read yet"),
         ("gateway", !app.is_draining(), "down: draining"),
     ];
     let ready = needed.iter().all(|(_, fine, _)| *fine);

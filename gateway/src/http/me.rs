@@ -52,6 +52,7 @@ pub async fn update(
     caller: Caller,
     Json(asked): Json<UpdateMe>,
 ) -> Result<axum::Json<Me>, Problem> {
+    caller.may_command(&app).await?;
     app.db.set_display_name(caller.user(), &asked.display_name).await?;
     show(State(app), caller).await
 }

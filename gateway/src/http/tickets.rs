@@ -32,6 +32,7 @@ pub struct Ticket {
     (status = 503, description = "`server.unavailable`", body = ProblemBody, content_type = "application/problem+json"),
 ))]
 pub async fn create(State(app): State<Arc<App>>, caller: Caller) -> Result<Response, Problem> {
+    caller.may_command(&app).await?;
     let ticket = app.tickets.issue(&caller.0).await?;
     let ticket = ticket.expose_secret().to_owned();
     let mut response = no_store(axum::Json(Ticket { ticket, expires_in_ms: ticket::TTL.as_millis() as u64 }));
