@@ -10,6 +10,7 @@ pub mod refresh;
 pub mod revocation;
 pub mod ticket;
 pub mod token;
+mod verified;
 
 use std::path::PathBuf;
 

@@ -7,6 +7,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 
+use futures_util::{SinkExt, StreamExt};
 use reqwest::Method;
 use serde_json::{Value, json};
 use support::{Client, PASSWORD, World, until};
@@ -181,7 +182,7 @@ async fn without_redis_the_limits_hold_and_tickets_do_not() {
 
 #[tokio::test]
 async fn no_secret_is_in_the_output() {
-    let world = World::start("secrets", 1, &[("MT_LOG", "trace,h2=info,tokio=info,mio=info")]).await;
+    let world = World::start("secrets", 1, &[("MT_LOG", "trace,tungstenite=debug,h2=info,tokio=info,mio=info")]).await;
     let user = world.user("ada").await;
     let peer = world.user("bob").await;
     let body = "the body of a message nobody else may read";
@@ -198,6 +199,14 @@ async fn no_secret_is_in_the_output() {
         [format!("ticket={ticket}"), format!("token={}", user.token), format!("token={}x", user.token)]
     {
         world.client(0).get(&format!("/v1/ws?{query}")).await.problem(426, "request.invalid");
+    }
+    for query in [format!("ticket={ticket}"), format!("token={}", user.token)] {
+        let url = format!("{}/v1/ws?{query}&device=web", world.urls[0].replace("http://", "ws://"));
+        let (mut socket, _) = tokio_tungstenite::connect_async(url).await.unwrap();
+        let frame = json!({ "type": "SendMessage", "uuid": uuid::Uuid::now_v7(), "chatId": chat["id"], "body": body });
+        socket.send(frame.to_string().into()).await.unwrap();
+        let acked = async { while !socket.next().await.unwrap().unwrap().to_string().contains("Ack") {} };
+        tokio::time::timeout(support::PATIENCE, acked).await.unwrap();
     }
     world.client(0).with_cookie("/v1/auth/logout", &next).await.ok(204);
     let metrics = world.client(0).get("/metrics").await.text;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use shared::{code::Code, id::UserId};
 use uuid::Uuid;
 
-use super::{AuthSettings, Identity};
+use super::{AuthSettings, Identity, verified::Verified};
 use crate::{clock::unix_ms, keys::Keys};
 
 /// Longer than any token of ours; what is longer is not worth parsing.
@@ -19,6 +19,7 @@ pub struct Tokens {
     header: Header,
     verifying: HashMap<String, DecodingKey>,
     validation: Validation,
+    verified: Verified,
     published: JwkSet,
     issuer: String,
     audience: String,
@@ -54,6 +55,7 @@ impl Tokens {
             header,
             verifying: keys.verifying.iter().map(|key| (key.kid.clone(), key.key.clone())).collect(),
             validation,
+            verified: Verified::default(),
             published: keys.published.clone(),
             issuer: settings.jwt_issuer.clone(),
             audience: settings.jwt_audience.clone(),
@@ -98,24 +100,34 @@ impl Tokens {
     /// # Errors
     /// `auth.expired` for a token of ours whose time is over, else `auth.invalid_token`.
     pub fn verify(&self, token: &str) -> Result<Identity, Code> {
+        let identity = match self.verified.get(token) {
+            Some(identity) => identity,
+            None => self.check(token)?,
+        };
+        // The library still accepts a token in the very second in which it ends.
+        if unix_ms() >= identity.expires_ms { Err(Code::AuthExpired) } else { Ok(identity) }
+    }
+
+    /// Checks signature and claims of a token that is new here.
+    fn check(&self, token: &str) -> Result<Identity, Code> {
         if token.len() > MAX_LENGTH {
             return Err(Code::AuthInvalidToken);
         }
         let header = jsonwebtoken::decode_header(token).map_err(|_| Code::AuthInvalidToken)?;
         let key = header.kid.and_then(|kid| self.verifying.get(&kid)).ok_or(Code::AuthInvalidToken)?;
         let decoded = jsonwebtoken::decode::<Claims>(token, key, &self.validation);
-        let claims = decoded.map_err(|error| match error.kind() {
-            ErrorKind::ExpiredSignature => Code::AuthExpired,
-            _ => Code::AuthInvalidToken,
-        })?;
-        let Claims { sub, did, exp, .. } = claims.claims;
-        let expires_ms = exp.saturating_mul(1_000);
-        // The library still accepts a token in the very second in which it ends.
-        if unix_ms() >= expires_ms {
-            return Err(Code::AuthExpired);
-        }
+        let Claims { sub, did, exp, .. } = decoded.map_err(|error| code_of(&error))?.claims;
         let user = sub.parse().map_err(|_| Code::AuthInvalidToken)?;
-        Ok(Identity { user, did, expires_ms })
+        let identity = Identity { user, did, expires_ms: exp.saturating_mul(1_000) };
+        self.verified.put(token, identity);
+        Ok(identity)
+    }
+}
+
+fn code_of(error: &jsonwebtoken::errors::Error) -> Code {
+    match error.kind() {
+        ErrorKind::ExpiredSignature => Code::AuthExpired,
+        _ => Code::AuthInvalidToken,
     }
 }
 
