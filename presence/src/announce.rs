@@ -59,9 +59,12 @@ impl Announcer {
     }
 
     async fn tick(&mut self, listening: &Listening) -> FredResult<()> {
+        let silence_ms = self.timing.silence_ms;
         if listening.for_at_least(self.timing.silence()) {
-            self.metrics.swept_total.inc_by(self.registry.sweep(self.timing.silence_ms).await? as u64);
-            self.registry.decide_due().await?;
+            self.metrics.swept_total.inc_by(self.registry.sweep(silence_ms).await? as u64);
+            self.registry.decide_due(silence_ms).await?;
+        } else {
+            self.registry.look(silence_ms).await?;
         }
         loop {
             let news = self.registry.claim().await?;

@@ -137,18 +137,29 @@ impl Registry {
         }
     }
 
-    /// Decides what was held back by the hysteresis and is due.
+    /// Decides what was held back by the hysteresis and is due. After a break in these calls of a third of
+    /// `silence_ms`, nothing is for `silence_ms`: so they come many times as often. The same holds for
+    /// [`Registry::sweep`].
     ///
     /// # Errors
     /// Redis's; trying again is safe.
-    pub async fn decide_due(&self) -> FredResult<()> {
-        loop {
-            let mut args = self.args(1);
-            args.push(STEP.to_string());
-            if self.redis.run::<usize>(&self.due, args).await? < STEP {
-                return Ok(());
-            }
-        }
+    pub async fn decide_due(&self, silence_ms: u64) -> FredResult<()> {
+        while self.run_due(silence_ms, STEP).await? == STEP {}
+        Ok(())
+    }
+
+    /// Decides nothing, and is no break either.
+    ///
+    /// # Errors
+    /// Redis's; trying again is safe.
+    pub async fn look(&self, silence_ms: u64) -> FredResult<()> {
+        self.run_due(silence_ms, 0).await.map(drop)
+    }
+
+    async fn run_due(&self, silence_ms: u64, most: usize) -> FredResult<usize> {
+        let mut args = self.args(2);
+        args.extend([silence_ms.to_string(), most.to_string()]);
+        self.redis.run(&self.due, args).await
     }
 
     /// Takes some of the news that nobody has in hand.

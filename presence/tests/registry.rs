@@ -41,12 +41,23 @@ impl Corner {
         let registry = Registry::new(Redis::connect(&settings).unwrap(), HYSTERESIS_MS);
         let client = Builder::from_config(Config::from_url(isolated.redis_url()).unwrap()).build().unwrap();
         client.init().await.unwrap();
-        Self { registry, client, prefix: isolated.redis_prefix(), _isolated: isolated }
+        let corner = Self { registry, client, prefix: isolated.redis_prefix(), _isolated: isolated };
+        corner.steady().await;
+        corner
+    }
+
+    /// Looks often enough that what is due is decided.
+    async fn steady(&self) {
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_millis(SILENCE_MS + 50) {
+            assert_eq!(self.news().await, []);
+            sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// What is announced now, ascending by user.
     async fn news(&self) -> Vec<(u64, PresenceState)> {
-        self.registry.decide_due().await.unwrap();
+        self.registry.decide_due(SILENCE_MS).await.unwrap();
         let news = self.registry.claim().await.unwrap();
         self.registry.done(&news).await.unwrap();
         let mut news: Vec<_> = news.iter().map(|news| (news.user.get(), news.announced.state)).collect();
@@ -152,7 +163,7 @@ async fn a_flap_is_no_news() {
     corner.registry.report(&here.report(&[&first], &[])).await.unwrap();
     assert_eq!(corner.news().await, [(1, Online)]);
     corner.registry.report(&here.report(&[], &[&first])).await.unwrap();
-    sleep(Duration::from_millis(HYSTERESIS_MS / 2)).await;
+    sleep(Duration::from_millis(HYSTERESIS_MS / 3)).await;
     let second = session(1);
     corner.registry.report(&there.report(&[&second], &[])).await.unwrap();
     corner.no_news().await;
@@ -281,4 +292,26 @@ async fn claimed_news_comes_back_until_it_is_done_and_newer_news_wins() {
     let (news, after) = corner.next_news().await;
     assert_eq!(news, [(1, Online)]);
     assert!(after >= Duration::from_secs(1), "{after:?}");
+}
+
+#[tokio::test]
+async fn after_a_break_nobody_is_declared_offline_for_the_silence_in_it() {
+    let corner = Corner::new("break").await;
+    let mut gateway = settled(&corner).await;
+    let (phone, laptop) = (session(1), session(2));
+    corner.registry.report(&gateway.report(&[&phone, &laptop], &[])).await.unwrap();
+    assert_eq!(corner.news().await.len(), 2);
+    corner.registry.report(&gateway.report(&[], &[&laptop])).await.unwrap();
+    // Redis stands still, or every instance is dead: no report, no look.
+    sleep(Duration::from_millis(2 * SILENCE_MS)).await;
+    assert_eq!(corner.registry.sweep(SILENCE_MS).await.unwrap(), 0);
+    assert_eq!(corner.news().await, []);
+    let back = session(2);
+    corner.registry.report(&gateway.report(&[&back], &[])).await.unwrap();
+    for _ in 0..40 {
+        corner.registry.report(&gateway.report(&[], &[])).await.unwrap();
+        assert_eq!(corner.registry.sweep(SILENCE_MS).await.unwrap(), 0);
+        assert_eq!(corner.news().await, []);
+        sleep(Duration::from_millis(20)).await;
+    }
 }

@@ -8,6 +8,7 @@
 --   presence:due             sorted set: user -> when a held step down is decided
 --   presence:news            sorted set: user -> when to announce them (again)
 --   presence:text            hash: user -> what to announce
+--   presence:ticks           hash: when instances last looked for the silent and the due, and since when without a break
 --   announced:<u>            what was decided last of a user who is not offline; gateways read it
 -- All clocks are Redis's, so that instances agree.
 
@@ -78,6 +79,18 @@ local function disconnect(gateway, user, session, lost)
   end
   redis.call('SET', P .. 'presence:gone:' .. user, int(NOW), 'PX', int(2 * HYSTERESIS + 60000))
   return true
+end
+
+-- Whether instances have looked here for the silent and the due for so long (ms) without a break. After a break (all of
+-- them were dead, or Redis stood still) silence proves nothing yet: reports are still on their way. A look that was
+-- asked for before the break and runs after it is caught by this, too.
+local function steady(long)
+  local key = P .. 'presence:ticks'
+  local last = tonumber(redis.call('HGET', key, 'last') or 0)
+  if NOW - last > long / 3 then redis.call('HSET', key, 'since', int(NOW)) end
+  redis.call('HSET', key, 'last', int(NOW))
+  redis.call('EXPIRE', key, LIFE)
+  return NOW - tonumber(redis.call('HGET', key, 'since')) >= long
 end
 
 local function member(text)

@@ -1,6 +1,7 @@
 -- Takes off sessions of a gateway that has been silent. ARGV: 3 for how long, in ms, 4 how many at most. Returns
 -- how many went, one more for the gateway itself; 0: no gateway is silent.
 
+if not steady(tonumber(ARGV[3])) then return 0 end
 local silent = redis.call(
   'ZRANGE', P .. 'presence:gateways', '-inf', '(' .. int(NOW - tonumber(ARGV[3])), 'BYSCORE', 'LIMIT', 0, 1)
 local gateway = silent[1]

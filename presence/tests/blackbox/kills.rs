@@ -130,7 +130,7 @@ async fn presence_is_frozen_while_a_server_is_away_and_goes_on_after() {
     // Longer than the silence of a dead gateway: nobody is declared offline for it.
     for server in [&mut stack.redis, &mut stack.nats] {
         server.sigstop().unwrap();
-        let frozen = anna_web.drain(Duration::from_secs(6)).await;
+        let frozen = anna_web.drain(Duration::from_secs(8)).await;
         server.sigcont().unwrap();
         let thawed = anna_web.drain(Duration::from_secs(4)).await;
         let offline = |frame: &serde_json::Value| frame["type"] == "Presence" && frame["state"] == "offline";

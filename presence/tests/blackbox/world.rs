@@ -23,6 +23,9 @@ const FAST: &[(&str, &str)] = &[
     ("MT_LIMIT_CONNECTS_PER_MIN", "1000"),
 ];
 
+/// A dead gateway is noticed as late as in production.
+const PATIENT: &[(&str, &str)] = &[("MT_PRESENCE_HYSTERESIS_MS", "1500"), ("MT_PRESENCE_REPORT_MS", "200")];
+
 pub(crate) struct World {
     pub(crate) isolated: Isolated,
     pub(crate) gateways: Vec<(Service, SocketAddr)>,
@@ -54,7 +57,7 @@ impl World {
 
     /// On servers that the test may break.
     pub(crate) fn on(stack: &Stack, name: &str) -> Self {
-        Self::in_corner(Isolated::on(name, &stack.addresses()).unwrap(), 1, 1, FAST)
+        Self::in_corner(Isolated::on(name, &stack.addresses()).unwrap(), 1, 1, PATIENT)
     }
 
     fn in_corner(
