@@ -159,7 +159,7 @@ mod tests {
         let count = |signal: &Vec<Receipts>| signal.iter().map(|of| of.receipts.len()).sum::<usize>();
         assert!(signals.iter().all(|signal| count(signal) <= PER_SIGNAL));
         assert_eq!(signals.iter().map(count).sum::<usize>(), 4_500);
-        assert_eq!(by_chat(&coalesce(&many[..10])), [by_chat(&coalesce(&many[..10])).remove(0)]);
+        assert_eq!(by_chat(&coalesce(&many[..10])).len(), 1);
         assert_eq!(by_chat(&coalesce(&many[..10]))[0].len(), 2, "one entry a chat");
         assert!(by_chat(&[]).is_empty());
     }
