@@ -141,6 +141,12 @@ impl Problem {
         self
     }
 
+    /// The names of the refused fields.
+    #[cfg(test)]
+    pub(crate) fn fields(&self) -> Vec<&'static str> {
+        self.errors.iter().map(|error| error.field).collect()
+    }
+
     fn http_status(&self) -> StatusCode {
         let of_code =
             || StatusCode::from_u16(self.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);

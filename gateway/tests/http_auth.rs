@@ -365,3 +365,24 @@ async fn the_published_key_is_the_one_in_the_tokens() {
     assert!(claims["did"].is_string() && claims["iss"] == "mini-telegram");
     assert!(keys["keys"][0].get("d").is_none());
 }
+
+#[tokio::test]
+async fn an_operator_provisions_accounts() {
+    let world = World::start("provision", 1, &[]).await;
+    let run = |args: &[&str]| xtask::testing::off_runtime(|| world.isolated.output("gateway", args).unwrap());
+    let output = run(&["provision", "--users", "3", "--prefix", "bench", "--ttl-s", "60"]);
+    assert!(output.status.success(), "{output:?}");
+    let lines = String::from_utf8(output.stdout).unwrap();
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 3);
+    for line in &lines {
+        let client = world.client(0).with_token(line["accessToken"].as_str().unwrap());
+        let me = client.get("/v1/me").await.ok(200);
+        assert_eq!(me["id"], line["userId"]);
+        assert!(me["displayName"].as_str().unwrap().starts_with("bench"));
+        // No password opens it.
+        let login = json!({ "email": me["email"], "password": "" });
+        world.client(0).post("/v1/auth/login", login).await.problem(401, "auth.invalid_credentials");
+    }
+    assert!(!run(&["provision", "--users", "1", "--prefix", "a b"]).status.success());
+}

@@ -105,6 +105,36 @@ async fn lookups_and_commands_are_limited() {
 }
 
 #[tokio::test]
+async fn connects_are_limited_and_resumes_less() {
+    let env = [("MT_LIMIT_CONNECTS_PER_MIN", "2"), ("MT_LIMIT_RESUMES_PER_MIN", "4")];
+    let world = World::start("connects", 2, &env).await;
+    let user = world.user("ada").await;
+    let cursor = user.client.get("/v1/chats").await.ok(200)["cursor"].as_str().unwrap().to_owned();
+    let connect = async |gateway: usize, query: &str| {
+        let url =
+            format!("{}/v1/ws?token={}{query}", world.urls[gateway].replace("http://", "ws://"), user.token);
+        match tokio_tungstenite::connect_async(url).await {
+            Ok(_) => 101,
+            Err(tokio_tungstenite::tungstenite::Error::Http(response)) => {
+                assert!(response.headers().contains_key("retry-after"));
+                response.status().as_u16()
+            }
+            Err(other) => panic!("{other}"),
+        }
+    };
+    let mut answers = Vec::new();
+    for n in 0..3 {
+        answers.push(connect(n % 2, "").await);
+    }
+    assert_eq!(answers, [101, 101, 429]);
+    for n in 0..4 {
+        assert_eq!(connect(n % 2, &format!("&cursor={cursor}")).await, 101);
+    }
+    assert_eq!(connect(0, &format!("&cursor={cursor}")).await, 429);
+    assert_eq!(connect(0, "&cursor=made-up").await, 429, "a cursor that is none opens nothing");
+}
+
+#[tokio::test]
 async fn a_hundred_logins_at_once_hurt_nobody_else() {
     let env = [("MT_BCRYPT_COST", "12"), ("MT_BCRYPT_PARALLEL", "1"), ("MT_BCRYPT_QUEUE", "8")];
     let world = World::start("hashing", 1, &env).await;
@@ -182,7 +212,9 @@ async fn without_redis_the_limits_hold_and_tickets_do_not() {
 
 #[tokio::test]
 async fn no_secret_is_in_the_output() {
-    let world = World::start("secrets", 1, &[("MT_LOG", "trace,tungstenite=debug,h2=info,tokio=info,mio=info")]).await;
+    let world =
+        World::start("secrets", 1, &[("MT_LOG", "trace,tungstenite=debug,h2=info,tokio=info,mio=info")])
+            .await;
     let user = world.user("ada").await;
     let peer = world.user("bob").await;
     let body = "the body of a message nobody else may read";

@@ -41,3 +41,39 @@ impl<T: FromFields, S: Send + Sync> FromRequest<S> for Json<T> {
         fields.finish(value).map(Self)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+    use utoipa::ToSchema;
+
+    use super::*;
+    use crate::http::{auth, chats, me, members, messages};
+
+    /// The fields that the document calls required are those whose absence is refused.
+    fn check<T: FromFields + ToSchema>(missing_when_empty: &[&str]) {
+        let mut fields = Fields::of_json(b"{}").unwrap();
+        let value = T::read(&mut fields);
+        let missing = fields.finish(value).err().map(|problem| problem.fields()).unwrap_or_default();
+        assert_eq!(missing, missing_when_empty);
+        let schema = serde_json::to_value(T::schema()).unwrap();
+        let mut required: Vec<&str> =
+            schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let mut expected = missing_when_empty.to_vec();
+        required.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(required, expected, "{}", T::name());
+    }
+
+    #[test]
+    fn what_is_read_is_what_is_documented() {
+        check::<auth::Register>(&["email", "password"]);
+        check::<auth::Login>(&["email", "password"]);
+        check::<me::UpdateMe>(&["displayName"]);
+        check::<chats::CreateChat>(&["type", "memberIds"]);
+        check::<chats::UpdateChat>(&[]);
+        check::<members::AddMembers>(&["userIds"]);
+        check::<members::ChangeRole>(&["role"]);
+        check::<messages::Send>(&["uuid", "body"]);
+    }
+}

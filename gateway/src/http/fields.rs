@@ -2,7 +2,13 @@
 //!
 //! A client that fills a form wants to hear of all its mistakes at once, so a fault does not end the reading.
 
+use std::fmt;
+
 use http::Uri;
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, IgnoredAny, MapAccess, Visitor},
+};
 use serde_json::{Map, Value};
 use shared::code::Code;
 
@@ -31,12 +37,19 @@ impl Fields {
     /// Of a JSON body.
     ///
     /// # Errors
-    /// `request.malformed` for what is no JSON, `request.invalid` for what is no object.
+    /// `request.malformed` for what is no JSON, `request.invalid` for what is no object, or one with a field that
+    /// stands twice.
     pub fn of_json(body: &[u8]) -> Result<Self, Problem> {
-        match serde_json::from_slice(body) {
-            Ok(Value::Object(values)) => Ok(Self { values, errors: Vec::new() }),
-            Ok(_) => Err(Problem::new(Code::RequestInvalid).detail("the body is no JSON object")),
-            Err(_) => Err(Problem::new(Code::RequestMalformed).detail("the body is no JSON")),
+        let malformed = || Problem::new(Code::RequestMalformed).detail("the body is no JSON");
+        // All of it, so that a broken end is not hidden by a wrong beginning.
+        serde_json::from_slice::<IgnoredAny>(body).map_err(|_| malformed())?;
+        match serde_json::from_slice::<Object>(body) {
+            Ok(Object(values)) => Ok(Self { values, errors: Vec::new() }),
+            Err(error) if error.is_data() => {
+                Err(Problem::new(Code::RequestInvalid)
+                    .detail("the body is no JSON object with each field once"))
+            }
+            Err(_) => Err(malformed()),
         }
     }
 
@@ -93,6 +106,35 @@ impl Fields {
     }
 }
 
+/// A JSON object in which no field stands twice.
+struct Object(Map<String, Value>);
+
+impl<'de> Deserialize<'de> for Object {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(OnceEach)
+    }
+}
+
+struct OnceEach;
+
+impl<'de> Visitor<'de> for OnceEach {
+    type Value = Object;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object with each field once")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object, A::Error> {
+        let mut values = Map::new();
+        while let Some((name, value)) = map.next_entry()? {
+            if values.insert(name, value).is_some() {
+                return Err(de::Error::custom("a field stands twice"));
+            }
+        }
+        Ok(Object(values))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -121,11 +163,15 @@ mod tests {
             ("{}x", Code::RequestMalformed),
             ("\u{0}", Code::RequestMalformed),
             ("[]", Code::RequestInvalid),
+            ("[", Code::RequestMalformed),
+            (r#"{"a":1,"a":2}"#, Code::RequestInvalid),
+            (r#"{"a":1,"a":}"#, Code::RequestMalformed),
             ("1", Code::RequestInvalid),
         ] {
             assert_eq!(Fields::of_json(body.as_bytes()).unwrap_err().code, code, "{body:?}");
         }
-        let deep = "[".repeat(10_000);
+        assert_eq!(Fields::of_json(b"{\"a\":\"\xff\"}").unwrap_err().code, Code::RequestMalformed);
+        let deep = format!(r#"{{"a":{}{}}}"#, "[".repeat(10_000), "]".repeat(10_000));
         assert_eq!(Fields::of_json(deep.as_bytes()).unwrap_err().code, Code::RequestMalformed);
     }
 
