@@ -63,7 +63,13 @@ pub fn init(service_name: &'static str, settings: &OtelSettings) -> Result<Guard
         None => None,
     };
     let spans = provider.as_ref().map(|provider| {
-        tracing_opentelemetry::layer().with_tracer(provider.tracer(service_name)).with_filter(span_filter())
+        // Where in the source a span was made, and on which thread, is four attributes that nobody asked for.
+        tracing_opentelemetry::layer()
+            .with_tracer(provider.tracer(service_name))
+            .with_location(false)
+            .with_threads(false)
+            .with_target(false)
+            .with_filter(span_filter())
     });
 
     tracing_subscriber::registry().with(logs).with(spans).try_init().map_err(InitError::Installed)?;
