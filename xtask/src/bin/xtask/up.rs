@@ -100,13 +100,14 @@ fn life(args: &UpArgs, stop: &Stop) -> Result<()> {
         step(format!("removing the data in {}", data.display()));
         backing::wipe(&data)?;
     }
+    backing::rotate_logs(&data)?;
 
     let bin = match &args.bin {
         Some(bin) => bin.canonicalize().with_context(|| format!("looking at {}", bin.display()))?,
         None => build(args.debug, stop)?,
     };
     let mut backing = backing::Backing::start(&data, stop)?;
-    let setting = fleet::Setting { bin, logs: data.join("logs"), env: backing.env(&data) };
+    let setting = fleet::Setting { bin, logs: data.join(backing::LOGS), env: backing.env(&data) };
     fleet::set_up(&setting, stop)?;
     let mut fleet = fleet::Fleet::start(&setting, args.gateways, args.host, args.port)?;
     fleet.wait_ready(stop)?;

@@ -11,6 +11,9 @@ use xtask::testing::off_runtime;
 
 use super::Stop;
 
+/// Of this run, and of the one before.
+pub(crate) const LOGS: &str = "logs";
+const OLD_LOGS: &str = "logs.old";
 const DATABASE: &str = "minitelegram";
 /// How long a gateway spreads its closes over at Ctrl-C: the 20 s of production would test one's patience.
 const DRAIN_MS: &str = "3000";
@@ -30,7 +33,7 @@ impl Backing {
             }
             let name = program.label();
             step(format!("starting {name}"));
-            let log = data.join("logs").join(format!("{name}.log"));
+            let log = data.join(LOGS).join(format!("{name}.log"));
             let options = Options { port: Some(port), log: Some(log), ..Options::default() };
             let dir = data.join(name);
             let server = match program {
@@ -110,11 +113,23 @@ pub(crate) fn wipe(data: &Path) -> Result<()> {
     for program in Program::ALL {
         servers::wipe(&data.join(program.label()))?;
     }
-    for folder in ["keys", "logs"] {
-        let folder = data.join(folder);
-        if folder.exists() {
-            fs::remove_dir_all(&folder).with_context(|| format!("removing {}", folder.display()))?;
-        }
+    ["keys", LOGS, OLD_LOGS].iter().try_for_each(|folder| remove(&data.join(folder)))
+}
+
+/// Keeps the logs of the run before, and no others.
+pub(crate) fn rotate_logs(data: &Path) -> Result<()> {
+    let logs = data.join(LOGS);
+    if !logs.exists() {
+        return Ok(());
+    }
+    let old = data.join(OLD_LOGS);
+    remove(&old)?;
+    fs::rename(&logs, &old).with_context(|| format!("moving {} away", logs.display()))
+}
+
+fn remove(folder: &Path) -> Result<()> {
+    if folder.exists() {
+        fs::remove_dir_all(folder).with_context(|| format!("removing {}", folder.display()))?;
     }
     Ok(())
 }

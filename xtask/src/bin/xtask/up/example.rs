@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use super::backing::Backing;
+use super::backing::{Backing, LOGS};
 use super::fleet::Fleet;
 
 pub(crate) fn text(fleet: &Fleet, backing: &Backing, data: &Path) -> String {
@@ -12,7 +12,7 @@ pub(crate) fn text(fleet: &Fleet, backing: &Backing, data: &Path) -> String {
         ("nats", backing.nats.url()),
         ("postgres", backing.database_url()),
         ("redis", backing.redis.url()),
-        ("logs", data.join("logs").to_string_lossy().into_owned()),
+        ("logs", data.join(LOGS).to_string_lossy().into_owned()),
     ]);
     for (name, value) in rows {
         // Writing to a String can't fail.
