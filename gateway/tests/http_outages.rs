@@ -112,3 +112,23 @@ async fn a_client_that_dawdles_is_cut_off() {
     assert!(slow.starts_with("HTTP/1.1 503") && slow.contains("application/problem+json"), "{slow}");
     world.client(0).get("/healthz").await;
 }
+
+#[tokio::test]
+async fn a_gateway_without_descriptors_goes_on_when_it_has_some() {
+    use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+    let world = World::start("descriptors", 1, &[]).await;
+    let pid = Pid::from_raw(i32::try_from(world.gateways[0].pid()).unwrap());
+    let used = std::fs::read_dir(format!("/proc/{}/fd", world.gateways[0].pid())).unwrap().count() as u64;
+    let scarce = Rlimit { current: Some(used + 8), ..getrlimit(Resource::Nofile) };
+    let plenty = prlimit(pid, Resource::Nofile, scarce).unwrap();
+    let addr = world.urls[0].strip_prefix("http://").unwrap();
+    let mut crowd = Vec::new();
+    for _ in 0..40 {
+        crowd.push(TcpStream::connect(addr).await.unwrap());
+    }
+    until("the gateway complains", async || world.logs().contains("cannot accept connections")).await;
+    drop(crowd);
+    world.client(0).get("/healthz").await;
+    prlimit(pid, Resource::Nofile, plenty).unwrap();
+    world.user("ada").await;
+}

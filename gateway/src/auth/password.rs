@@ -17,6 +17,9 @@ use super::AuthSettings;
 /// no use against ours.
 const DOMAIN: &[u8] = b"mini-telegram password 1\0";
 
+/// bcrypt's lowest cost.
+const CHEAPEST: u32 = 4;
+
 #[derive(Debug, thiserror::Error)]
 pub enum PasswordError {
     /// The queue is full.
@@ -48,7 +51,9 @@ impl Passwords {
     pub fn new(settings: &AuthSettings, waiting: Gauge) -> Result<Self, PasswordError> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let parallel = settings.bcrypt_parallel.unwrap_or(cores / 2).max(1);
-        let decoy = bcrypt::hash(prehash(&SecretString::from("nobody's")), settings.bcrypt_cost)?;
+        // Salt and hash of a cheap one, said to be of the real cost: to make a real one would delay every start.
+        let cheap = bcrypt::hash_with_result(prehash(&SecretString::from("nobody's")), CHEAPEST)?.to_string();
+        let decoy = cheap.replacen(&format!("${CHEAPEST:02}$"), &format!("${:02}$", settings.bcrypt_cost), 1);
         Ok(Self {
             cost: settings.bcrypt_cost,
             places: Arc::new(Semaphore::new(parallel + settings.bcrypt_queue)),
@@ -144,6 +149,14 @@ mod tests {
         assert!(!passwords.verify(other.into(), Some(hash.clone())).await.unwrap());
         assert!(!passwords.verify("nobody's".into(), None).await.unwrap(), "the decoy is no account");
         assert!(passwords.verify("a\0b".into(), Some(hash)).await.is_ok_and(|fits| !fits));
+    }
+
+    #[tokio::test]
+    async fn the_decoy_costs_what_a_real_hash_costs() {
+        let passwords = passwords("1", "8", "9");
+        assert!(passwords.decoy.starts_with("$2b$09$"), "{}", passwords.decoy);
+        assert_eq!(passwords.decoy.len(), passwords.hash("a password".into()).await.unwrap().len());
+        assert!(!passwords.verify("a password".into(), None).await.unwrap());
     }
 
     #[tokio::test]
