@@ -166,6 +166,25 @@ impl Child {
         Ok(())
     }
 
+    /// SIGKILL to it and to its children, and the end of them all.
+    pub fn kill9_family(&mut self) -> Result<()> {
+        // Stopped, it can't have another one between our look and its end.
+        self.signal(Signal::STOP)?;
+        let children = children_of(self.pid());
+        self.kill9()?;
+        let deadline = Instant::now() + DROP_GRACE;
+        for pid in children {
+            if let Some(child) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+                // Most end by themselves when they miss their parent.
+                kill_process(child, Signal::KILL).ok();
+            }
+            while parent_of(pid).is_some() && Instant::now() < deadline {
+                thread::sleep(POLL);
+            }
+        }
+        Ok(())
+    }
+
     /// Asks it to end with `signal`, and kills it when it has not after `grace`. True: it ended by itself.
     pub fn stop(&mut self, signal: Signal, grace: Duration) -> Result<bool> {
         // A stopped process would take the signal only when it goes on.
@@ -185,6 +204,25 @@ impl Drop for Child {
             eprintln!("a child process may be left: {error:#}");
         }
     }
+}
+
+/// The children of a process that live. A zombie waits for its parent alone.
+pub fn children_of(pid: u32) -> Vec<u32> {
+    let Ok(processes) = std::fs::read_dir("/proc") else { return Vec::new() };
+    processes
+        .flatten()
+        .filter_map(|process| process.file_name().to_str()?.parse().ok())
+        .filter(|process| parent_of(*process) == Some(pid))
+        .collect()
+}
+
+/// The parent of a process, if that lives.
+pub fn parent_of(pid: u32) -> Option<u32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name, in brackets, may hold anything.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    (fields.next()? != "Z").then_some(())?;
+    fields.next()?.parse().ok()
 }
 
 fn signal_name(signal: Signal) -> &'static str {

@@ -161,10 +161,10 @@ impl Server {
         }
     }
 
-    /// Crashes it.
+    /// Crashes it: Postgres with its backends, which would keep the next postmaster out while they end.
     pub fn kill9(&mut self) -> Result<()> {
         match self.child.take() {
-            Some(mut child) => child.kill9(),
+            Some(mut child) => child.kill9_family(),
             None => Ok(()),
         }
     }

@@ -1,19 +1,12 @@
 //! The servers as tests use them: ready when started, gone when dropped, the same after a restart.
 
-use std::path::Path;
-
 use postgres::{Client, NoTls};
+use xtask::process::{children_of, parent_of};
 use xtask::servers::{Options, Server};
 use xtask::testing::{Stack, fresh_dir};
 
 fn alive(pid: u32) -> bool {
-    Path::new("/proc").join(pid.to_string()).exists()
-}
-
-/// The backends and helpers of a postmaster.
-fn children(pid: u32) -> Vec<u32> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    text.split_whitespace().map(|pid| pid.parse().expect("a pid")).collect()
+    parent_of(pid).is_some()
 }
 
 #[test]
@@ -33,7 +26,7 @@ fn postgres_keeps_its_rows_over_a_crash_and_leaves_no_backend() {
     assert_eq!(client.query_one("SELECT n FROM t", &[]).expect("the row").get::<_, i32>(0), 7);
 
     let postmaster = server.pid().expect("a pid");
-    let backends = children(postmaster);
+    let backends = children_of(postmaster);
     assert!(!backends.is_empty());
     drop(server);
     assert!(!alive(postmaster));

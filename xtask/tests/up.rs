@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use xtask::process::{children_of, parent_of};
 use xtask::servers::{http_get, port};
 use xtask::testing::{binary, fresh_dir};
 
@@ -80,39 +81,20 @@ impl Drop for Up {
     }
 }
 
-/// All descendants of a process that live, zombies left out: those wait for init alone.
+/// All descendants of a process that live.
 fn descendants(root: u32) -> HashSet<u32> {
     let mut found = HashSet::new();
     let mut open = vec![root];
-    let parents: Vec<(u32, u32)> = fs::read_dir("/proc")
-        .expect("/proc")
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter_map(|pid| Some((pid, parent(pid)?)))
-        .collect();
     while let Some(pid) = open.pop() {
-        for (child, _) in parents.iter().filter(|(_, parent)| *parent == pid) {
-            if found.insert(*child) {
-                open.push(*child);
-            }
-        }
+        open.extend(children_of(pid).into_iter().filter(|child| found.insert(*child)));
     }
     found
-}
-
-/// The parent of a live process.
-fn parent(pid: u32) -> Option<u32> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name, in brackets, may hold anything.
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-    (fields.next()? != "Z").then_some(())?;
-    fields.next()?.parse().ok()
 }
 
 fn wait_gone(pids: &HashSet<u32>) {
     let deadline = Instant::now() + AFTERMATH;
     loop {
-        let left: Vec<u32> = pids.iter().copied().filter(|pid| parent(*pid).is_some()).collect();
+        let left: Vec<u32> = pids.iter().copied().filter(|pid| parent_of(*pid).is_some()).collect();
         if left.is_empty() {
             return;
         }
