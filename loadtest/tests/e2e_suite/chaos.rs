@@ -1,9 +1,10 @@
-//! Each process in turn is killed with SIGKILL under load and started again, and no promise breaks. The others
-//! recover without being restarted.
+//! Each process in turn is killed with SIGKILL, or frozen with SIGSTOP, under load, and comes back; no promise
+//! breaks. The others recover without being restarted.
 
 use std::time::Duration;
 
 use loadtest::smoke::{Crowd, Load};
+use rand::{Rng, SeedableRng, rngs::SmallRng};
 use xtask::servers::Server;
 
 use crate::support::{
@@ -16,13 +17,13 @@ const AWAY: Duration = secs(2);
 /// Load before the kill.
 const BEFORE: Duration = secs(3);
 
-fn load() -> Load {
+fn load(seconds: u64) -> Load {
     Load {
         sockets: 24,
         chats: 6,
         members: 8,
         rate: 80,
-        seconds: 10,
+        seconds,
         reconnects: 1.0,
         away_ms: 500,
         body_bytes: 20,
@@ -32,9 +33,16 @@ fn load() -> Load {
     }
 }
 
+/// How long the load goes on: long enough for the harm, its repair, and some calm.
+const LENGTH_S: u64 = 10;
+
 async fn survives(name: &str, hurt: impl AsyncFnOnce(&mut Cluster)) {
+    survives_for(name, LENGTH_S, hurt).await;
+}
+
+async fn survives_for(name: &str, seconds: u64, hurt: impl AsyncFnOnce(&mut Cluster)) {
     let mut cluster = Build::new(name).private().gateways(2).projectors(2).presence().start().await;
-    let load = load();
+    let load = load(seconds);
     let accounts = cluster.accounts(load.sockets).await;
     let target = cluster.target();
     let crowd = Crowd::gather(&target, accounts, &load).await.unwrap();
@@ -119,6 +127,67 @@ async fn redis_is_killed() {
         cluster.stack().redis.kill9().unwrap();
         tokio::time::sleep(AWAY).await;
         start_again(&mut cluster.stack().redis).await;
+    })
+    .await;
+}
+
+/// Longer than a command's deadline, so that clients get temporary errors for what NATS still has in its buffers
+/// and takes when it wakes.
+const FROZEN: Duration = secs(12);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nats_is_frozen() {
+    survives_for("freeze_nats", 18, async |cluster| {
+        cluster.stack().nats.sigstop().unwrap();
+        tokio::time::sleep(FROZEN).await;
+        cluster.stack().nats.sigcont().unwrap();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_and_both_projectors_are_frozen() {
+    survives_for("freeze_services", 14, async |cluster| {
+        cluster.gateways[0].sigstop().unwrap();
+        for projector in &mut cluster.projectors {
+            projector.sigstop().unwrap();
+        }
+        tokio::time::sleep(secs(6)).await;
+        cluster.gateways[0].sigcont().unwrap();
+        for projector in &mut cluster.projectors {
+            projector.sigcont().unwrap();
+        }
+    })
+    .await;
+}
+
+/// Everything at once, over and over: what one failure leaves behind meets the next one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_thing_after_the_other_is_killed() {
+    let seed = std::env::var("MT_TEST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
+    let rounds = std::env::var("MT_TEST_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(8);
+    survives_for("kill_all", rounds * 3, async |cluster| {
+        let mut rng = SmallRng::seed_from_u64(seed);
+        for _ in 0..rounds {
+            let pause = Duration::from_millis(rng.random_range(100..1_500));
+            let victim = rng.random_range(0..7);
+            println!("victim {victim}, away for {pause:?}");
+            match victim {
+                at @ 0..=1 => cluster.gateways[at].kill9().unwrap(),
+                at @ 2..=3 => cluster.projectors[at - 2].kill9().unwrap(),
+                4 => cluster.stack().nats.kill9().unwrap(),
+                5 => cluster.stack().postgres.kill9().unwrap(),
+                _ => cluster.stack().redis.kill9().unwrap(),
+            }
+            tokio::time::sleep(pause).await;
+            match victim {
+                at @ 0..=1 => cluster.restart_gateway(at).await,
+                at @ 2..=3 => cluster.projectors[at - 2].restart().unwrap(),
+                4 => start_again(&mut cluster.stack().nats).await,
+                5 => start_again(&mut cluster.stack().postgres).await,
+                _ => start_again(&mut cluster.stack().redis).await,
+            }
+        }
     })
     .await;
 }

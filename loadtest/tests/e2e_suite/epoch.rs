@@ -4,11 +4,13 @@
 use std::{fs, path::Path, sync::Arc};
 
 use loadtest::{
-    client::device::{Device, Identity},
-    oracle::Oracle,
+    client::device::{Device, Identity, Order},
+    oracle::{Oracle, log},
     report::Latencies,
+    smoke::{Crowd, Load},
 };
 use serde_json::{Value, json};
+use xtask::servers::{Options, Server};
 
 use crate::support::{
     cluster::{Build, Cluster, SOON},
@@ -126,7 +128,7 @@ async fn a_log_that_lost_its_tail_is_reset_for_everyone() {
         // Resent with their uuids, as a client does.
         for key in lost {
             let device = devices.iter().find(|device| device.user == key.user).unwrap();
-            device.order(loadtest::client::device::Order::Send {
+            device.order(Order::Send {
                 chat: key.chat,
                 uuid: key.uuid,
                 body: "sent again".to_owned(),
@@ -149,8 +151,7 @@ async fn a_log_that_lost_its_tail_is_reset_for_everyone() {
         .await;
     let mut verdict = oracle.check();
     let target = cluster.target();
-    let entries =
-        loadtest::oracle::log::read(target.nats_url.as_ref().unwrap(), cluster.env("MT_STREAM_PREFIX"));
+    let entries = log::read(target.nats_url.as_ref().unwrap(), cluster.env("MT_STREAM_PREFIX"));
     verdict.violations.extend(oracle.check_log(&entries.await.unwrap()));
     assert!(verdict.is_clean(), "{verdict}");
     for device in devices {
@@ -207,4 +208,72 @@ async fn until_live(socket: &mut loadtest::client::socket::Socket) -> Vec<Value>
             return frames;
         }
     }
+}
+
+/// The same while everyone keeps talking and dropping: sends that have no answer yet are stored anew, and what was
+/// acked and lost is sent again by its author.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_loses_its_tail_while_everyone_talks() {
+    let mut cluster = Build::new("epoch_load").private().gateways(2).projectors(2).start().await;
+    let load = Load {
+        sockets: 24,
+        chats: 6,
+        members: 8,
+        rate: 80,
+        seconds: 12,
+        reconnects: 3.0,
+        away_ms: 400,
+        body_bytes: 10,
+        connects: 200.0,
+        settle_s: 45,
+        seed: 5,
+    };
+    let accounts = cluster.accounts(load.sockets).await;
+    let target = cluster.target();
+    let crowd = Crowd::gather(&target, accounts, &load).await.unwrap();
+    let (outcome, ()) = tokio::join!(crowd.talk(&target, &load), lose_the_tail(&mut cluster, &crowd));
+    let mut outcome = outcome.unwrap();
+    outcome.check_log(&crowd.oracle, &target).await.unwrap();
+    outcome.print();
+    assert!(outcome.verdict.is_clean(), "{}", outcome.verdict);
+    crowd.leave().await;
+}
+
+async fn lose_the_tail(cluster: &mut Cluster, crowd: &Crowd) {
+    tokio::time::sleep(secs(2)).await;
+    let store = cluster.stack().nats.dir().join("jetstream");
+    let backup = cluster.dir().join("older");
+    cluster.stack().nats.stop().unwrap();
+    copy(&store, &backup);
+    cluster.stack().nats.restart().unwrap();
+    let (url, prefix) = (cluster.env("MT_NATS_URL").to_owned(), cluster.env("MT_STREAM_PREFIX").to_owned());
+    tokio::time::sleep(secs(2)).await;
+    let lost_at_least = log::read(&url, &prefix).await.unwrap().last().unwrap().seq;
+    cluster.stack().nats.stop().unwrap();
+    // Acks that are on their way to the clients arrive before they are called void.
+    tokio::time::sleep(secs(1)).await;
+    fs::remove_dir_all(&store).unwrap();
+    copy(&backup, &store);
+    let last = last_kept(&backup, cluster).await;
+    assert!(last < lost_at_least);
+    let mut void = Vec::new();
+    for (chat, _) in crowd.oracle.chats() {
+        void.extend(crowd.oracle.cut(chat, last));
+    }
+    assert!(!void.is_empty());
+    cluster.stack().nats.restart().unwrap();
+    for key in void {
+        let device = crowd.devices.iter().find(|device| device.user == key.user).unwrap();
+        let body = "sent again".to_owned();
+        let intended_ns = loadtest::clock::now_ns();
+        assert!(device.order(Order::Send { chat: key.chat, uuid: key.uuid, body, intended_ns }));
+    }
+}
+
+/// The last sequence of a store, as another server sees it.
+async fn last_kept(store: &Path, cluster: &Cluster) -> u64 {
+    let dir = cluster.dir().join("reader");
+    copy(store, &dir.join("jetstream"));
+    let reader = Server::nats(&dir, &Options::throwaway()).unwrap();
+    log::read(&reader.url(), cluster.env("MT_STREAM_PREFIX")).await.unwrap().last().unwrap().seq
 }

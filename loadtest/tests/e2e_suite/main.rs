@@ -12,6 +12,7 @@ mod epoch;
 mod failures;
 mod http_errors;
 mod membership;
+mod msgpack;
 mod promises;
 mod resume;
 mod slow_reader;
