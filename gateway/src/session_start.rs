@@ -80,6 +80,10 @@ pub async fn start(app: Arc<App>, stream: TcpStream, early: &[u8], opening: Open
     let resume = resume(&app, opening.cursor).await;
     welcome(&app, &session, &resume);
     attach(&app, &session, &resume).await;
+    // A revocation between the upgrade and the attach found no session to close.
+    if app.revocations.is_revoked(session.identity.did) {
+        session.close(Close::Revoked, app.clock.now_ms());
+    }
     app.tracker.spawn(async move { live(app2, session, socket).await });
 }
 

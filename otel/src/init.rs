@@ -7,7 +7,7 @@ use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithExportConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracerProvider};
-use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::filter::{FilterExt as _, LevelFilter, Targets, filter_fn};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _};
@@ -56,7 +56,7 @@ impl Drop for Guard {
 /// lives on that runtime.
 pub fn init(service_name: &'static str, settings: &OtelSettings) -> Result<Guard, InitError> {
     let log_filter = EnvFilter::builder().parse(&settings.log).map_err(InitError::Filter)?;
-    let logs = tracing_subscriber::fmt::layer().json().with_filter(log_filter);
+    let logs = tracing_subscriber::fmt::layer().json().with_filter(log_filter.and(filter_fn(is_loggable)));
 
     let provider = match &settings.otlp_endpoint {
         Some(endpoint) => Some(provider(service_name, endpoint, settings.trace_ratio)?),
@@ -99,6 +99,11 @@ fn provider(service_name: &'static str, endpoint: &str, ratio: f64) -> Result<Sd
         .with_sampler(Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(ratio))))
         .with_resource(resource)
         .build())
+}
+
+/// Whatever MT_LOG says: at trace level, tungstenite writes whole frames, with what users say to each other.
+fn is_loggable(metadata: &tracing::Metadata<'_>) -> bool {
+    !(metadata.target().starts_with("tungstenite") && *metadata.level() == tracing::Level::TRACE)
 }
 
 /// Spans do not depend on MT_LOG: a quiet log must not blind the traces. The exporter's own transport is left

@@ -18,6 +18,9 @@ const DATABASE: &str = "minitelegram";
 /// How long a gateway spreads its closes over at Ctrl-C: the 20 s of production would test one's patience.
 const DRAIN_MS: &str = "3000";
 
+/// A full log refuses messages and still takes deletions; a full disk takes nothing. 8 GiB are 30 million messages.
+const LOG_MAX_BYTES: &str = "8589934592";
+
 #[derive(Debug)]
 pub(crate) struct Backing {
     pub(crate) nats: Server,
@@ -83,8 +86,10 @@ impl Backing {
         ]
         .map(|(name, value)| (name.to_owned(), value))
         .to_vec();
-        if std::env::var_os("MT_DRAIN_MS").is_none() {
-            env.push(("MT_DRAIN_MS".to_owned(), DRAIN_MS.to_owned()));
+        for (name, value) in [("MT_DRAIN_MS", DRAIN_MS), ("MT_LOG_MAX_BYTES", LOG_MAX_BYTES)] {
+            if std::env::var_os(name).is_none() {
+                env.push((name.to_owned(), value.to_owned()));
+            }
         }
         env
     }
