@@ -6,9 +6,11 @@
 pub mod client;
 pub mod clock;
 pub mod frame;
+pub mod measure;
 pub mod memory;
 pub mod oracle;
 pub mod provision;
 pub mod report;
+pub mod scenario;
 pub mod smoke;
 pub mod target;

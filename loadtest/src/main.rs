@@ -2,7 +2,11 @@
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use loadtest::smoke::{self, SmokeArgs};
+use loadtest::{
+    report::compare::{self, CompareArgs},
+    scenario::{self, RunArgs, RunFlags},
+    smoke::{self, SmokeArgs},
+};
 
 /// Load scenarios with an independent oracle.
 #[derive(Debug, Parser)]
@@ -16,6 +20,12 @@ struct Cli {
 enum Scenario {
     /// Groups talk at a fixed rate while devices drop and resume; fails on any broken promise.
     Smoke(Box<SmokeArgs>),
+    /// A measured scenario from a file: idle, direct, group, storm, deploy, soak, mixed, lively.
+    Run(Box<RunArgs>),
+    /// The scenario `lively`: everything that makes a chat feel alive, at once.
+    Lively(Box<RunFlags>),
+    /// The ratios of two results.
+    Compare(CompareArgs),
 }
 
 /// One thread: the machine's other cores belong to the product that is measured.
@@ -23,5 +33,10 @@ enum Scenario {
 async fn main() -> Result<()> {
     match Cli::parse().scenario {
         Scenario::Smoke(args) => smoke::run(*args).await,
+        Scenario::Run(args) => scenario::run(*args).await,
+        Scenario::Lively(flags) => {
+            scenario::run(RunArgs { scenario: "lively".to_owned(), flags: *flags }).await
+        }
+        Scenario::Compare(args) => compare::run(&args),
     }
 }

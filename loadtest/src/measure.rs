@@ -20,7 +20,8 @@ pub struct Watched {
 
 /// The processes of the product that have a known id.
 pub fn watched(target: &Target) -> Vec<Watched> {
-    let gateways = target.gateways.iter().enumerate().map(|(n, gateway)| (format!("gateway-{}", n + 1), gateway.pid));
+    let gateways =
+        target.gateways.iter().enumerate().map(|(n, gateway)| (format!("gateway-{}", n + 1), gateway.pid));
     let service = |name: &str, service: &Option<crate::target::Service>| {
         (name.to_owned(), service.as_ref().and_then(|service| service.pid))
     };
@@ -34,15 +35,6 @@ pub fn watched(target: &Target) -> Vec<Watched> {
     gateways.chain(services).filter_map(|(name, pid)| Some(Watched { name, pid: pid? })).collect()
 }
 
-/// What a process and its children use, CPU counted since their start.
-#[derive(Debug, Clone, Copy, Default, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Use {
-    pub cpu_s: f64,
-    pub pss: u64,
-    pub rss: u64,
-}
-
 /// CPU alone: cheap enough for every second.
 pub fn cpu_s(pid: u32) -> f64 {
     family(pid).into_iter().filter_map(memory::cpu_s).sum::<f64>() + reaped_s(pid)
@@ -50,10 +42,10 @@ pub fn cpu_s(pid: u32) -> f64 {
 
 /// Memory of the process and its children.
 pub fn memory_of(pid: u32) -> Memory {
-    family(pid).into_iter().filter_map(memory::of).fold(Memory { pss: 0, rss: 0 }, |sum, one| Memory {
-        pss: sum.pss + one.pss,
-        rss: sum.rss + one.rss,
-    })
+    family(pid)
+        .into_iter()
+        .filter_map(memory::of)
+        .fold(Memory { pss: 0, rss: 0 }, |sum, one| Memory { pss: sum.pss + one.pss, rss: sum.rss + one.rss })
 }
 
 /// The process and its children: Postgres has one per connection.
@@ -72,7 +64,7 @@ fn reaped_s(pid: u32) -> f64 {
 }
 
 /// What the figures depend on.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Machine {
     pub cpu: String,
@@ -89,7 +81,9 @@ impl Machine {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let field = |text: &str, name: &str| {
             let line = text.lines().find(|line| line.starts_with(name));
-            line.and_then(|line| line.split_once(':')).map(|(_, value)| value.trim().to_owned()).unwrap_or_default()
+            line.and_then(|line| line.split_once(':'))
+                .map(|(_, value)| value.trim().to_owned())
+                .unwrap_or_default()
         };
         let memory = field(&read("/proc/meminfo"), "MemTotal");
         let kib: u64 = memory.split_whitespace().next().and_then(|kib| kib.parse().ok()).unwrap_or_default();
@@ -111,7 +105,8 @@ fn commit() -> String {
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
     };
     let Some(commit) = git(&["rev-parse", "--short=12", "HEAD"]) else { return "unknown".to_owned() };
-    let changed = git(&["status", "--porcelain", "--untracked-files=no"]).is_none_or(|changes| !changes.is_empty());
+    let changed =
+        git(&["status", "--porcelain", "--untracked-files=no"]).is_none_or(|changes| !changes.is_empty());
     if changed { format!("{commit}+changes") } else { commit }
 }
 

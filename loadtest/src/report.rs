@@ -1,10 +1,15 @@
-//! Latencies, and how they are printed.
+//! Latencies and results, and how they are printed, written and compared.
 
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;
 use serde::Serialize;
 
 use crate::clock::now_ns;
+
+pub mod chart;
+pub mod compare;
+pub mod html;
+pub mod outcome;
 
 /// Marks a body whose latency is measured: `t=<ns of the run's clock>;...`.
 const MARK: &str = "t=";
@@ -34,13 +39,14 @@ impl Default for Latencies {
     }
 }
 
+/// An empty one.
 #[expect(clippy::expect_used, reason = "the bounds are constants that hdrhistogram accepts")]
-fn histogram() -> Histogram<u64> {
+pub fn histogram() -> Histogram<u64> {
     Histogram::new_with_max(HIGHEST_US, 3).expect("valid bounds")
 }
 
 /// One distribution, in milliseconds.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Summary {
     pub count: u64,
@@ -83,7 +89,8 @@ fn elapsed_us(since_ns: u64) -> u64 {
     now_ns().saturating_sub(since_ns) / 1_000
 }
 
-fn summary(histogram: &Histogram<u64>) -> Summary {
+/// A distribution of microseconds in a line.
+pub fn summary(histogram: &Histogram<u64>) -> Summary {
     let ms = |quantile: f64| histogram.value_at_quantile(quantile) as f64 / 1_000.0;
     Summary {
         count: histogram.len(),

@@ -70,7 +70,8 @@ impl Watch {
             let now = cpu(&self.processes);
             let seconds = then.elapsed().as_secs_f64();
             then = Instant::now();
-            let mut cores: Vec<f64> = now.iter().zip(&before).map(|(now, before)| (now - before) / seconds).collect();
+            let mut cores: Vec<f64> =
+                now.iter().zip(&before).map(|(now, before)| (now - before) / seconds).collect();
             let own_cores = cores.pop().unwrap_or_default();
             before = now;
             let mut sample =

@@ -223,7 +223,8 @@ mod tests {
 
     #[test]
     fn the_command_line_changes_a_scenario() {
-        let changes = ["--messages=2500".to_owned(), "chats-per-user=3".to_owned(), "--course=steady".to_owned()];
+        let changes =
+            ["--messages=2500".to_owned(), "chats-per-user=3".to_owned(), "--course=steady".to_owned()];
         let (name, params) = Params::load("direct", &changes).unwrap();
         assert_eq!((name.as_str(), params.messages, params.chats_per_user), ("direct", 2_500.0, 3));
     }

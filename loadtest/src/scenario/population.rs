@@ -21,7 +21,7 @@ const GROUP: u8 = 2;
 
 /// Devices that know their chats and where these begin.
 #[derive(Debug)]
-pub struct Population {
+pub(super) struct Population {
     pub devices: Vec<Device>,
     pub chats: Vec<Chat>,
 }
@@ -64,7 +64,7 @@ fn plan(params: &Params) -> Vec<Vec<u32>> {
 ///
 /// # Errors
 /// When a chat is refused.
-pub async fn populate(params: &Params, accounts: &[Account], urls: &[String]) -> Result<Population> {
+pub(super) async fn populate(params: &Params, accounts: &[Account], urls: &[String]) -> Result<Population> {
     let api = Api::new(&urls[0])?;
     let chats: Vec<Chat> = stream::iter(plan(params).into_iter().enumerate())
         .map(|(at, members)| create(&api, accounts, &urls[at % urls.len()], members))

@@ -7,7 +7,7 @@
 
 mod device;
 mod give;
-mod judge;
+pub mod judge;
 mod link;
 mod load;
 mod take;
@@ -18,24 +18,24 @@ mod wire;
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, VecDeque},
-    net::SocketAddr,
+    net::{SocketAddr, ToSocketAddrs},
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use mio::{Events, Poll, Token};
 use parking_lot::Mutex;
 use rand::{SeedableRng, rngs::SmallRng};
 
+use self::timer::Timer;
 pub use self::{
     device::{Device, Head, Phase},
     judge::{Chat, Judge},
     load::{Action, Load},
     tally::{Counts, Row, Tally},
 };
-use self::timer::Timer;
-use crate::clock::now_ns;
+use crate::{clock::now_ns, oracle::Breach};
 
 const TIMER: Token = Token(usize::MAX);
 /// Events taken from the kernel at a time.
@@ -67,6 +67,23 @@ pub struct Gateway {
     pub host: String,
     pub address: SocketAddr,
     pub up: bool,
+}
+
+impl Gateway {
+    /// From `http://host:port`.
+    ///
+    /// # Errors
+    /// When the host has no address.
+    pub fn resolve(url: &str) -> Result<Self> {
+        let host = url.trim_start_matches("http://").trim_end_matches('/').to_owned();
+        let mut addresses = host.to_socket_addrs().with_context(|| format!("resolve {host}"))?;
+        let address = addresses.next().with_context(|| format!("no address for {host}"))?;
+        Ok(Self { host, address, up: true })
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.host)
+    }
 }
 
 /// What the terminal shows while the swarm runs.
@@ -125,7 +142,8 @@ impl Swarm {
         let poll = Poll::new()?;
         let timer = Timer::new(poll.registry(), TIMER)?;
         let now = now_ns();
-        let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+        let unix_ms =
+            SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
         Ok(Self {
             judge: Judge::new(chats, unix_ms ^ u64::from(std::process::id())),
             tally: Tally::default(),
@@ -266,6 +284,23 @@ impl Swarm {
             let row = self.tally.roll(at_s, self.live);
             self.progress.lock().row = row;
             self.next_row_ns += SECOND_NS;
+        }
+    }
+
+    /// Names every chat's event that a device lacks at the end as lost.
+    pub fn judge_heads(&mut self) {
+        for (at, device) in self.devices.iter().enumerate() {
+            for head in &device.heads {
+                let last = self.judge.chats[head.at as usize].head();
+                if head.seq < last {
+                    let (chat, seq, phase) = (head.chat, head.seq, device.phase);
+                    self.judge.breaches.add(Breach::Lost, || {
+                        format!(
+                            "device {at} ({phase:?}), chat {chat}: got up to {seq}, the chat is at {last}"
+                        )
+                    });
+                }
+            }
         }
     }
 

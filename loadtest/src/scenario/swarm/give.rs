@@ -166,7 +166,9 @@ impl Swarm {
             Some((number, pending))
         });
         if found.is_none() {
-            self.judge.breaches.add(Breach::WrongAck, || format!("device {at}: an answer to {tag:x}, which is not open"));
+            self.judge
+                .breaches
+                .add(Breach::WrongAck, || format!("device {at}: an answer to {tag:x}, which is not open"));
         }
         found
     }

@@ -38,7 +38,7 @@ pub enum SentKind {
 }
 
 impl SentKind {
-    const fn is_message(self) -> bool {
+    pub const fn is_message(self) -> bool {
         matches!(self, Self::Message | Self::Deleted)
     }
 }
@@ -224,7 +224,8 @@ impl Judge {
             }
             if chat.log.binary_search(&sent.seq).is_err() {
                 let (id, seq) = (chat.id, sent.seq);
-                self.breaches.add(Breach::Lost, || format!("chat {id}: send {number}, acked as {seq}, never came"));
+                self.breaches
+                    .add(Breach::Lost, || format!("chat {id}: send {number}, acked as {seq}, never came"));
             }
         }
         if self.open > 0 {

@@ -67,11 +67,7 @@ impl Swarm {
         device.generation += 1;
         let generation = device.generation;
         let opened = open(self.gateways[gateway].address, at).and_then(|mut stream| {
-            self.poll.registry().register(
-                &mut stream,
-                Token(at),
-                Interest::READABLE | Interest::WRITABLE,
-            )?;
+            self.poll.registry().register(&mut stream, Token(at), Interest::READABLE | Interest::WRITABLE)?;
             Ok(stream)
         });
         self.devices[at].phase = Phase::Connecting;
@@ -211,7 +207,8 @@ impl Swarm {
 
     fn refused(&mut self, at: usize, answer: &[u8]) {
         let text = String::from_utf8_lossy(&answer[..answer.len().min(400)]);
-        let status: u16 = text.split_whitespace().nth(1).and_then(|code| code.parse().ok()).unwrap_or_default();
+        let status: u16 =
+            text.split_whitespace().nth(1).and_then(|code| code.parse().ok()).unwrap_or_default();
         if !matches!(status, 429 | 500..) {
             self.judge.breaches.add(Breach::Protocol, || format!("device {at}: upgrade refused: {text}"));
         }
@@ -252,7 +249,6 @@ impl Swarm {
             pending.out = false;
         }
     }
-
 }
 
 /// The next gateway that is up, from that one on.
@@ -268,7 +264,9 @@ fn open(address: SocketAddr, at: usize) -> io::Result<TcpStream> {
         socket.bind(&SocketAddr::new(source_of(at), 0).into())?;
     }
     match socket.connect(&address.into()) {
-        Err(error) if error.raw_os_error() != Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => Err(error),
+        Err(error) if error.raw_os_error() != Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {
+            Err(error)
+        }
         _ => Ok(TcpStream::from_std(socket.into())),
     }
 }

@@ -10,6 +10,8 @@ use std::time::Duration;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     Message,
+    /// A speaker's message to the next chat in turn, so that all get the same number.
+    Announce,
     Edit,
     Delete,
     React,
@@ -37,6 +39,7 @@ pub struct Load {
     end_ns: u64,
     /// The longest time that a flapping device stays away.
     pub away_ms: u64,
+    announced: usize,
 }
 
 /// How often a random choice is repeated.
@@ -59,6 +62,11 @@ impl Load {
         self.end_ns = self.start_ns + time.as_nanos() as u64;
     }
 
+    /// Fires nothing more.
+    pub fn stop(&mut self) {
+        self.paces.clear();
+    }
+
     /// Whether everything that was due before the end was fired.
     pub fn is_over(&self) -> bool {
         self.next_ns() == u64::MAX
@@ -74,7 +82,12 @@ impl Load {
 
     /// When the next action is due.
     pub(super) fn next_ns(&self) -> u64 {
-        self.paces.iter().map(|pace| self.due_ns(pace)).filter(|due| *due < self.end_ns).min().unwrap_or(u64::MAX)
+        self.paces
+            .iter()
+            .map(|pace| self.due_ns(pace))
+            .filter(|due| *due < self.end_ns)
+            .min()
+            .unwrap_or(u64::MAX)
     }
 
     fn due_ns(&self, pace: &Pace) -> u64 {
@@ -102,6 +115,7 @@ impl Swarm {
     fn act(&mut self, action: Action, due_ns: u64) {
         match action {
             Action::Message => self.speak(due_ns),
+            Action::Announce => self.announce(due_ns),
             Action::Edit | Action::Delete | Action::React => self.touch_up(action, due_ns),
             Action::Typing => self.on_a_chat(|_, chat, _| format!(r#"{{"type":"Typing","chatId":{chat}}}"#)),
             Action::Read => {
@@ -123,6 +137,14 @@ impl Swarm {
         let heads = &self.devices[at].heads;
         let chat = heads[self.rng.random_range(0..heads.len())].at;
         self.order(at, chat, Saying::Message, due_ns);
+    }
+
+    fn announce(&mut self, due_ns: u64) {
+        let chat = self.load.announced % self.judge.chats.len();
+        self.load.announced += 1;
+        if let Some(speaker) = self.judge.chats[chat].members.last().copied() {
+            self.order(speaker as usize, chat as u32, Saying::Message, due_ns);
+        }
     }
 
     /// Something about an earlier message: its author edits or deletes it, any member reacts to it.
@@ -177,7 +199,7 @@ impl Swarm {
     fn any_device(&mut self) -> Option<usize> {
         (0..CHOICES).map(|_| self.rng.random_range(0..self.devices.len())).find(|at| {
             let device = &self.devices[*at];
-            !device.by_choice && !device.heads.is_empty()
+            !device.by_choice && !device.speaker && !device.heads.is_empty()
         })
     }
 }

@@ -94,7 +94,12 @@ impl Swarm {
             Incoming::Ack { uuid, chat, seq, .. } => self.acked(at, uuid.as_u64_pair().1, chat, seq),
             Incoming::Refused { uuid, code, temporary, retry_after_ms } => {
                 let tag = uuid.map_or(0, |uuid| uuid.as_u64_pair().1);
-                self.refused_command(at, tag, &code, temporary.then_some(Duration::from_millis(retry_after_ms)));
+                self.refused_command(
+                    at,
+                    tag,
+                    &code,
+                    temporary.then_some(Duration::from_millis(retry_after_ms)),
+                );
             }
             Incoming::Lagging { .. } => {
                 self.tally.counts.lagged += 1;
@@ -105,7 +110,9 @@ impl Swarm {
                 }
             }
             Incoming::Reset { chat, after, .. } => {
-                self.judge.breaches.add(Breach::Lost, || format!("the log of chat {chat} lost what is after {after}"));
+                self.judge
+                    .breaches
+                    .add(Breach::Lost, || format!("the log of chat {chat} lost what is after {after}"));
             }
             Incoming::Page { .. } | Incoming::Drain { .. } | Incoming::Ping { .. } | Incoming::Other(_) => {}
         }
@@ -116,7 +123,9 @@ impl Swarm {
         if user != device.user || resumed == device.cursor.is_empty() {
             let (own, cursor) = (device.user, !device.cursor.is_empty());
             self.judge.breaches.add(Breach::Protocol, || {
-                format!("device {at} of user {own}: Welcome for {user}, resumed {resumed}, with a cursor {cursor}")
+                format!(
+                    "device {at} of user {own}: Welcome for {user}, resumed {resumed}, with a cursor {cursor}"
+                )
             });
         }
     }

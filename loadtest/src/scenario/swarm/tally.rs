@@ -129,7 +129,8 @@ impl Tally {
     /// Ends a second.
     pub fn roll(&mut self, at_s: f64, live: u32) -> Row {
         let Second { delivery, ack, before } = &mut self.second;
-        let ms = |histogram: &Histogram<u64>, quantile| histogram.value_at_quantile(quantile) as f64 / 1_000.0;
+        let ms =
+            |histogram: &Histogram<u64>, quantile| histogram.value_at_quantile(quantile) as f64 / 1_000.0;
         let row = Row {
             at_s,
             live,

@@ -20,8 +20,7 @@ pub(super) struct Timer {
 
 impl Timer {
     pub(super) fn new(registry: &Registry, token: Token) -> io::Result<Self> {
-        let fd =
-            timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
+        let fd = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
         registry.register(&mut SourceFd(&fd.as_raw_fd()), token, Interest::READABLE)?;
         Ok(Self { fd })
     }

@@ -39,7 +39,7 @@ pub(super) fn first(buffer: &[u8]) -> Result<Option<Frame<'_>>, Malformed> {
     if start & FIN == 0 {
         return Err(Malformed::Fragmented);
     }
-    let (head, length) = match length {
+    let (head, length): (usize, usize) = match length {
         0..126 => (2, usize::from(length)),
         126 => {
             let Some(bytes) = buffer.get(2..4) else { return Ok(None) };
@@ -51,7 +51,9 @@ pub(super) fn first(buffer: &[u8]) -> Result<Option<Frame<'_>>, Malformed> {
         }
         128.. => return Err(Malformed::Masked),
     };
-    let Some(payload) = head.checked_add(length).and_then(|end| buffer.get(head..end)) else { return Ok(None) };
+    let Some(payload) = head.checked_add(length).and_then(|end| buffer.get(head..end)) else {
+        return Ok(None);
+    };
     Ok(Some(Frame { opcode: start & 0x0f, payload, len: head + length }))
 }
 
@@ -184,7 +186,8 @@ mod tests {
         let mut wire = Vec::new();
         push(&mut wire, PONG, b"abcde");
         assert_eq!(wire[..2], [0x8a, 0x85]);
-        let plain: Vec<u8> = wire[6..].iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask).collect();
+        let plain: Vec<u8> =
+            wire[6..].iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask).collect();
         assert_eq!(plain, b"abcde");
     }
 

@@ -1,0 +1,95 @@
+//! A rolling deployment: each gateway is replaced by a new one under load, and nobody notices but by a reconnect.
+
+use std::{
+    sync::mpsc::{Receiver, TryRecvError, sync_channel},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+
+use super::{
+    Course, LOOK,
+    fleet::{Fleet, Own},
+};
+use crate::scenario::swarm::Gateway;
+
+/// Between two replacements.
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// What the one who replaces tells the swarm.
+enum News {
+    Up(String),
+    /// Drains from now on.
+    Draining(usize),
+    Gone(Duration),
+}
+
+impl Course {
+    pub(super) fn deploy(&mut self) -> Result<()> {
+        let fleet = self.fleet.take().context("no gateways to replace")?;
+        self.processes.retain(|process| !process.name.starts_with("gateway"));
+        self.connect()?;
+        let rates = self.params.rates();
+        self.step("warm-up");
+        self.load(&rates, Duration::from_secs(self.params.warmup_s))?;
+        self.step("deploy");
+        // As long as it takes, which is not known before.
+        let time = Duration::from_secs(self.params.seconds.max(600));
+        self.measured(|course| {
+            course.swarm.load.start(&rates, time);
+            let load = &course.swarm.load;
+            course.swarm.tally.window = load.start_ns()..load.end_ns();
+            let kept = course.replace_all(fleet)?;
+            course.step("after");
+            course.swarm.run_for(Duration::from_secs(course.params.warmup_s))?;
+            course.swarm.load.stop();
+            // The new ones are needed until the histories are read.
+            course.fleet = Some(kept);
+            Ok(())
+        })
+    }
+
+    fn replace_all(&mut self, fleet: Fleet) -> Result<Fleet> {
+        // Replacing waits for processes; the swarm must not.
+        let (tell, news) = sync_channel(16);
+        let task =
+            thread::spawn(move || replace(fleet, &|what| tell.send(what).context("the swarm is gone")));
+        self.follow(&news)?;
+        match task.join() {
+            Ok(fleet) => fleet,
+            Err(_) => bail!("the replacement failed"),
+        }
+    }
+
+    fn follow(&mut self, news: &Receiver<News>) -> Result<()> {
+        loop {
+            self.swarm.run_for(LOOK)?;
+            match news.try_recv() {
+                Ok(News::Up(url)) => self.swarm.gateways.push(Gateway::resolve(&url)?),
+                Ok(News::Draining(at)) => {
+                    self.swarm.gateways[at].up = false;
+                    self.step(&format!("drain {}", at + 1));
+                }
+                Ok(News::Gone(time)) => self.figure("drain took", time.as_secs_f64() * 1e3, "ms"),
+                Err(TryRecvError::Empty) => {}
+                Err(TryRecvError::Disconnected) => return Ok(()),
+            }
+        }
+    }
+}
+
+fn replace(mut fleet: Fleet, tell: &dyn Fn(News) -> Result<()>) -> Result<Fleet> {
+    let old: Vec<Own> = std::mem::take(&mut fleet.gateways);
+    for (at, mut own) in old.into_iter().enumerate() {
+        let new = fleet.spawn()?;
+        tell(News::Up(new.url.clone()))?;
+        fleet.gateways.push(new);
+        own.terminate()?;
+        tell(News::Draining(at))?;
+        let took = own.wait()?;
+        tell(News::Gone(took))?;
+        thread::sleep(PAUSE);
+    }
+    Ok(fleet)
+}
