@@ -4,6 +4,8 @@
 //! function. A verdict depends on the chat's state alone: members, roles and settings. An event that is refused
 //! changes nothing and is not part of the chat (no `prev` points to it).
 
+use smallvec::SmallVec;
+
 use crate::{
     code::Code,
     event::{ChatCreated, Event, Fact, History, LeaveReason, MemberRole},
@@ -22,9 +24,10 @@ pub struct ChatState {
     pub members: Members,
 }
 
-/// Members and roles, sorted by user, eight bytes each: gateways hold many of these.
+/// Members and roles, sorted by user, eight bytes each: gateways hold many of these. Those of a direct chat need no
+/// allocation.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Members(Vec<u64>);
+pub struct Members(SmallVec<[u64; 2]>);
 
 const ROLE_BITS: u32 = 2;
 
@@ -46,11 +49,11 @@ impl Members {
         self.find(user).is_ok()
     }
 
-    pub const fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    pub const fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
@@ -90,7 +93,7 @@ fn unpack(packed: u64) -> Option<MemberRole> {
 impl FromIterator<MemberRole> for Members {
     /// A user that stands twice keeps the last role.
     fn from_iter<I: IntoIterator<Item = MemberRole>>(members: I) -> Self {
-        let mut all: Vec<u64> = members.into_iter().map(|m| pack(m.user_id, m.role)).collect();
+        let mut all: SmallVec<[u64; 2]> = members.into_iter().map(|m| pack(m.user_id, m.role)).collect();
         all.sort_by_key(|packed| packed >> ROLE_BITS);
         all.dedup_by(|later, earlier| {
             let same = *later >> ROLE_BITS == *earlier >> ROLE_BITS;

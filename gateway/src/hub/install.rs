@@ -233,6 +233,8 @@ impl State {
             }
             if joined { user.join(chat, seq) } else { user.leave(chat, seq, floor) }
         }
+        // Held for as long as the user is here: no spare capacity.
+        user.chats.shrink_to_fit();
         let slot = self.users.insert(user);
         self.slots.insert(loaded.user, slot as super::Slot);
         let Some(user) = self.users.get(slot) else { return Ok(()) };
