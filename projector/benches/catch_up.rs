@@ -2,21 +2,22 @@
 //!
 //! Fills a log on private servers, then projects it from nothing. `MT_BENCH_EVENTS` and `MT_BENCH_CHATS` change the
 //! size; every message goes to a random direct chat, which is the worst case: hardly two events of a batch share one.
+//! Each user is in some twenty chats. Afterwards the reads of a gateway are timed on what was projected.
 
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use anyhow::Context;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use projector::{config::ProjectorSettings, metrics::Metrics, partition::Projector};
 use prometheus_client::registry::Registry;
 use shared::{
     event::{ChatCreated, Event, Fact, History, MemberRole, MessageSent},
-    id::{ChatId, UserId},
+    id::{ChatId, Seq, UserId},
     permission::{ChatType, Role},
 };
+use sql::PageFrom;
 use streams::{Appender, Nats, NatsSettings, Partition};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -65,8 +66,6 @@ async fn main() -> anyhow::Result<()> {
         }
     }
     let (took, cpu) = (began.elapsed().as_secs_f64(), cpu_seconds() - cpu);
-    stop.cancel();
-    running.await?;
     let total = last.get() as f64;
     println!(
         "caught up {total} events over {chats} chats in {took:.2} s: {:.0} events/s, {:.0} events a batch, {:.1} µs of the projector's CPU an event",
@@ -74,26 +73,82 @@ async fn main() -> anyhow::Result<()> {
         total / metrics.batches.get() as f64,
         cpu * 1e6 / total,
     );
+    reads(&db, last, chats).await?;
+    stop.cancel();
+    running.await?;
     Ok(())
+}
+
+/// The members of a chat: two different of `chats / 10` users.
+fn pair(chat: u64, chats: u64) -> [UserId; 2] {
+    let users = (chats / 10).max(2);
+    let one = chat % users;
+    let other = (one + 1 + (chat / users * 7 + chat) % (users - 1)) % users;
+    [user(one + 1), user(other + 1)]
+}
+
+async fn timed<T>(
+    what: &str,
+    rounds: u64,
+    work: impl AsyncFn(u64) -> Result<T, sql::Error>,
+) -> anyhow::Result<()> {
+    work(0).await?;
+    let began = Instant::now();
+    for round in 1..=rounds {
+        work(round).await?;
+    }
+    println!("{what}: {:.2} ms", began.elapsed().as_secs_f64() * 1e3 / rounds as f64);
+    Ok(())
+}
+
+async fn reads(db: &sql::Db, last: Seq, chats: u64) -> anyhow::Result<()> {
+    let users = (chats / 10).max(2);
+    let who = |round: u64| user(round * 31 % users + 1);
+    let recent = |back: u64| Seq(last.get().saturating_sub(back));
+    timed("list of 50 chats", 200, async |round| db.chats(who(round), None, 50).await).await?;
+    timed("history, 50 messages", 200, async |round| {
+        let chat = round * 17 % chats + 1;
+        db.history(pair(chat, chats)[0], chat_id(chat), PageFrom::Before(Seq(u64::MAX)), 50).await
+    })
+    .await?;
+    timed("replay of the last 10,000 events", 200, async |round| {
+        db.replay(who(round), recent(10_000), last, 500, 1 << 20).await
+    })
+    .await?;
+    timed("memberships of 512 users", 20, async |round| {
+        let ids: Vec<_> = (0..512).map(|user| who(round * 512 + user)).collect();
+        db.memberships_of(&ids, recent(100_000)).await
+    })
+    .await?;
+    timed("states of 512 chats", 20, async |round| {
+        let ids: Vec<_> = (0..512).map(|chat| chat_id((round * 512 + chat) % chats + 1)).collect();
+        db.chat_states(&ids, recent(100_000)).await
+    })
+    .await?;
+    timed("identity of an event", 200, async |round| db.known_at_or_below(0, recent(round * 997)).await).await
+}
+
+fn chat_id(id: u64) -> ChatId {
+    ChatId::new(id).expect("ids count from 1")
 }
 
 async fn fill(nats: &Nats, events: u64, chats: u64) -> anyhow::Result<()> {
     let appender = Appender::start(nats);
     let began = Instant::now();
     let created = (1..=chats).map(|chat| {
-        let members =
-            [user(chat * 2 - 1), user(chat * 2)].map(|user_id| MemberRole { user_id, role: Role::Member });
+        let pair = pair(chat, chats);
+        let members = pair.map(|user_id| MemberRole { user_id, role: Role::Member });
         let fact = ChatCreated {
             chat_type: ChatType::Direct,
             title: None,
             history: History::All,
             members: members.to_vec(),
         };
-        (chat, chat * 2, Fact::ChatCreated(fact))
+        (chat, pair[0], Fact::ChatCreated(fact))
     });
     let sent = (0..events).map(|_| {
         let chat = rand::random_range(1..=chats);
-        let actor = chat * 2 - rand::random_range(0..=1);
+        let actor = pair(chat, chats)[rand::random_range(0..2)];
         let body = "a message of a usual length, about fifty bytes long".to_owned();
         (chat, actor, Fact::MessageSent(MessageSent { body, reply_to: None, mentions: Vec::new() }))
     });
@@ -102,9 +157,8 @@ async fn fill(nats: &Nats, events: u64, chats: u64) -> anyhow::Result<()> {
         .map(|(chat, actor, fact)| {
             let appender = appender.clone();
             async move {
-                let chat = ChatId::new(chat).context("an id")?;
-                let event =
-                    Event { actor: user(actor), device: "web".to_owned(), uuid: Uuid::now_v7(), fact };
+                let chat = chat_id(chat);
+                let event = Event { actor, device: "web".to_owned(), uuid: Uuid::now_v7(), fact };
                 let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
                 appender.append(chat, &event, deadline).await.map_err(anyhow::Error::from)
             }

@@ -8,6 +8,9 @@ use clap::Args;
 #[derive(Debug, Clone, clap::Parser)]
 #[command(about = "Folds the log into Postgres", version)]
 pub struct Config {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
     /// Where /healthz, /readyz and /metrics are served; port 0 takes any
     #[arg(long, env = "MT_PROJECTOR_ADDR", default_value = "127.0.0.1:8081")]
     pub addr: SocketAddr,
@@ -23,6 +26,15 @@ pub struct Config {
 
     #[command(flatten)]
     pub otel: otel::OtelSettings,
+}
+
+/// What to do; without one, project until stopped.
+#[derive(Debug, Clone, clap::Subcommand)]
+pub enum Command {
+    /// Fold the log once more beside the live projection, and compare; fails if they differ
+    Verify,
+    /// Fold the log once more beside the live projection, and put the result in its place, without downtime
+    Rebuild,
 }
 
 /// How events are folded.

@@ -10,10 +10,12 @@
 
 pub mod cache;
 pub mod config;
+pub mod folder;
 pub mod health;
 pub mod known;
 pub mod metrics;
 pub mod partition;
 pub mod projection;
+pub mod rebuild;
 
 pub use config::Config;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Parser;
-use projector::{Config, health, metrics::Metrics, partition::Projector};
+use projector::{Config, config::Command, health, metrics::Metrics, partition::Projector, rebuild::Rebuild};
 use prometheus_client::registry::Registry;
 use tokio::{
     net::TcpListener,
@@ -20,7 +20,43 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 async fn main() -> anyhow::Result<()> {
     let config = Config::parse();
     let _flushes_at_the_end = otel::init("projector", &config.otel)?;
-    serve(config).await
+    match config.command {
+        None => serve(config).await,
+        Some(Command::Verify) => verify(config).await,
+        Some(Command::Rebuild) => replace(config).await,
+    }
+}
+
+async fn rebuild(config: Config) -> anyhow::Result<Rebuild> {
+    let nats = streams::Nats::connect(&config.nats, "projector").await?;
+    let db = sql::Db::new(&config.sql, "projector")?;
+    Ok(Rebuild { nats, db, settings: config.projector })
+}
+
+async fn verify(config: Config) -> anyhow::Result<()> {
+    let rebuild = rebuild(config).await?;
+    let mut same = true;
+    for partition in streams::Partition::all() {
+        for (live, folded) in rebuild.verify(partition).await? {
+            same = false;
+            println!(
+                "{}: {} rows live, {} rows folded anew, and they differ",
+                live.table, live.rows, folded.rows
+            );
+        }
+    }
+    anyhow::ensure!(same, "the projection is not what the log says; `projector rebuild` replaces it");
+    println!("the projection is what the log says");
+    Ok(())
+}
+
+async fn replace(config: Config) -> anyhow::Result<()> {
+    let rebuild = rebuild(config).await?;
+    for partition in streams::Partition::all() {
+        rebuild.replace(partition).await?;
+    }
+    println!("the projection was replaced");
+    Ok(())
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {

@@ -4,7 +4,6 @@
 //! Nothing here is remembered across a break: an active projector starts from the checkpoint that it finds.
 
 mod active;
-mod batch;
 
 use std::{sync::Arc, time::Duration};
 

@@ -27,6 +27,7 @@ pub mod pool;
 pub mod projection;
 pub mod replay;
 pub mod settings;
+pub mod shadow;
 pub mod states;
 pub mod tokens;
 

@@ -16,6 +16,9 @@ struct Step {
     down: &'static str,
 }
 
+/// The tables of the projection, for a schema of their own. A migration that changes them is to be appended.
+pub(crate) const PROJECTION: &str = include_str!("../migrations/0002_projection.up.sql");
+
 const STEPS: &[Step] = &[
     Step {
         version: 1,
@@ -26,7 +29,7 @@ const STEPS: &[Step] = &[
     Step {
         version: 2,
         name: "projection",
-        up: include_str!("../migrations/0002_projection.up.sql"),
+        up: PROJECTION,
         down: include_str!("../migrations/0002_projection.down.sql"),
     },
     Step {

@@ -84,6 +84,11 @@ impl Db {
         self.limits.statement
     }
 
+    /// A connection for work that bounds itself.
+    pub(crate) async fn client(&self) -> Result<Object, Error> {
+        Ok(self.pool.get().await?)
+    }
+
     pub(crate) async fn query(
         &self,
         statement: &'static str,

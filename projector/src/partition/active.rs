@@ -1,9 +1,6 @@
 //! The active projector of a partition: gather, fold, commit, announce.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{sync::Arc, time::Duration};
 
 use shared::id::{ChatId, Position, Seq, UserId};
 use sql::{Checkpoint, projection::Writer};
@@ -14,11 +11,11 @@ use streams::{
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::{Projector, batch::Folded};
+use super::Projector;
 use crate::{
-    cache::Cache,
+    folder::{FoldError, Folded, Folder, now_ms},
     known::Projected,
-    projection::{TooNew, decode},
+    projection::TooNew,
 };
 
 /// How often the watermark is repeated: a signal may be lost.
@@ -43,6 +40,8 @@ pub(super) enum Failure {
     #[error(transparent)]
     Sql(#[from] sql::Error),
     #[error(transparent)]
+    Fold(#[from] FoldError),
+    #[error(transparent)]
     TooNew(#[from] TooNew),
     #[error("the log starts at {first}, after the checkpoint {checkpoint}: events between them are gone")]
     Expired { first: Seq, checkpoint: Seq },
@@ -51,7 +50,11 @@ pub(super) enum Failure {
 impl Failure {
     /// Whether it passes by itself.
     pub(super) const fn is_temporary(&self) -> bool {
-        matches!(self, Self::Sql(error) if error.is_temporary())
+        match self {
+            Self::Sql(error) | Self::Fold(FoldError::Sql(error)) => error.is_temporary(),
+            Self::Fold(FoldError::Moved) => true,
+            Self::TooNew(_) | Self::Expired { .. } => false,
+        }
     }
 }
 
@@ -62,16 +65,20 @@ pub(super) enum Stop {
 
 impl<E: Into<Failure>> From<E> for Stop {
     fn from(error: E) -> Self {
-        Self::End(End::Failed(error.into()))
+        match error.into() {
+            Failure::Fold(FoldError::Moved) => {
+                tracing::warn!("somebody else moved the checkpoint");
+                Self::End(End::Restart)
+            }
+            failure => Self::End(End::Failed(failure)),
+        }
     }
 }
 
 pub(super) struct Active<'a> {
-    pub(super) projector: &'a Projector,
-    pub(super) partition: Partition,
-    pub(super) writer: Writer,
-    pub(super) cache: Cache,
-    pub(super) checkpoint: Checkpoint,
+    projector: &'a Projector,
+    partition: Partition,
+    folder: Folder,
     tail: Tail,
     stats: Arc<TailStats>,
     /// Consumers of this tail that were counted.
@@ -89,8 +96,9 @@ impl<'a> Active<'a> {
         partition: Partition,
         writer: Writer,
     ) -> Result<Self, Failure> {
-        let checkpoint = writer.checkpoint().await?;
-        let ids = writer.last_ids().await?;
+        let folder = Folder::new(writer, projector.settings.cache_members).await?;
+        let ids = folder.writer().last_ids().await?;
+        let checkpoint = folder.checkpoint();
         let known = Arc::new(Projected { db: projector.db.clone(), partition });
         let settings =
             TailSettings { batch_max: projector.settings.batch as usize, ..TailSettings::default() };
@@ -100,9 +108,7 @@ impl<'a> Active<'a> {
         Ok(Self {
             projector,
             partition,
-            writer,
-            cache: Cache::new(projector.settings.cache_members),
-            checkpoint,
+            folder,
             stats: tail.stats(),
             tail,
             attaches: 1,
@@ -138,7 +144,7 @@ impl<'a> Active<'a> {
             }
             TailItem::LostTail { cut } => Err(Stop::End(self.declare(cut.unwrap_or_default()).await?)),
             TailItem::Expired { first } => {
-                Err(Failure::Expired { first, checkpoint: self.checkpoint.position.seq }.into())
+                Err(Failure::Expired { first, checkpoint: self.folder.checkpoint().position.seq }.into())
             }
         }
     }
@@ -163,38 +169,29 @@ impl<'a> Active<'a> {
         match after {
             // What the tail has found concerns the entries that were just written: it says so again.
             Some(_) => {
-                self.tail.restart_from(self.checkpoint.position);
+                self.tail.restart_from(self.folder.checkpoint().position);
                 Ok(())
             }
             None => Ok(()),
         }
     }
 
-    /// Writes the entries, up to the first that this build cannot judge.
     async fn commit(&mut self, entries: &[Entry]) -> Result<(), Stop> {
-        let (decoded, too_new) = decode(entries);
-        let known = too_new.as_ref().map_or(entries, |stop| {
-            let count = entries.partition_point(|entry| entry.seq < stop.seq);
-            &entries[..count]
-        });
-        if let Some(last) = known.last().map(Entry::position) {
-            let folded = self.fold_and_write(&decoded, last).await?;
-            self.checkpoint.position = last;
-            self.cache.trim();
-            self.announce();
-            self.count(known, &folded);
-            self.raise_ids(&folded).await?;
-        }
-        too_new.map_or(Ok(()), |stop| Err(stop.into()))
+        let folded = self.folder.apply(entries).await?;
+        self.announce();
+        self.count(entries, &folded);
+        self.raise_ids(&folded).await?;
+        folded.too_new.map_or(Ok(()), |stop| Err(stop.into()))
     }
 
     fn count(&self, entries: &[Entry], folded: &Folded) {
         let metrics = &self.projector.metrics;
-        metrics.events.inc_by(entries.len() as u64);
+        metrics.events.inc_by(folded.entries);
         metrics.batches.inc();
         metrics.refused.inc_by(folded.refused);
+        metrics.duplicates.inc_by(folded.duplicates.into());
         metrics.dead_letters.inc_by(folded.dead_letters);
-        metrics.checkpoint_seq.set(self.checkpoint.position.seq.get());
+        metrics.checkpoint_seq.set(self.folder.checkpoint().position.seq.get());
         if let Some(last) = entries.last() {
             let age_ms = now_ms().saturating_sub(last.ts_ms);
             metrics.lag_seconds.set(age_ms as f64 / 1_000.0);
@@ -208,7 +205,7 @@ impl<'a> Active<'a> {
         if (chats, users) == self.ids {
             return Ok(());
         }
-        self.ids = self.writer.last_ids().await?;
+        self.ids = self.folder.writer().last_ids().await?;
         if chats > self.ids.0 || users > self.ids.1 {
             tracing::warn!(%chats, %users, "the log knows more ids than the database gave");
             self.projector.db.raise_ids(chats, users).await?;
@@ -223,9 +220,8 @@ impl<'a> Active<'a> {
         if !self.ticks.is_multiple_of(TICKS_PER_CHECK) {
             return Ok(());
         }
-        if self.writer.checkpoint().await? != self.checkpoint {
-            tracing::warn!(partition = %self.partition, "somebody else moved the checkpoint");
-            return Err(Stop::End(End::Restart));
+        if self.folder.writer().checkpoint().await? != self.folder.checkpoint() {
+            return Err(FoldError::Moved.into());
         }
         self.measure_lag().await;
         Ok(())
@@ -234,7 +230,7 @@ impl<'a> Active<'a> {
     /// How far the log is ahead. Unknown while NATS does not say.
     async fn measure_lag(&mut self) {
         let Ok(bounds) = self.projector.nats.bounds(self.partition).await else { return };
-        let lag = bounds.last.get().saturating_sub(self.checkpoint.position.seq.get());
+        let lag = bounds.last.get().saturating_sub(self.folder.checkpoint().position.seq.get());
         self.projector.metrics.lag_events.set(lag);
         if lag == 0 {
             self.projector.metrics.lag_seconds.set(0.0);
@@ -243,11 +239,8 @@ impl<'a> Active<'a> {
 
     /// Tells the gateways how far the projection is. May be lost; the next one comes.
     fn announce(&self) {
-        let watermark = Watermark {
-            partition: self.partition.get(),
-            epoch: self.checkpoint.epoch,
-            position: self.checkpoint.position,
-        };
+        let Checkpoint { epoch, position } = self.folder.checkpoint();
+        let watermark = Watermark { partition: self.partition.get(), epoch, position };
         if let Err(error) = self.projector.nats.signal(&Signal::Watermark(watermark)) {
             tracing::debug!(%error, "no watermark");
         }
@@ -256,7 +249,7 @@ impl<'a> Active<'a> {
     /// The log lost its tail after `cut`: put it on record, unless somebody did.
     async fn declare(&mut self, cut: Position) -> Result<End, Failure> {
         let (db, partition) = (&self.projector.db, self.partition.as_i16());
-        let declared = db.declare_cut(partition, self.checkpoint.epoch, cut, now_ms()).await?;
+        let declared = db.declare_cut(partition, self.folder.checkpoint().epoch, cut, now_ms()).await?;
         if let Some(epoch) = declared {
             tracing::error!(partition, epoch, cut = cut.seq.get(), "the log lost its tail");
             self.projector.metrics.epoch_bumps.inc();
@@ -273,8 +266,4 @@ impl<'a> Active<'a> {
         self.projector.metrics.tail_recreations.inc_by(attaches.saturating_sub(self.attaches));
         self.attaches = self.attaches.max(attaches);
     }
-}
-
-pub(super) fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }

@@ -82,7 +82,7 @@ async fn chat_lists_and_unread_counts_are_exact() {
         let model = filled(&mut store, seed).await;
         for reader in (1..=USERS).map(user) {
             let (checkpoint, page) = store.db.chats(reader, None, 100).await.unwrap();
-            assert_eq!(checkpoint, store.checkpoint);
+            assert_eq!(checkpoint, store.checkpoint());
             let mut expected: Vec<_> =
                 model.chats.iter().filter(|(_, chat)| chat.members().contains(&reader)).collect();
             expected.sort_by_key(|(_, chat)| std::cmp::Reverse(chat.events.last().map(|valid| valid.seq)));
@@ -181,7 +181,7 @@ async fn a_replay_is_what_one_was_entitled_to_at_the_time() {
                 expected.extend(chat.events.iter().filter(within).map(|valid| (valid.seq, (chat, valid))));
             }
             let (mut from, mut rows) = (after, Vec::new());
-            let end = upto.min(store.checkpoint.position.seq);
+            let end = upto.min(store.checkpoint().position.seq);
             while from < end {
                 let bytes = if rng.below(2) == 0 { 100 } else { 100_000 };
                 let (_, replay) = store.db.replay(reader, from, upto, 9, bytes).await.unwrap();
@@ -235,7 +235,7 @@ async fn gateways_load_what_the_fold_says() {
         let ids: Vec<_> = (1..=CHATS + 1).map(chat).collect();
         let floor = Seq(120);
         let (checkpoint, states) = store.db.chat_states(&ids, floor).await.unwrap();
-        assert_eq!((checkpoint, states.len()), (store.checkpoint, ids.len()));
+        assert_eq!((checkpoint, states.len()), (store.checkpoint(), ids.len()));
         let nothing = ModelChat::default();
         for found in &states {
             let chat = model.chats.get(&found.chat).unwrap_or(&nothing);

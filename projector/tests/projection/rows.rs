@@ -65,7 +65,7 @@ async fn applying_twice_is_applying_once() {
     let mut store = Store::open("twice").await;
     let entries = history(&mut Rng(7), 100);
     store.apply(&entries[..60]).await;
-    let (before, checkpoint) = (store.dump().await, store.checkpoint);
+    let (before, checkpoint) = (store.dump().await, store.checkpoint());
     // A second projector that believes to be the one at the start: its batch is not written.
     let other = Writer::connect(&store.db, 0).await.unwrap();
     let from = sql::Checkpoint::default();
@@ -83,10 +83,10 @@ async fn applying_twice_is_applying_once() {
 async fn a_lock_is_held_by_one_session_and_goes_with_it() {
     let store = Store::open("locks").await;
     let other = Writer::connect(&store.db, 0).await.unwrap();
-    assert!(store.writer.try_lock().await.unwrap());
+    assert!(store.folder.writer().try_lock().await.unwrap());
     assert!(!other.try_lock().await.unwrap());
     assert!(Writer::connect(&store.db, 1).await.unwrap().try_lock().await.unwrap(), "another partition");
-    drop(store.writer);
+    drop(store.folder);
     while !other.try_lock().await.unwrap() {
         tokio::task::yield_now().await;
     }
@@ -112,7 +112,7 @@ async fn a_cut_leaves_what_the_rest_of_the_log_gives() {
         assert_eq!(store.db.declare_cut(0, 0, cut, 9).await.unwrap(), Some(1));
         assert_eq!(store.dump().await, expected, "seed {seed}, cut at {}", cut.seq);
         store.restart().await;
-        assert_eq!((store.checkpoint.epoch, store.checkpoint.position), (1, cut));
+        assert_eq!((store.checkpoint().epoch, store.checkpoint().position), (1, cut));
 
         // And the log goes on, with other events at the same sequences.
         let other: Vec<_> = history(&mut Rng(seed + 1_000), 250).split_off(cut.seq.get() as usize);

@@ -180,3 +180,42 @@ async fn a_lost_tail_is_taken_back() {
     log.verify().await;
     assert_eq!(metric(address, "projector_epoch_bumps_total"), 1.0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_projection_is_verified_and_replaced_while_in_use() {
+    let log = open("rebuild").await;
+    let (_projector, address) = log.projector("projector");
+    log.fill(80, 200).await;
+    log.caught_up().await;
+    log.corner.run("projector", &["verify"]).unwrap();
+
+    let spoil =
+        "UPDATE events SET n = n + 1 WHERE kind = 2; DELETE FROM memberships; UPDATE chats SET title = 'no'";
+    log.rows.batch_execute(spoil).await.unwrap();
+    let output = log.corner.output("projector", &["verify"]).unwrap();
+    assert!(!output.status.success());
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    for table in ["events", "memberships", "chats"] {
+        assert!(told.contains(&format!("{table}: ")), "{told}");
+    }
+
+    // Meanwhile the log grows and the live projector folds on.
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let growing = async {
+        let mut seed = 81;
+        while !done.load(std::sync::atomic::Ordering::Relaxed) {
+            log.fill(seed, 20).await;
+            seed += 1;
+        }
+    };
+    let replacing = async {
+        let mut command = tokio::process::Command::new(xtask::testing::binary("projector").unwrap());
+        let output = command.arg("rebuild").envs(log.corner.env()).output().await.unwrap();
+        assert!(output.status.success(), "{output:?}");
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+    };
+    tokio::join!(growing, replacing);
+    log.fill(200, 50).await;
+    log.verify().await;
+    assert_eq!(metric(address, "projector_active"), 1.0);
+}

@@ -1,23 +1,15 @@
 //! A database and the projector's way of filling it.
 
-use projector::{
-    cache::Cache,
-    projection::{Keys, decode, project},
-};
+use projector::folder::Folder;
 use shared::id::{Position, Seq};
-use sql::{
-    Checkpoint, Db, SqlSettings,
-    projection::{Key, Writer, Written},
-};
+use sql::{Checkpoint, Db, SqlSettings, projection::Writer};
 use streams::Entry;
 use xtask::testing::Isolated;
 
 pub(crate) struct Store {
     pub(crate) db: Db,
     pub(crate) raw: tokio_postgres::Client,
-    pub(crate) writer: Writer,
-    pub(crate) checkpoint: Checkpoint,
-    cache: Cache,
+    pub(crate) folder: Folder,
     _corner: Isolated,
 }
 
@@ -42,19 +34,9 @@ impl Store {
             postgres_timeout_ms: 10_000,
         };
         let db = Db::new(&settings, "tests").expect("a pool");
-        let (raw, connection) = tokio_postgres::connect(&corner.postgres_url(), tokio_postgres::NoTls)
-            .await
-            .expect("a connection");
-        tokio::spawn(connection);
-        let writer = Writer::connect(&db, 0).await.expect("a writer");
-        Self {
-            db,
-            raw,
-            writer,
-            checkpoint: Checkpoint::default(),
-            cache: Cache::new(100_000),
-            _corner: corner,
-        }
+        let raw = connect(&corner.postgres_url()).await;
+        let folder = start(&db).await;
+        Self { db, raw, folder, _corner: corner }
     }
 
     /// Everything as in the beginning.
@@ -62,62 +44,32 @@ impl Store {
         let truncate =
             format!("TRUNCATE {}; UPDATE checkpoints SET epoch = 0, seq = 0, id = 0", TABLES.join(", "));
         self.raw.batch_execute(&truncate).await.expect("truncated");
-        self.checkpoint = Checkpoint::default();
-        self.cache.clear();
+        self.restart().await;
     }
 
     /// Forgets what is in memory, as a projector that starts.
     pub(crate) async fn restart(&mut self) {
-        self.cache.clear();
-        self.checkpoint = self.writer.checkpoint().await.expect("a checkpoint");
+        self.folder = start(&self.db).await;
     }
 
-    /// Folds and writes a batch that follows the checkpoint.
+    /// Folds a batch that follows the checkpoint.
     pub(crate) async fn apply(&mut self, entries: &[Entry]) {
-        let last = entries.last().map(Entry::position).expect("a batch");
-        let (decoded, too_new) = decode(entries);
-        assert!(too_new.is_none());
-        let mut stored = Keys::default();
-        // The projector asks for keys only where it must; here all are asked for when a write says so.
-        for attempt in 0..2 {
-            self.load(entries).await;
-            let keys: Vec<Key> = decoded
-                .iter()
-                .filter_map(|decoded| {
-                    let event = decoded.event.as_ref().ok()?;
-                    Some((decoded.chat, event.actor, event.uuid))
-                })
-                .collect();
-            let has_refused =
-                decoded.iter().any(|decoded| self.cache.get_mut(decoded.chat).unwrap().has_refused);
-            if has_refused || attempt > 0 {
-                stored = self.writer.stored_keys(&keys).await.expect("keys").into_iter().collect();
-            }
-            let rows = project(&mut self.cache, &decoded, &stored);
-            match self.writer.write(self.checkpoint, last, &rows, 5).await.expect("written") {
-                Written::Yes => {
-                    self.checkpoint.position = last;
-                    self.cache.trim();
-                    return;
-                }
-                Written::DuplicateKey => self.cache.clear(),
-                Written::Moved => panic!("nobody else writes"),
-            }
-        }
-        panic!("a duplicate key that is not stored");
+        let folded = self.folder.apply(entries).await.expect("folded");
+        assert!(folded.too_new.is_none());
     }
 
-    async fn load(&mut self, entries: &[Entry]) {
-        let chats: std::collections::BTreeSet<_> = entries.iter().filter_map(|entry| entry.chat).collect();
-        let unknown: Vec<_> = chats.into_iter().filter(|chat| !self.cache.contains(*chat)).collect();
-        for stored in self.writer.load(&unknown).await.expect("loaded") {
-            self.cache.insert(stored.chat, stored.into());
-        }
+    pub(crate) fn checkpoint(&self) -> Checkpoint {
+        self.folder.checkpoint()
     }
 
     pub(crate) async fn dump(&self) -> Vec<String> {
         dump(&self.raw).await
     }
+}
+
+async fn start(db: &Db) -> Folder {
+    let writer = Writer::connect(db, 0).await.expect("a writer");
+    Folder::new(writer, 100_000).await.expect("a checkpoint")
 }
 
 pub(crate) async fn connect(url: &str) -> tokio_postgres::Client {

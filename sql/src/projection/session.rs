@@ -60,17 +60,22 @@ impl Writer {
     /// # Errors
     /// [`Error`]
     pub async fn connect(db: &Db, partition: i16) -> Result<Self, Error> {
-        let patience = db.statement_timeout();
-        timeout(patience, Self::open(db, partition, patience)).await.unwrap_or(Err(Error::timeout()))
+        Self::connect_to(db, partition, "public").await
     }
 
-    async fn open(db: &Db, partition: i16, patience: Duration) -> Result<Self, Error> {
+    /// Opens a session for the partition of the projection in a schema.
+    pub(crate) async fn connect_to(db: &Db, partition: i16, schema: &'static str) -> Result<Self, Error> {
+        let patience = db.statement_timeout();
+        timeout(patience, Self::open(db, partition, schema, patience)).await.unwrap_or(Err(Error::timeout()))
+    }
+
+    async fn open(db: &Db, partition: i16, schema: &str, patience: Duration) -> Result<Self, Error> {
         let mut config = db.config().clone();
         let lease_ms = LEASE.as_millis();
         // The log is the truth and the checkpoint is in the same transaction: what a crash of the server takes back
         // is folded again. So no commit waits for the disk.
         let options = format!(
-            "{} -c synchronous_commit=off -c idle_session_timeout={lease_ms} \
+            "{} -c search_path={schema} -c synchronous_commit=off -c idle_session_timeout={lease_ms} \
              -c idle_in_transaction_session_timeout={lease_ms}",
             config.get_options().unwrap_or_default()
         );
