@@ -16,7 +16,6 @@ const GROUP: &str = "SELECT chat_id FROM group_keys WHERE user_id = $1 AND key =
 const CLAIM_GROUP: &str = "
     INSERT INTO group_keys (user_id, key, chat_id) VALUES ($1, $2, nextval('chat_ids')) ON CONFLICT DO NOTHING
     RETURNING chat_id";
-const NEXT_CHAT: &str = "SELECT nextval('chat_ids')";
 const RAISE_IDS: &str = "
     SELECT CASE WHEN (SELECT last_value FROM chat_ids) < $1 THEN setval('chat_ids', $1) END,
            CASE WHEN (SELECT last_value FROM user_ids) < $2 THEN setval('user_ids', $2) END";
@@ -56,14 +55,6 @@ impl Db {
             }
         }
         first_id(&self.query_one(look, params).await?)
-    }
-
-    /// A chat id that was never given before.
-    ///
-    /// # Errors
-    /// [`Error`]
-    pub async fn next_chat_id(&self) -> Result<ChatId, Error> {
-        first_id(&self.query_one(NEXT_CHAT, &[]).await?)
     }
 
     /// Makes sure that ids up to these are not given again: the log may know more than a restored database.

@@ -33,13 +33,6 @@ impl Error {
         matches!(self, Self::Unavailable(_))
     }
 
-    /// The unique constraint that a write ran into.
-    pub fn unique_violation(&self) -> Option<&str> {
-        let Self::Statement(error) = self else { return None };
-        let error = error.as_db_error()?;
-        (error.code() == &SqlState::UNIQUE_VIOLATION).then(|| error.constraint()).flatten()
-    }
-
     pub(crate) const fn timeout() -> Self {
         Self::Unavailable(Cause::Timeout)
     }
@@ -81,7 +74,7 @@ fn is_ours(error: &tokio_postgres::Error) -> bool {
         }
         source = cause.source();
     }
-    !error.is_closed() && !error.to_string().starts_with("error communicating") && error.source().is_some()
+    !error.is_closed() && error.source().is_some()
 }
 
 /// Whether the failure is that of the unique key of commands.

@@ -42,16 +42,6 @@ const MEMBERS: &str = concat!(
         ) m LEFT JOIN users u ON u.id = m.user_id
     ) m ON mine.chat_id IS NOT NULL ORDER BY m.user_id"
 );
-const PEERS: &str = "
-    SELECT DISTINCT o.user_id FROM memberships m
-    JOIN chats ch ON ch.id = m.chat_id AND ch.type = 1
-    JOIN memberships o ON o.chat_id = m.chat_id AND o.user_id <> m.user_id AND o.to_seq IS NULL
-    WHERE m.user_id = $1 AND m.to_seq IS NULL";
-const SHARING: &str = "
-    SELECT q.id FROM unnest($2::bigint[]) AS q (id) WHERE EXISTS (
-        SELECT 1 FROM memberships o JOIN memberships m ON m.chat_id = o.chat_id AND m.user_id = $1 AND m.to_seq IS NULL
-        WHERE o.user_id = q.id AND o.to_seq IS NULL)";
-
 fn member(row: &Row) -> Result<Option<Member>, Error> {
     let Some(user) = row.try_get::<_, Option<i64>>("user_id")? else { return Ok(None) };
     let joined: i64 = row.try_get("joined_ts")?;
@@ -88,24 +78,5 @@ impl Db {
         members.truncate(limit.max(1));
         let next = members.last().filter(|_| more).map(|member| member.user);
         Ok((checkpoint, Some(MemberPage { members, next })))
-    }
-
-    /// Those who share a direct chat with the user.
-    ///
-    /// # Errors
-    /// [`Error`]
-    pub async fn direct_peers(&self, user: UserId) -> Result<Vec<UserId>, Error> {
-        let rows = self.query(PEERS, &[&user.as_i64()]).await?;
-        rows.iter().map(|row| user_id(row.try_get(0)?)).collect()
-    }
-
-    /// Those of `others` who share any chat with the user.
-    ///
-    /// # Errors
-    /// [`Error`]
-    pub async fn sharing_a_chat(&self, user: UserId, others: &[UserId]) -> Result<Vec<UserId>, Error> {
-        let others: Vec<i64> = others.iter().map(|user| user.as_i64()).collect();
-        let rows = self.query(SHARING, &[&user.as_i64(), &others]).await?;
-        rows.iter().map(|row| user_id(row.try_get(0)?)).collect()
     }
 }

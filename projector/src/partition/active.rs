@@ -177,7 +177,9 @@ impl<'a> Active<'a> {
     }
 
     async fn commit(&mut self, entries: &[Entry]) -> Result<(), Stop> {
+        let spans = sampled(entries);
         let folded = self.folder.apply(entries).await?;
+        drop(spans);
         self.announce();
         self.count(entries, &folded);
         self.raise_ids(&folded).await?;
@@ -266,4 +268,15 @@ impl<'a> Active<'a> {
         self.projector.metrics.tail_recreations.inc_by(attaches.saturating_sub(self.attaches));
         self.attaches = self.attaches.max(attaches);
     }
+}
+
+/// A span for each entry whose append was traced: from here to the commit of its rows.
+fn sampled(entries: &[Entry]) -> Vec<tracing::Span> {
+    let traced = entries.iter().filter_map(|entry| entry.traceparent.as_deref());
+    let span = |parent: &str| {
+        let span = tracing::info_span!("project chat", otel.kind = "consumer", messaging.system = "nats");
+        otel::set_parent(&span, parent);
+        span
+    };
+    traced.map(span).collect()
 }
