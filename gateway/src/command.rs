@@ -8,6 +8,7 @@ pub mod append;
 pub mod check;
 pub mod create;
 pub mod prepare;
+mod room;
 pub mod service;
 
 use shared::{

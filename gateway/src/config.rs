@@ -4,6 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 use governor::Quota;
+use shared::fold::MAX_MEMBERS;
 
 use crate::session::{outbox::Bounds, sweep::Intervals};
 
@@ -54,10 +55,30 @@ pub struct Settings {
     #[command(flatten)]
     pub presence: crate::presence::PresenceSettings,
     #[command(flatten)]
+    pub chat: ChatSettings,
+    #[command(flatten)]
     pub session: SessionSettings,
     /// Memory for the recent past of the log: what reconnecting devices are served from.
     #[arg(long, env = "MT_RING_BYTES", default_value_t = 8 << 20)]
     pub ring_bytes: usize,
+}
+
+/// How large groups grow.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct ChatSettings {
+    /// Members of a group; more than 10,000 are never possible.
+    #[arg(long, env = "MT_GROUP_MEMBERS", default_value_t = MAX_MEMBERS as u32,
+        value_parser = clap::value_parser!(u32).range(1..=MAX_MEMBERS as i64))]
+    pub group_members: u32,
+    /// Groups that a user can be in.
+    #[arg(long, env = "MT_GROUPS_PER_USER", default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub groups_per_user: u32,
+}
+
+impl ChatSettings {
+    pub const fn group_members(self) -> usize {
+        self.group_members as usize
+    }
 }
 
 /// Bounds and intervals of WebSocket sessions.

@@ -157,6 +157,7 @@ async fn assemble(
         loader: loader.clone(),
         appender,
         barrier: barrier.clone(),
+        limits: settings.chat,
         duplicate_window: Duration::from_millis(settings.nats.duplicate_window_ms),
     });
     let presence = Presence::new(

@@ -15,6 +15,7 @@ pub mod checkpoint;
 pub mod commands;
 pub mod epoch;
 pub mod error;
+pub mod groups;
 pub mod history;
 pub mod identity;
 pub mod marks;

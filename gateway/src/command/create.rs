@@ -49,11 +49,22 @@ impl Commands {
             None => None,
         };
         let chat = self.db.claim_group(actor.user, uuid).await?;
+        self.room_to_create(chat, actor.user, users).await?;
         let mut members = vec![MemberRole { user_id: actor.user, role: Role::Owner }];
         let others = users.iter().filter(|user| **user != actor.user);
         members.extend(others.map(|user_id| MemberRole { user_id: *user_id, role: Role::Member }));
         let created = ChatCreated { chat_type: ChatType::Group, title, history, members };
         self.create(chat, Self::new_event(actor, uuid, Fact::ChatCreated(created)), deadline).await
+    }
+
+    /// A group that exists already keeps its place, however full its members' lists are by now.
+    async fn room_to_create(&self, chat: ChatId, owner: UserId, users: &[UserId]) -> Result<(), Failure> {
+        let members: Vec<UserId> =
+            std::iter::once(owner).chain(users.iter().copied().filter(|user| *user != owner)).collect();
+        let Err(refusal) = self.room_for_new(&members).await else { return Ok(()) };
+        self.catch_barrier().await?;
+        self.load(chat).await?;
+        if self.existing(chat).is_some() { Ok(()) } else { Err(refusal) }
     }
 
     /// Appends the chat's first event, unless the chat exists.

@@ -46,6 +46,9 @@ impl Commands {
         };
         let event = Self::new_event(actor, uuid, fact);
         self.permit(chat, &event).await?;
+        if let Command::Join { users, .. } = command {
+            self.room_in(chat, users).await?;
+        }
         Ok(event)
     }
 

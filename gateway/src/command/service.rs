@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use super::{Actor, Command, Failure, Stored, append::Placed};
 use crate::{
+    config::ChatSettings,
     hub::{Hub, verdict::Waiter},
     loader::Loader,
     session::Session,
@@ -30,6 +31,7 @@ pub struct Commands {
     pub(super) loader: Loader,
     pub(super) appender: Appender,
     pub(super) barrier: Barrier,
+    pub(super) limits: ChatSettings,
     /// Half the span around now in which a v7 uuid's retries all fall into the log's dedupe window.
     pub(super) fresh_ms: u64,
     /// The log is above its guard.
@@ -43,18 +45,20 @@ pub struct Parts {
     pub loader: Loader,
     pub appender: Appender,
     pub barrier: Barrier,
+    pub limits: ChatSettings,
     pub duplicate_window: Duration,
 }
 
 impl Commands {
     pub fn new(parts: Parts) -> Self {
-        let Parts { hub, db, loader, appender, barrier, duplicate_window } = parts;
+        let Parts { hub, db, loader, appender, barrier, limits, duplicate_window } = parts;
         Self {
             hub,
             db,
             loader,
             appender,
             barrier,
+            limits,
             fresh_ms: fresh_ms(duplicate_window),
             full: AtomicBool::new(false),
         }
