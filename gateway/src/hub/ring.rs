@@ -279,7 +279,8 @@ mod tests {
                         .collect();
                     prop_assert_eq!(&chained, &scanned);
                     prop_assert_eq!(ring.head(chat), scanned.first().copied());
-                    prop_assert_eq!(ring.first_copy(chat.get()).is_some(), !scanned.is_empty());
+                    // The first copy is here, or it was evicted and nothing is said of later ones.
+                    prop_assert!(ring.first_copy(chat.get()).is_none_or(|first| scanned.contains(&first)));
                 }
             }
         }
