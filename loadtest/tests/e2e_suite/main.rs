@@ -8,6 +8,7 @@
 mod chaos;
 mod drain;
 mod edges;
+mod edits;
 mod epoch;
 mod failures;
 mod http_errors;

@@ -2,7 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::support::cluster::{Build, SOON, ask, open_live, send, send_frame};
+use crate::support::{
+    cluster::{Build, SOON, ask, open_live, send, send_frame},
+    session::{replay, seqs},
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_removed_member_gets_the_own_removal_and_nothing_after() {
@@ -36,12 +39,8 @@ async fn a_removed_member_gets_the_own_removal_and_nothing_after() {
     }
 
     // A resume from before gets the same and no more.
-    let (mut resumed, _) = {
-        let mut socket = cluster.connect(0, eve).with("cursor", &eves_cursor).open().await.unwrap();
-        let events = collect_replay(&mut socket).await;
-        (socket, assert_eq!(seqs(&events), [before, left["seq"].as_u64().unwrap()]))
-    };
-    resumed.say(&json!({"type": "Ping", "t": 1})).await.unwrap();
+    let (_, events, ..) = replay(&cluster.connect(1, eve).with("cursor", &eves_cursor)).await;
+    assert_eq!(seqs(&events), [before, left["seq"].as_u64().unwrap()]);
 
     // Back again: told so, and from there on everything.
     let add = json!({"userIds": [eve.user_id]});
@@ -55,28 +54,11 @@ async fn a_removed_member_gets_the_own_removal_and_nothing_after() {
     assert_eq!(ask(&mut eves, &send_frame(chat, "thanks").1).await["type"], "Ack");
 
     // A replay over both: not what was said in between.
-    let mut socket = cluster.connect(1, eve).with("cursor", &eves_cursor).open().await.unwrap();
-    let events = collect_replay(&mut socket).await;
+    let (_, events, ..) = replay(&cluster.connect(1, eve).with("cursor", &eves_cursor)).await;
     let got = seqs(&events);
     assert!(!got.contains(&after), "{got:?}");
     assert_eq!(&got[..3], [before, left["seq"].as_u64().unwrap(), joined["seq"].as_u64().unwrap()]);
     assert_eq!(got.len(), 5, "{got:?}");
-}
-
-async fn collect_replay(socket: &mut loadtest::client::socket::Socket) -> Vec<Value> {
-    let mut events = Vec::new();
-    loop {
-        let frame = socket.frame(SOON).await.unwrap();
-        match frame["type"].as_str() {
-            Some("Message" | "Event") => events.push(frame),
-            Some("Live") => return events,
-            _ => {}
-        }
-    }
-}
-
-fn seqs(events: &[Value]) -> Vec<u64> {
-    events.iter().map(|event| event["seq"].as_u64().unwrap()).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -5,28 +5,9 @@ use serde_json::{Value, json};
 
 use crate::support::{
     cluster::{Build, SOON, ask, open_live, send, send_frame},
-    wait::{millis, secs},
+    session::{durable, no_durable, replay, seqs},
+    wait::millis,
 };
-
-/// Reads durable frames until `count` of them came; control frames are passed over.
-async fn durable(socket: &mut Socket, count: usize) -> Vec<Value> {
-    let mut frames = Vec::new();
-    while frames.len() < count {
-        let is_durable = |frame: &Value| matches!(frame["type"].as_str(), Some("Message" | "Event"));
-        frames.push(socket.until(SOON, is_durable).await.unwrap());
-    }
-    frames
-}
-
-/// Nothing durable comes although the gateway answers: a `Pong` overtakes nothing.
-async fn no_durable(socket: &mut Socket) {
-    socket.say(&json!({"type": "Ping", "t": 77})).await.unwrap();
-    let frame = socket
-        .until(SOON, |frame| matches!(frame["type"].as_str(), Some("Message" | "Event" | "Pong")))
-        .await
-        .unwrap();
-    assert_eq!(frame["type"], "Pong", "{frame}");
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_acked_message_is_in_history_and_a_retry_gets_its_seq() {
@@ -159,26 +140,6 @@ async fn everyone_sees_one_order_with_an_unbroken_prev_chain() {
     let in_history: Vec<u64> = history.iter().map(|message| message.seq).collect();
     let delivered: Vec<u64> = positions(first).iter().skip(1).map(|(seq, _)| *seq).collect();
     assert_eq!(in_history, delivered);
-}
-
-/// What a session gets between `Welcome` and `Live`.
-async fn replay(connect: &Connect) -> (bool, Vec<Value>, Value, Socket) {
-    let mut socket = connect.open().await.unwrap();
-    let welcome = socket.frame(SOON).await.unwrap();
-    assert_eq!(welcome["type"], "Welcome", "{welcome}");
-    let mut events = Vec::new();
-    loop {
-        let frame = socket.frame(SOON).await.unwrap();
-        match frame["type"].as_str() {
-            Some("Message" | "Event") => events.push(frame),
-            Some("Live") => return (welcome["resumed"] == true, events, frame, socket),
-            _ => {}
-        }
-    }
-}
-
-fn seqs(events: &[Value]) -> Vec<u64> {
-    events.iter().map(|event| event["seq"].as_u64().unwrap()).collect()
 }
 
 async fn say_many(socket: &mut Socket, chats: &[u64], count: usize) -> Vec<u64> {
@@ -343,72 +304,4 @@ async fn first_event(chat: u64, socket: &mut Socket) -> u64 {
         json!({"type": "Fetch", "uuid": uuid::Uuid::now_v7(), "chatId": chat, "after": 0, "limit": 1});
     let page = ask(socket, &fetch).await;
     page["events"][0]["seq"].as_u64().unwrap()
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn edits_deletes_and_reactions_are_events_and_history_shows_the_state() {
-    let mut cluster = Build::new("edits").gateways(2).start().await;
-    let accounts = cluster.accounts(2).await;
-    let (alice, bob) = (&accounts[0], &accounts[1]);
-    let chat = cluster.group(&[alice, bob]).await;
-    let (mut alices, _) = cluster.live(0, alice).await;
-    let (mut bobs, start) = cluster.live(1, bob).await;
-    let edited = send(&mut alices, chat, "frist").await;
-    let deleted = send(&mut alices, chat, "a slip").await;
-    let uuid = || uuid::Uuid::now_v7();
-    let edit = json!({"type": "EditMessage", "uuid": uuid(), "chatId": chat, "seq": edited, "body": "first"});
-    let delete = json!({"type": "DeleteMessage", "uuid": uuid(), "chatId": chat, "seq": deleted});
-    let react =
-        json!({"type": "React", "uuid": uuid(), "chatId": chat, "seq": edited, "emoji": "👍", "on": true});
-    for command in [&edit, &delete, &react] {
-        let ack = ask(&mut alices, command).await;
-        assert_eq!(ack["type"], "Ack", "{ack}");
-        let again = ask(&mut alices, command).await;
-        assert_eq!((&again["seq"], &again["dup"]), (&ack["seq"], &json!(true)), "{again}");
-    }
-    let events = durable(&mut bobs, 5).await;
-    let kinds: Vec<&str> = events.iter().filter_map(|event| event["kind"].as_str()).collect();
-    assert_eq!(kinds, ["edited", "deleted", "reaction"]);
-    assert_eq!(events[2]["data"], json!({"seq": edited, "body": "first", "mentions": []}), "{}", events[2]);
-    assert_eq!(events[4]["data"], json!({"seq": edited, "emoji": "👍", "on": true}));
-
-    let page = cluster.api(1, bob).get(&format!("/v1/chats/{chat}/messages")).await.unwrap().json();
-    let (slip, first) = (&page["messages"][0], &page["messages"][1]);
-    assert_eq!((&slip["body"], &slip["deleted"]), (&json!(""), &json!(true)), "{slip}");
-    assert_eq!(first["body"], "first");
-    assert!(first["editedTs"].is_u64(), "{first}");
-    assert_eq!(first["reactions"], json!([{"emoji": "👍", "count": 1, "userIds": [alice.user_id]}]));
-
-    // A replay from before: the deleted body is gone, the events are all there.
-    let (_, events, ..) = replay(&cluster.connect(0, bob).with("cursor", &start)).await;
-    assert_eq!(events.len(), 5);
-    assert_eq!((&events[1]["type"], &events[1]["body"]), (&json!("Message"), &json!("")));
-
-    // Only the author, only what is there.
-    for (command, code) in [
-        (
-            json!({"type": "EditMessage", "uuid": uuid(), "chatId": chat, "seq": edited, "body": "x"}),
-            "message.not_author",
-        ),
-        (
-            json!({"type": "DeleteMessage", "uuid": uuid(), "chatId": chat, "seq": edited}),
-            "message.not_author",
-        ),
-        (
-            json!({"type": "EditMessage", "uuid": uuid(), "chatId": chat, "seq": 900_000, "body": "x"}),
-            "message.not_found",
-        ),
-        (
-            json!({"type": "React", "uuid": uuid(), "chatId": chat, "seq": deleted, "emoji": "👍", "on": true}),
-            "message.deleted",
-        ),
-        (
-            json!({"type": "SendMessage", "uuid": uuid(), "chatId": chat, "body": "x", "replyTo": 900_000}),
-            "message.bad_reply",
-        ),
-    ] {
-        let error = ask(&mut bobs, &command).await;
-        assert_eq!((&error["type"], &error["code"]), (&json!("Error"), &json!(code)), "{command}: {error}");
-    }
-    tokio::time::timeout(secs(5), no_durable(&mut bobs)).await.unwrap();
 }

@@ -2,4 +2,5 @@
 
 pub(crate) mod cluster;
 pub(crate) mod proxy;
+pub(crate) mod session;
 pub(crate) mod wait;

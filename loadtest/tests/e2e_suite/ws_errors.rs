@@ -275,3 +275,33 @@ async fn limits_of_a_session_are_temporary_errors() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connects_are_limited_per_user_over_all_gateways_and_resumes_have_room_of_their_own() {
+    let build = Build::new("connects").gateways(2).env("MT_LIMIT_CONNECTS_PER_MIN", 4);
+    let mut cluster = build.env("MT_LIMIT_RESUMES_PER_MIN", 100).start().await;
+    let accounts = cluster.accounts(2).await;
+    let (mut opened, mut cursor) = (0, String::new());
+    let limited = loop {
+        match cluster.connect(opened % 2, &accounts[0]).open().await {
+            Ok(mut socket) => {
+                let live = socket.expect("Live", SOON).await.unwrap();
+                cursor = live["cursor"].as_str().unwrap().to_owned();
+                socket.close().await;
+                opened += 1;
+            }
+            Err(refused) => break refused,
+        }
+        assert!(opened < 10, "never limited");
+    };
+    let Refused::Http { status, headers, .. } = limited else { panic!("{limited}") };
+    assert_eq!((status, headers.contains_key("retry-after")), (429, true));
+    assert!((4..=5).contains(&opened), "{opened} connects of 4 a minute");
+    for gateway in [0, 1, 0, 1, 0, 1] {
+        open_live(&cluster.connect(gateway, &accounts[0]).with("cursor", &cursor)).await;
+    }
+    // What is no cursor of theirs is no resume, and another user is another matter.
+    let forged = cluster.connect(0, &accounts[0]).with("cursor", "forged");
+    assert_eq!(refused(&forged).await, (429, "rate.limited".to_owned()));
+    cluster.live(0, &accounts[1]).await;
+}
