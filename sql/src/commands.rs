@@ -48,7 +48,11 @@ const FACT: &str = concat!(
     "LEFT JOIN events e ON e.chat_id = $1 AND e.seq = $2 AND e.kind = 2
     LEFT JOIN revisions r ON r.chat_id = e.chat_id AND r.seq = e.seq"
 );
-const EMOJI: &str = "SELECT DISTINCT emoji FROM reactions WHERE chat_id = $1 AND seq = $2";
+const EMOJI: &str = concat!(
+    "SELECT c.*, r.emoji",
+    from_checkpoint!(),
+    "LEFT JOIN LATERAL (SELECT DISTINCT emoji FROM reactions WHERE chat_id = $1 AND seq = $2) r ON true"
+);
 
 impl Db {
     /// The command of this user, chat and uuid, as far as the projection has come.
@@ -96,8 +100,10 @@ impl Db {
     ///
     /// # Errors
     /// [`Error`]
-    pub async fn emoji_of(&self, chat: ChatId, seq: Seq) -> Result<Vec<String>, Error> {
+    pub async fn emoji_of(&self, chat: ChatId, seq: Seq) -> Result<(Checkpoint, Vec<String>), Error> {
         let rows = self.query(EMOJI, &[&chat.as_i64(), &crate::replay::bound(seq)]).await?;
-        rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+        let emoji: Result<Vec<Option<String>>, Error> =
+            rows.iter().map(|row| Ok(row.try_get("emoji")?)).collect();
+        Ok((checkpoint_of(&rows)?, emoji?.into_iter().flatten().collect()))
     }
 }

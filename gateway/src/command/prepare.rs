@@ -105,15 +105,26 @@ impl Commands {
         }
         self.live_message(actor, chat, seq).await?;
         if on {
-            let present = self.db.emoji_of(chat, seq).await?;
-            if present.len() >= MAX_EMOJI_PER_MESSAGE && !present.iter().any(|at| at == emoji) {
-                return Err(Failure::refused(
-                    Code::LimitExceeded,
-                    "the message has 20 different emoji already",
-                ));
-            }
+            self.room_for_emoji(chat, seq, emoji).await?;
         }
         Ok(Fact::Reacted(Reacted { seq, emoji: emoji.to_owned(), on }))
+    }
+
+    /// What the projection has, and what came since. Two at the same moment may both find the last place.
+    async fn room_for_emoji(&self, chat: ChatId, seq: Seq, emoji: &str) -> Result<(), Failure> {
+        let (checkpoint, mut present) = self.db.emoji_of(chat, seq).await?;
+        let since = self.hub.lock().reactions(chat, seq, checkpoint.position.seq);
+        present.extend(since.iter().filter(|reacted| reacted.on).map(|reacted| reacted.emoji.clone()));
+        present.sort_unstable();
+        present.dedup();
+        if present.len() < MAX_EMOJI_PER_MESSAGE || present.iter().any(|at| at == emoji) {
+            return Ok(());
+        }
+        if since.iter().any(|reacted| !reacted.on) {
+            // Whether that was the last of its emoji is for the projection to say.
+            return Err(Failure::projection_behind());
+        }
+        Err(Failure::refused(Code::LimitExceeded, "the message has 20 different emoji already"))
     }
 
     /// The chat's message at `seq`, which is there and not deleted, for a member's eyes only.

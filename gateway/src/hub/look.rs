@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 use shared::{
-    event::{Event, Fact, Head},
+    event::{Event, Fact, Head, Reacted},
     fold::ChatState,
     id::{ChatId, Seq, UserId},
 };
@@ -68,6 +68,18 @@ impl State {
         let chat = self.loaded(chat)?;
         let state = chat.state.as_ref().filter(|state| state.members.contains(user))?;
         Some((state, chat.head))
+    }
+
+    /// The valid reactions to a message that came after `after`, as far as they are in the ring.
+    pub fn reactions(&self, chat: ChatId, message: Seq, after: Seq) -> Vec<Reacted> {
+        let newer = self.ring.chain(chat).take_while(|(seq, _)| *seq > after);
+        let valid = newer.filter(|(_, slot)| slot.verdict == Verdict::Valid);
+        valid
+            .filter_map(|(_, slot)| match Event::decode(&slot.payload).ok()?.fact {
+                Fact::Reacted(reacted) if reacted.seq == message => Some(reacted),
+                _ => None,
+            })
+            .collect()
     }
 
     /// A page of a loaded chat, ascending, and whether more lies beyond it. `None`: it reaches below the ring.
