@@ -168,6 +168,7 @@ fn habits(params: &Params) -> Habits {
         handshakes: params.handshakes,
         back_ms: params.back_ms,
         in_flight: params.in_flight,
+        watch: params.watch,
         body_bytes: params.body_bytes,
         seed: params.seed,
     }

@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::Result;
+use async_nats::jetstream::consumer::Info;
 use parking_lot::Mutex;
 use serde::Serialize;
 
@@ -103,7 +104,9 @@ impl Watch {
         let name = format!("{}CHAT_0", prefix.to_uppercase());
         let look = async {
             let stream = self.nats.as_ref()?.get_stream_no_info(name).await.ok()?;
-            stream.consumers().try_fold(0, async |sum, consumer| Ok(sum + consumer.num_pending)).await.ok()
+            // Those of readers that are gone stay for a while, and so does what they had pending.
+            let bound = |consumer: Info| if consumer.push_bound { consumer.num_pending } else { 0 };
+            stream.consumers().try_fold(0, async |sum, consumer| Ok(sum + bound(consumer))).await.ok()
         };
         tokio::time::timeout(ASK, look).await.ok()?
     }
@@ -143,7 +146,7 @@ impl Watch {
 }
 
 /// The value of a metric in Prometheus's text format, summed over its labels.
-fn value(text: &str, metric: &str) -> Option<f64> {
+pub fn value(text: &str, metric: &str) -> Option<f64> {
     let values = text.lines().filter_map(|line| {
         let rest = line.strip_prefix(metric)?;
         let rest = if rest.starts_with('{') { rest.split_once('}')?.1 } else { rest };

@@ -117,6 +117,8 @@ pub struct Outcome {
 }
 
 const MIB: f64 = 1_048_576.0;
+/// A generator that is later than this measures the machine's other work.
+const LATE_MS: f64 = 5.0;
 
 impl Outcome {
     /// Before the run.
@@ -144,7 +146,7 @@ impl Outcome {
         self.take_window(window);
         let lags = || samples.iter().filter_map(|sample| sample.projector_lag_s);
         self.projector_lag_s_max = lags().reduce(f64::max);
-        self.projector_lag_s_end = lags().last();
+        self.projector_lag_s_end = lags().next_back();
         self.nats_pending_max = samples.iter().filter_map(|sample| sample.nats_pending).max();
         self.counts = tally.counts;
         self.rows = tally.rows;
@@ -162,7 +164,8 @@ impl Outcome {
         self.generator.us_per_delivery = us(window.own_cpu_s);
         let servers_cpu_s: f64 = window.processes.iter().map(|process| process.cpu_s).sum();
         self.server_us_per_delivery = us(servers_cpu_s);
-        self.server_us_per_message = servers_cpu_s * 1e6 / (window.acked as f64).max(1.0);
+        self.server_us_per_message =
+            if window.acked == 0 { 0.0 } else { servers_cpu_s * 1e6 / window.acked as f64 };
         self.processes = window
             .processes
             .into_iter()
@@ -201,6 +204,9 @@ impl Outcome {
             println!("{name}: {value:.2} {unit}");
         }
         let Generator { cores, us_per_delivery, late } = &self.generator;
+        if late.p99_ms > LATE_MS {
+            println!("the generator itself was late, which the latencies include: is the machine busy?");
+        }
         println!(
             "generator {cores:.2} cores, {us_per_delivery:.1} µs/delivery, late p99 {:.2} ms",
             late.p99_ms

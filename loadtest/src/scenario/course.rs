@@ -2,6 +2,7 @@
 
 pub mod fleet;
 
+mod ceiling;
 mod deploy;
 mod idle;
 mod steady;
@@ -98,6 +99,7 @@ impl Course {
             params::Course::Steady => self.steady()?,
             params::Course::Idle => self.idle()?,
             params::Course::Storm => self.storm()?,
+            params::Course::Ceiling => self.ceiling()?,
             params::Course::Deploy => self.deploy()?,
         }
         self.settle()?;

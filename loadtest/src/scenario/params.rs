@@ -17,6 +17,8 @@ pub enum Course {
     Idle,
     /// All drop, miss messages, and resume at once.
     Storm,
+    /// Higher and higher rates until one is too high.
+    Ceiling,
     /// The gateways are replaced one after the other under load.
     Deploy,
 }
@@ -34,6 +36,10 @@ pub struct Params {
     /// Members of a chat, speakers not counted. Two without a speaker: direct chats.
     pub members: usize,
     pub chats_per_user: usize,
+    /// Direct chats in addition.
+    pub direct_chats_per_user: usize,
+    /// Users whose presence each device watches.
+    pub watch: usize,
     /// Per second, of all devices together.
     pub messages: f64,
     pub edits: f64,
@@ -62,6 +68,10 @@ pub struct Params {
     pub messages_each: usize,
     /// How often the storm is repeated.
     pub rounds: usize,
+    /// What a step may have at most to be passed (ceiling).
+    pub p99_limit_ms: f64,
+    /// How much each step adds to the rate before it.
+    pub step_factor: f64,
     /// Gateways that are started and replaced (deploy).
     pub gateways: usize,
     /// How long memory settles before it is read.
@@ -80,6 +90,8 @@ impl Default for Params {
             speakers: 0,
             members: 2,
             chats_per_user: 1,
+            direct_chats_per_user: 0,
+            watch: 0,
             messages: 0.0,
             edits: 0.0,
             deletes: 0.0,
@@ -99,6 +111,8 @@ impl Default for Params {
             in_flight: 48,
             messages_each: 20,
             rounds: 3,
+            p99_limit_ms: 200.0,
+            step_factor: 1.25,
             gateways: 2,
             quiet_s: 5,
             histories: 50,
@@ -108,9 +122,10 @@ impl Default for Params {
 }
 
 /// The files that come with the program, so that a name is enough wherever it runs.
-const BUILT_IN: [(&str, &str); 8] = [
+const BUILT_IN: [(&str, &str); 9] = [
     ("idle", include_str!("../../scenarios/idle.toml")),
     ("direct", include_str!("../../scenarios/direct.toml")),
+    ("ceiling", include_str!("../../scenarios/ceiling.toml")),
     ("group", include_str!("../../scenarios/group.toml")),
     ("storm", include_str!("../../scenarios/storm.toml")),
     ("deploy", include_str!("../../scenarios/deploy.toml")),
@@ -172,6 +187,7 @@ impl Params {
         ensure!(self.sockets >= 2 && self.members >= 2, "at least two sockets and two members");
         ensure!(self.members <= self.sockets, "more members than sockets");
         ensure!(self.chats_per_user >= 1, "at least one chat for each");
+        ensure!(self.step_factor > 1.0, "a step must lead up");
         ensure!(self.handshakes >= 1 && self.in_flight >= 1, "at least one at a time");
         let needs_speakers = matches!(self.course, Course::Idle | Course::Storm);
         ensure!(!needs_speakers || self.speakers > 0, "this course needs speakers");
@@ -195,7 +211,7 @@ impl Params {
 }
 
 fn is_fraction(key: &str) -> bool {
-    const FRACTIONS: [&str; 9] = [
+    const FRACTIONS: [&str; 11] = [
         "messages",
         "edits",
         "deletes",
@@ -205,6 +221,8 @@ fn is_fraction(key: &str) -> bool {
         "presence",
         "flaps",
         "connects_per_s",
+        "p99_limit_ms",
+        "step_factor",
     ];
     FRACTIONS.contains(&key)
 }

@@ -32,21 +32,23 @@ fn plan(params: &Params) -> Vec<Vec<u32>> {
     let mut users: Vec<u32> = (0..params.sockets as u32).collect();
     let mut chats: Vec<Vec<u32>> = Vec::new();
     let mut known = HashSet::new();
-    for round in 0..params.chats_per_user {
+    let rounds = [(params.chats_per_user, params.members), (params.direct_chats_per_user, 2)];
+    let rounds = rounds.into_iter().flat_map(|(times, members)| std::iter::repeat_n(members, times));
+    for (round, size) in rounds.enumerate() {
         if round > 0 {
             users.shuffle(&mut rng);
         }
-        for members in users.chunks(params.members) {
+        for members in users.chunks(size) {
             let mut members = members.to_vec();
             // A rest of one joins the chat before; two who met before have their direct chat already.
             if let ([alone], Some(last)) = (members.as_slice(), chats.last_mut()) {
-                if params.members > 2 || params.speakers > 0 {
+                if size > 2 || params.speakers > 0 {
                     last.push(*alone);
                 }
                 continue;
             }
             members.sort_unstable();
-            if params.members == 2 && !known.insert(members.clone()) {
+            if size == 2 && !known.insert(members.clone()) {
                 continue;
             }
             chats.push(members);

@@ -10,6 +10,7 @@ mod give;
 pub mod judge;
 mod link;
 mod load;
+mod signals;
 mod take;
 mod tally;
 mod timer;
@@ -56,6 +57,8 @@ pub struct Habits {
     pub back_ms: u64,
     /// Commands that a session may have in flight.
     pub in_flight: u32,
+    /// Users whose presence each device watches.
+    pub watch: usize,
     /// Bytes of text in a message.
     pub body_bytes: usize,
     pub seed: u64,
@@ -119,6 +122,7 @@ pub struct Swarm {
     buffer: Vec<u8>,
     scratch: Vec<u8>,
     due: BinaryHeap<Reverse<(u64, u32, Due)>>,
+    marks: signals::Marks,
     waiting: VecDeque<u32>,
     handshakes: usize,
     next_connect_ns: u64,
@@ -158,6 +162,7 @@ impl Swarm {
             buffer: vec![0; READ_BUFFER],
             scratch: Vec::new(),
             due: BinaryHeap::new(),
+            marks: signals::Marks::new(),
             waiting: VecDeque::new(),
             handshakes: 0,
             next_connect_ns: 0,

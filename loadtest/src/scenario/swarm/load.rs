@@ -2,7 +2,11 @@
 
 use rand::{Rng, rngs::SmallRng};
 
-use super::{Swarm, give::Saying, judge::SentKind};
+use super::{
+    Swarm,
+    give::Saying,
+    judge::{Sent, SentKind},
+};
 use crate::clock::now_ns;
 use std::time::Duration;
 
@@ -159,23 +163,32 @@ impl Swarm {
             if sent.kind != SentKind::Message || !sent.acked {
                 continue;
             }
-            let (author, seq) = (sent.device as usize, sent.seq);
+            let Some(at) = self.toucher(action, &sent) else { continue };
+            let seq = sent.seq;
             match action {
-                Action::Edit => self.order(author, sent.chat, Saying::Edit(seq), due_ns),
+                Action::Edit => self.order(at, sent.chat, Saying::Edit(seq), due_ns),
                 Action::Delete => {
                     // Nobody reacts to it from here on: that would be refused.
                     self.judge.sent[number].kind = SentKind::Deleted;
-                    self.order(author, sent.chat, Saying::Delete(seq), due_ns);
+                    self.order(at, sent.chat, Saying::Delete(seq), due_ns);
                 }
                 _ => {
-                    let members = &self.judge.chats[sent.chat as usize].members;
-                    let member = members[self.rng.random_range(0..members.len())] as usize;
                     let emoji = EMOJIS[self.rng.random_range(0..EMOJIS.len())];
-                    self.order(member, sent.chat, Saying::React(seq, emoji), due_ns);
+                    self.order(at, sent.chat, Saying::React(seq, emoji), due_ns);
                 }
             }
             return;
         }
+    }
+
+    /// The author, or any member to react; nobody if that one has left for now.
+    fn toucher(&mut self, action: Action, sent: &Sent) -> Option<usize> {
+        let members = &self.judge.chats[sent.chat as usize].members;
+        let at = match action {
+            Action::React => members[self.rng.random_range(0..members.len())],
+            _ => sent.device,
+        } as usize;
+        (!self.devices[at].by_choice).then_some(at)
     }
 
     fn on_a_chat(&mut self, json: impl Fn(&mut SmallRng, u64, u64) -> String) {

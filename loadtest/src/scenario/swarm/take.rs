@@ -46,18 +46,9 @@ impl Swarm {
                 self.tally.counts.cursors += 1;
                 self.keep_cursor(at, cursor);
             }
-            Scanned::Receipts => {
-                self.tally.counts.receipts += 1;
-                self.devices[at].signals.receipts += 1;
-            }
-            Scanned::Presence => {
-                self.tally.counts.presence += 1;
-                self.devices[at].signals.presence += 1;
-            }
-            Scanned::Typing => {
-                self.tally.counts.typing += 1;
-                self.devices[at].signals.typing += 1;
-            }
+            Scanned::Receipts => self.receipts(at, text),
+            Scanned::Presence => self.presence(at, text),
+            Scanned::Typing => self.typing(at, text),
             // The pong of the ping that comes with it is life enough.
             Scanned::Ping => {}
             Scanned::Other => self.parse(at, text),
@@ -142,6 +133,7 @@ impl Swarm {
         if was == Phase::Replaying && since != 0 {
             self.tally.resume.saturating_record(now_ns().saturating_sub(since) / 1_000);
         }
+        self.watch(at);
         self.flush(at);
     }
 
@@ -158,11 +150,14 @@ impl Swarm {
             return;
         }
         let sent = self.judge.sent[number as usize];
+        let device = &self.devices[at];
         if sent.device as usize == at {
             self.tally.counts.echoes += 1;
+        } else if device.by_choice {
+            // What it missed while it was away by its own will says nothing about the server.
+            self.tally.counts.delivered += 1;
         } else {
-            let live = self.devices[at].phase == Phase::Live;
-            self.tally.delivered(sent.intended_ns, now_ns(), live);
+            self.tally.delivered(sent.intended_ns, now_ns(), device.phase == Phase::Live);
         }
     }
 

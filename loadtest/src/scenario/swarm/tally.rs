@@ -126,6 +126,13 @@ impl Tally {
         }
     }
 
+    /// Forgets the latencies, as before another step.
+    pub fn start_over(&mut self) {
+        for histogram in [&mut self.delivery, &mut self.replayed, &mut self.ack, &mut self.late] {
+            histogram.clear();
+        }
+    }
+
     /// Ends a second.
     pub fn roll(&mut self, at_s: f64, live: u32) -> Row {
         let Second { delivery, ack, before } = &mut self.second;
