@@ -120,7 +120,7 @@ impl Commands {
         if present.len() < MAX_EMOJI_PER_MESSAGE || present.iter().any(|at| at == emoji) {
             return Ok(());
         }
-        if since.iter().any(|reacted| !reacted.on) {
+        if since.iter().any(|reacted| !reacted.on && present.contains(&reacted.emoji)) {
             // Whether that was the last of its emoji is for the projection to say.
             return Err(Failure::projection_behind());
         }
