@@ -17,6 +17,7 @@ mod membership;
 mod messages;
 mod msgpack;
 mod promises;
+mod removal_race;
 mod resume;
 mod slow_reader;
 mod storm;
