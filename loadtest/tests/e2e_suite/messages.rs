@@ -257,8 +257,6 @@ async fn fetched(cluster: &Cluster, gateway: usize, account: &Account, chat: u64
 
 /// Steps of the random history.
 const STEPS: usize = 600;
-/// Bodies of messages that will be deleted start so.
-const MARK: &str = "body-number-";
 
 /// Random life in one chat by two members at two gateways; returns the bodies that nobody may see any more.
 async fn live_a_little(sockets: &mut [Socket], chat: u64, users: &[u64], rng: &mut StdRng) -> Vec<String> {
@@ -266,7 +264,7 @@ async fn live_a_little(sockets: &mut [Socket], chat: u64, users: &[u64], rng: &m
     let mut gone = Vec::new();
     for step in 0..STEPS {
         let who = rng.random_range(0..sockets.len());
-        let body = format!("{MARK}{step}.");
+        let body = format!("body-{step}-{:08x}", rng.random::<u32>());
         let own: Vec<u64> = mine[who].keys().copied().collect();
         let all: Vec<u64> = mine.iter().flat_map(BTreeMap::keys).copied().collect();
         let pick = |from: &[u64], rng: &mut StdRng| from.get(rng.random_range(0..from.len().max(1))).copied();
