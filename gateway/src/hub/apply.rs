@@ -4,12 +4,12 @@
 
 use std::{hash::BuildHasher, sync::Arc};
 
-use bytes::Bytes;
 use foldhash::fast::FixedState;
 use shared::{
     code::Code,
     event::{DecodeError, Event, Fact, Head, Kind},
     fold,
+    frame::ServerFrame,
     id::{ChatId, Seq, UserId},
 };
 use streams::tail::Entry;
@@ -19,7 +19,7 @@ use super::{
     Hub, Slot, State,
     chat::Chat,
     ring::{self, Verdict},
-    wire::{self, Encoding},
+    wire::{self, Encoded},
 };
 use crate::session::{Lane, Session};
 
@@ -84,7 +84,6 @@ impl Hub {
             command: head.zip(entry.chat).map_or(0, |(head, chat)| command_hash(chat, head.actor, head.uuid)),
             deleted: false,
             payload: entry.payload.clone(),
-            frames: None,
         });
         debug_assert_eq!(seq, entry.seq, "the tail is dense");
         if kind.changes_members() {
@@ -154,18 +153,19 @@ impl Hub {
     /// Queues the event at `seq` to every live local session of the chat.
     fn deliver(&self, state: &mut State, chat: ChatId, seq: Seq, stored_us: u64, now_ms: u64) {
         let State { ring, chats, users, behind, .. } = state;
-        let (Some(chat), Some(slot)) = (chats.get(&chat), ring.get_mut(seq)) else { return };
-        let position = seq;
+        let Some(chat) = chats.get(&chat) else { return };
+        let Some(mut frame) = ring.get(seq).and_then(|slot| slot.frame(seq)).map(Encoded::new) else {
+            return;
+        };
         let mut delivered = 0;
         for local in &chat.locals {
             let Some(user) = users.get(*local as usize) else { continue };
             for session in user.sessions.iter().filter(|session| session.lane() == Lane::Live) {
-                let Some(frame) = slot.frame(seq, session.identity.encoding) else { continue };
-                if session.push_durable(&frame, seq, stored_us, now_ms) {
+                if session.push_durable(frame.of(session.identity.encoding), seq, stored_us, now_ms) {
                     delivered += 1;
                 } else {
                     self.metrics.lagging_total.inc();
-                    overflow(session, position, behind, now_ms);
+                    overflow(session, seq, behind, now_ms);
                 }
             }
         }
@@ -256,7 +256,6 @@ impl State {
         for seq in edits {
             if let Some(slot) = self.ring.get_mut(seq) {
                 slot.deleted = true;
-                slot.frames = None;
             }
         }
     }
@@ -295,18 +294,10 @@ impl ring::Slot {
         }
     }
 
-    /// The event's frame, encoded once per encoding. `None` only for bytes that are no event.
-    pub fn frame(&mut self, seq: Seq, encoding: Encoding) -> Option<Bytes> {
-        let frames = self.frames.get_or_insert_default();
-        let cached = match encoding {
-            Encoding::Json => &mut frames.json,
-            Encoding::MessagePack => &mut frames.msgpack,
-        };
-        if cached.is_none() {
-            let event = Event::decode(&self.payload).ok()?;
-            let frame = shared::frame::delivered(self.chat?, seq, self.prev, self.ts, &event, self.deleted);
-            *cached = Some(wire::encode(&frame, encoding));
-        }
-        cached.clone()
+    /// The event's frame. It is not kept: to make it again for a replay takes a fraction of a microsecond, and to
+    /// keep it would double the ring. `None` only for bytes that are no event.
+    pub fn frame(&self, seq: Seq) -> Option<ServerFrame> {
+        let event = Event::decode(&self.payload).ok()?;
+        Some(shared::frame::delivered(self.chat?, seq, self.prev, self.ts, &event, self.deleted))
     }
 }

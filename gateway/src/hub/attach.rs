@@ -64,7 +64,7 @@ impl Hub {
             session.set_lane(Lane::CatchUp);
             return Attached::CatchUp;
         };
-        let fits = self.feed(&mut state, session, &missed, now_ms);
+        let fits = self.feed(&state, session, &missed, now_ms);
         if !fits {
             session.set_lane(Lane::CatchUp);
             return Attached::CatchUp;
@@ -84,14 +84,14 @@ impl Hub {
     }
 
     /// Queues events from the ring. `false`: it stopped where the piece was full; `fed` says where.
-    fn feed(&self, state: &mut State, session: &Session, events: &[Seq], now_ms: u64) -> bool {
+    fn feed(&self, state: &State, session: &Session, events: &[Seq], now_ms: u64) -> bool {
         for seq in events {
             if session.queued_bytes() > PIECE_BYTES {
                 return false;
             }
-            let frame = state.ring.get_mut(*seq).and_then(|slot| slot.frame(*seq, session.identity.encoding));
-            if let Some(frame) = frame {
-                session.push_covering(frame, *seq, now_ms);
+            if let Some(frame) = state.ring.get(*seq).and_then(|slot| slot.frame(*seq)) {
+                let bytes = wire::encode(&frame, session.identity.encoding);
+                session.push_covering(bytes, *seq, now_ms);
                 session.count_replayed(1);
                 session.mark_dirty();
             }
@@ -112,7 +112,7 @@ impl Hub {
     /// One piece of a catch-up from the ring.
     pub fn advance(&self, session: &Arc<Session>) -> Step {
         let now_ms = self.clock.now_ms();
-        let mut state = self.lock();
+        let state = self.lock();
         let Some(user) = state.user(session.user()) else { return Step::Gone };
         if !user.sessions.iter().any(|attached| Arc::ptr_eq(attached, session)) {
             return Step::Gone;
@@ -125,7 +125,7 @@ impl Hub {
             return Step::BelowRing;
         }
         let piece = state.scan(user, fed, SCAN_STEPS, PIECE_BYTES);
-        if !self.feed(&mut state, session, &piece.events, now_ms) {
+        if !self.feed(&state, session, &piece.events, now_ms) {
             return Step::More;
         }
         session.set_fed(piece.upto);

@@ -184,7 +184,6 @@ mod tests {
                 command: 0,
                 deleted: false,
                 payload: Bytes::from(event.encode()),
-                frames: None,
             });
             let valid = self.state.judge(chat_id, seq, &event);
             let members = self.members.entry(chat_id).or_default();

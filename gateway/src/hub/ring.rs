@@ -46,15 +46,6 @@ pub struct Slot {
     pub deleted: bool,
     /// Shared with the neighbours' that the tail read together.
     pub payload: Bytes,
-    /// The encoded frames, made when somebody first wanted them.
-    pub frames: Option<Box<Frames>>,
-}
-
-/// An event's frame in both encodings, WebSocket header included.
-#[derive(Debug, Default)]
-pub struct Frames {
-    pub json: Option<Bytes>,
-    pub msgpack: Option<Bytes>,
 }
 
 /// What an entry costs beside its payload: the slot and its share of the index.
@@ -248,7 +239,6 @@ mod tests {
             command: chat,
             deleted: false,
             payload: vec![0; payload].into(),
-            frames: None,
         }
     }
 

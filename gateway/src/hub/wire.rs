@@ -40,6 +40,28 @@ pub fn encode(frame: &ServerFrame, encoding: Encoding) -> Bytes {
     Bytes::from(buffer).slice(start..)
 }
 
+/// A frame that is encoded when somebody first needs it, once per encoding.
+#[derive(Debug)]
+pub struct Encoded {
+    frame: ServerFrame,
+    json: Option<Bytes>,
+    msgpack: Option<Bytes>,
+}
+
+impl Encoded {
+    pub const fn new(frame: ServerFrame) -> Self {
+        Self { frame, json: None, msgpack: None }
+    }
+
+    pub fn of(&mut self, encoding: Encoding) -> &Bytes {
+        let place = match encoding {
+            Encoding::Json => &mut self.json,
+            Encoding::MessagePack => &mut self.msgpack,
+        };
+        place.get_or_insert_with(|| encode(&self.frame, encoding))
+    }
+}
+
 /// Writes the header right before the payload; where it starts.
 fn put_header(buffer: &mut [u8], opcode: u8, payload: usize) -> usize {
     let (length, extended) = match payload {

@@ -6,7 +6,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use shared::{
-    frame::{self, ServerFrame},
+    frame,
     id::{ChatId, UserId},
 };
 use streams::signal::{Announced, PresenceChange, PresenceState, Receipts, Signal, SignalKind, Typing};
@@ -16,7 +16,7 @@ use crate::{
     app::App,
     auth::revocation::Revoked,
     clock::unix_ms,
-    hub::{Encoding, wire},
+    hub::wire,
     session::{Lane, Session},
 };
 
@@ -85,7 +85,7 @@ impl Presence {
         let now_ms = self.clock.now_ms();
         for change in changes {
             self.recent.note(change.user, change.announced, now_ms);
-            let mut encoded = Encoded::new(frame(change.user, change.announced).into());
+            let mut encoded = wire::Encoded::new(frame(change.user, change.announced).into());
             let mut targets = self.watchers_of(change);
             targets.retain(|session| session.lane() == Lane::Live);
             for session in &targets {
@@ -112,7 +112,7 @@ impl Presence {
 
     fn push_typing(&self, typing: Typing) {
         let frame = frame::Typing { chat_id: typing.chat, user_id: typing.user, ttl_ms: TYPING_TTL_MS };
-        let mut encoded = Encoded::new(frame.into());
+        let mut encoded = wire::Encoded::new(frame.into());
         for session in self.members(typing.chat).iter().filter(|session| session.user() != typing.user) {
             if session.queued_bytes() > TYPING_QUEUE_BYTES {
                 self.metrics.dropped_ephemeral_total.inc();
@@ -136,7 +136,7 @@ impl Presence {
 
     fn push_receipts(&self) {
         for (chat_id, receipts) in self.receipts.take(self.clock.now_ms()) {
-            let mut encoded = Encoded::new(frame::Receipts { chat_id, receipts }.into());
+            let mut encoded = wire::Encoded::new(frame::Receipts { chat_id, receipts }.into());
             for session in self.members(chat_id) {
                 self.push(&session, encoded.of(session.identity.encoding));
             }
@@ -161,27 +161,6 @@ pub(super) fn frame(user_id: UserId, announced: Announced) -> frame::Presence {
         PresenceState::Offline => frame::PresenceState::Offline,
     };
     frame::Presence { user_id, state, last_seen_ts: announced.last_seen_ms }
-}
-
-/// A frame that is encoded when somebody first needs it.
-pub(super) struct Encoded {
-    frame: ServerFrame,
-    json: Option<Bytes>,
-    msgpack: Option<Bytes>,
-}
-
-impl Encoded {
-    pub(super) const fn new(frame: ServerFrame) -> Self {
-        Self { frame, json: None, msgpack: None }
-    }
-
-    pub(super) fn of(&mut self, encoding: Encoding) -> &Bytes {
-        let place = match encoding {
-            Encoding::Json => &mut self.json,
-            Encoding::MessagePack => &mut self.msgpack,
-        };
-        place.get_or_insert_with(|| wire::encode(&self.frame, encoding))
-    }
 }
 
 /// The changes of the last seconds: whoever reads the state from Redis meanwhile must not send an older one.

@@ -13,8 +13,8 @@ use shared::{
     id::{ChatId, Seq},
 };
 
-use super::{Presence, push::Encoded};
-use crate::{app::App, hub::State, session::Session};
+use super::Presence;
+use crate::{app::App, hub::State, hub::wire::Encoded, session::Session};
 
 /// Sessions served together.
 const SESSIONS: usize = 64;

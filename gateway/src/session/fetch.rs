@@ -89,8 +89,7 @@ fn from_ring(app: &App, chat: ChatId, from: PageFrom, limit: usize) -> Option<(V
         if bytes > MAX_BYTES {
             return None;
         }
-        let event = shared::event::Event::decode(&slot.payload).ok()?;
-        frames.push(frame::delivered(chat, *seq, slot.prev, slot.ts, &event, slot.deleted));
+        frames.push(slot.frame(*seq)?);
     }
     Some((frames, more))
 }
