@@ -1,0 +1,240 @@
+//! The hub's hot paths, each as the product runs it, without sockets being written.
+//!
+//! - `ring_push`: one entry into a full ring, which gives up its oldest: what an event costs that nobody here wants.
+//! - `missed`: a device that comes back after 5 messages in each of its 20 chats, read from the ring's chains.
+//! - `resume`: the same with its frames queued and its session made live.
+//! - `fan_out`: one message to a chat whose members have that many live sessions here.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use divan::{Bencher, counter::ItemsCount};
+use gateway::{
+    clock::Clock,
+    hub::{
+        Encoding, Hub,
+        attach::Attached,
+        install::{LoadedChat, LoadedUser},
+        ring::{Ring, Slot, Verdict},
+        user::Interval,
+    },
+    metrics::Metrics,
+    session::{Identity, Session, Start, bucket, outbox::Bounds},
+};
+use governor::Quota;
+use prometheus_client::registry::Registry;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use shared::{
+    cursor::Sealer,
+    event::{ChatCreated, Event, Fact, History, Kind, MemberRole, MessageSent},
+    fold,
+    id::{ChatId, EventId, Position, Seq, UserId},
+    permission::{ChatType, Role},
+};
+use streams::Entry;
+use tokio::{
+    net::{TcpListener, TcpStream, tcp::OwnedWriteHalf},
+    runtime::Runtime,
+};
+use uuid::Uuid;
+
+fn main() {
+    allow_sockets();
+    divan::main();
+}
+
+/// The gateway's default.
+const RING_BYTES: usize = 8 << 20;
+const SESSIONS: usize = 1_000;
+const CHATS: u64 = 20;
+const MESSAGES: u64 = 5;
+/// Events of other chats between two of the device's own: the ring holds the whole partition.
+const FOREIGN: u64 = 50;
+
+/// A session is a socket, and the usual limit is 1,024 files.
+fn allow_sockets() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
+        .expect("up to the hard limit is allowed");
+}
+
+fn chat(id: u64) -> ChatId {
+    ChatId::new(id).expect("in range")
+}
+
+fn user(id: u64) -> UserId {
+    UserId::new(id).expect("in range")
+}
+
+fn message(number: u64) -> Bytes {
+    let fact =
+        MessageSent { body: "How about Thursday at noon?".into(), reply_to: None, mentions: Vec::new() };
+    let uuid = Uuid::from_u64_pair(0x0192_c3f0_0000_7000, 1 << 63 | number);
+    let device = "web:3f2a".to_owned();
+    Event { actor: user(1), device, uuid, fact: Fact::MessageSent(fact) }.encode().into()
+}
+
+fn entry(seq: u64, at: ChatId, payload: Bytes) -> Entry {
+    let id = EventId(seq);
+    Entry { seq: Seq(seq), id, ts_ms: 0, appended_ns: 0, chat: Some(at), payload, traceparent: None }
+}
+
+fn slot(number: u64, payload: Bytes) -> Slot {
+    Slot {
+        id: EventId(number),
+        ts: 0,
+        chat: Some(chat(1 + number % 5_000)),
+        link: Seq::ZERO,
+        prev: Seq::ZERO,
+        verdict: Verdict::Unknown,
+        kind: Kind::MessageSent,
+        command: number,
+        deleted: false,
+        payload,
+    }
+}
+
+#[divan::bench]
+fn ring_push(bencher: Bencher) {
+    let mut ring = Ring::new(Position::default(), RING_BYTES);
+    let mut number = 0;
+    let mut next = || {
+        number += 1;
+        slot(number, message(number))
+    };
+    while ring.floor().seq == Seq::ZERO {
+        ring.push(next());
+    }
+    bencher.counter(ItemsCount::new(1_u64)).with_inputs(next).bench_local_values(|slot| ring.push(slot));
+}
+
+/// A hub that has loaded chats, all of whose members are known.
+struct Stage {
+    hub: Hub,
+    runtime: Runtime,
+    next: u64,
+}
+
+impl Stage {
+    fn new(chats: u64, members: u64) -> Self {
+        let metrics = Arc::new(Metrics::new(&mut Registry::default()));
+        let hub = Hub::new(RING_BYTES, Clock::start(), Sealer::new(&[7; 32]), metrics);
+        hub.begin(Position::default(), 0);
+        hub.open();
+        for id in 1..=chats {
+            hub.install_chat(loaded(chat(id), members), 0).expect("nothing has changed meanwhile");
+        }
+        for id in 1..=members {
+            let interval = |id| Interval { chat: chat(id), from: Seq::ZERO, to: None };
+            let intervals = (1..=chats).map(interval).collect();
+            let user = LoadedUser { user: user(id), upto: Seq::ZERO, intervals };
+            hub.install_user(&user, 0).expect("its chats are there");
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        Self { hub, runtime, next: 1 }
+    }
+
+    fn say(&mut self, at: ChatId) {
+        let entry = self.message(at);
+        self.hub.apply(&[entry]).expect("a known kind of event");
+    }
+
+    fn message(&mut self, at: ChatId) -> Entry {
+        let seq = self.next;
+        self.next += 1;
+        entry(seq, at, message(seq))
+    }
+
+    fn session(&self, id: u64) -> Arc<Session> {
+        let identity =
+            Identity { user: user(id), did: Uuid::nil(), device: "web".into(), encoding: Encoding::Json };
+        let quota = || bucket(Quota::per_second(std::num::NonZeroU32::MIN));
+        let start = Start {
+            id: Uuid::nil(),
+            identity,
+            token_expires_ms: u64::MAX,
+            // Nothing is written here, so what is queued must have room.
+            bounds: Bounds { bytes: usize::MAX, frames: usize::MAX },
+            durable_bucket: quota(),
+            ephemeral_bucket: quota(),
+            now_ms: 0,
+        };
+        Arc::new(Session::new(start, self.runtime.block_on(socket())))
+    }
+}
+
+/// The server's end of a connection; the other one is closed, which nobody notices who does not write.
+async fn socket() -> OwnedWriteHalf {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("it is bound");
+    let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+    drop(client);
+    accepted.expect("a connection").0.into_split().1
+}
+
+fn loaded(id: ChatId, members: u64) -> LoadedChat {
+    let members = (1..=members).map(|id| MemberRole { user_id: user(id), role: Role::Member }).collect();
+    let fact = ChatCreated { chat_type: ChatType::Group, title: None, history: History::All, members };
+    let device = String::new();
+    let event = Event { actor: user(1), device, uuid: Uuid::nil(), fact: Fact::ChatCreated(fact) };
+    let mut state = None;
+    fold::apply(&mut state, &event).expect("valid");
+    let (upto, head) = (Seq::ZERO, Seq::ZERO);
+    LoadedChat { chat: id, state, upto, head, floor: Seq::ZERO, floor_head: Seq::ZERO, void: Vec::new() }
+}
+
+/// 5 messages in each of 20 chats among many of other chats, all after the returned position.
+fn missed_messages() -> (Stage, Position) {
+    let mut stage = Stage::new(CHATS, 1);
+    stage.say(chat(1));
+    let from = stage.hub.lock().ring.position();
+    for number in 0..CHATS * MESSAGES {
+        stage.say(chat(1 + number % CHATS));
+        for foreign in 0..FOREIGN {
+            stage.say(chat(10_000 + foreign));
+        }
+    }
+    (stage, from)
+}
+
+#[divan::bench]
+fn missed(bencher: Bencher) {
+    let (stage, from) = missed_messages();
+    let state = stage.hub.lock();
+    let user = state.user(user(1)).expect("it was installed");
+    let most = (CHATS * MESSAGES) as usize;
+    assert_eq!(state.missed(user, from.seq, most).map(|events| events.len()), Some(most));
+    bencher.bench_local(|| state.missed(user, from.seq, most));
+}
+
+#[divan::bench]
+fn resume(bencher: Bencher) {
+    let (stage, from) = missed_messages();
+    bencher.with_inputs(|| stage.session(1)).bench_local_values(|session| {
+        assert_eq!(stage.hub.attach(&session, Some(from)), Attached::Live);
+        stage.hub.detach(&session);
+        session
+    });
+}
+
+// One message at a time: between two of them the sessions' queues are emptied, as writing would.
+#[divan::bench(args = [1, 100, SESSIONS], sample_size = 1, sample_count = 1_000)]
+fn fan_out(bencher: Bencher, sessions: usize) {
+    let mut stage = Stage::new(1, sessions as u64);
+    let live: Vec<Arc<Session>> = (1..=sessions as u64).map(|id| stage.session(id)).collect();
+    for session in &live {
+        assert_eq!(stage.hub.attach(session, None), Attached::Live);
+    }
+    let entries: Vec<Entry> = (0..100_000).map(|_| stage.message(chat(1))).collect();
+    let mut entries = entries.into_iter();
+    let next = || {
+        for session in &live {
+            session.fall_behind();
+        }
+        entries.next().expect("more messages than samples")
+    };
+    bencher
+        .counter(ItemsCount::new(sessions))
+        .with_inputs(next)
+        .bench_local_values(|entry| stage.hub.apply(&[entry]));
+}
