@@ -1,13 +1,12 @@
-//! Line charts as inline SVG.
+//! Line charts as inline SVG, their legends as text below: inside they would hide lines.
 
 use anyhow::{Result, anyhow};
 use plotters::{
     backend::SVGBackend,
-    chart::{ChartBuilder, SeriesLabelPosition},
+    chart::ChartBuilder,
     drawing::IntoDrawingArea,
-    element::PathElement,
     series::LineSeries,
-    style::{BLACK, Color, IntoFont, Palette, Palette99, TRANSPARENT, WHITE},
+    style::{Color, IntoFont, Palette, Palette99, TRANSPARENT, WHITE},
 };
 
 /// One named line.
@@ -38,11 +37,12 @@ impl Line {
 }
 
 impl Chart<'_> {
-    /// The chart as an `<svg>` element; empty when there is nothing to draw.
+    /// The chart as a `<figure>`; empty when there is nothing to draw.
     ///
     /// # Errors
     /// When plotters refuses, which it has no reason to.
-    pub fn svg(&self, lines: &[Line]) -> Result<String> {
+    pub fn figure(&self, lines: &[Line]) -> Result<String> {
+        let lines: Vec<&Line> = lines.iter().filter(|line| !line.points.is_empty()).collect();
         let points = || lines.iter().flat_map(|line| &line.points);
         if points().next().is_none() {
             return Ok(String::new());
@@ -83,19 +83,8 @@ impl Chart<'_> {
                             .points
                             .iter()
                             .map(|(x, y)| (*x, if self.log { y.max(LEAST_MS) } else { *y }));
-                        chart
-                            .draw_series(LineSeries::new(points, style))
-                            .map_err(problem)?
-                            .label(&line.name)
-                            .legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 16, y)], style));
+                        chart.draw_series(LineSeries::new(points, style)).map_err(problem)?;
                     }
-                    chart
-                        .configure_series_labels()
-                        .position(SeriesLabelPosition::UpperLeft)
-                        .background_style(WHITE.mix(0.8))
-                        .border_style(BLACK.mix(0.2))
-                        .draw()
-                        .map_err(problem)?;
                 }};
             }
             if self.log {
@@ -105,8 +94,16 @@ impl Chart<'_> {
             }
             area.present().map_err(problem)?;
         }
-        Ok(svg)
+        Ok(format!("<figure>{svg}<figcaption>{}</figcaption></figure>", legend(&lines)))
     }
+}
+
+fn legend(lines: &[&Line]) -> String {
+    let entry = |(n, line): (usize, &&Line)| {
+        let (red, green, blue) = Palette99::pick(n).to_rgba().rgb();
+        format!("<span style=\"color:rgb({red},{green},{blue})\">━</span> {}", line.name)
+    };
+    lines.iter().enumerate().map(entry).collect::<Vec<_>>().join(" &nbsp; ")
 }
 
 fn problem(error: impl std::fmt::Display) -> anyhow::Error {
@@ -128,13 +125,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_chart_is_one_element_with_its_names() {
+    fn a_chart_is_one_figure_with_its_names() {
         for log in [false, true] {
             let chart = Chart { title: "Latency", x: "s", y: "ms", log };
             let svg =
-                chart.svg(&[Line::new("p50", [(0.0, 0.5), (1.0, 30.0)]), Line::new("p99", [])]).unwrap();
-            assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"), "{svg}");
-            for text in ["Latency", "p50", "p99"] {
+                chart.figure(&[Line::new("p50", [(0.0, 0.5), (1.0, 30.0)]), Line::new("p99", [])]).unwrap();
+            assert!(svg.starts_with("<figure><svg") && svg.ends_with("</figure>"), "{svg}");
+            assert!(!svg.contains("p99"), "a line without points");
+            for text in ["Latency", "p50"] {
                 assert!(svg.contains(text), "no {text}");
             }
         }
@@ -143,6 +141,6 @@ mod tests {
     #[test]
     fn nothing_to_draw_is_nothing() {
         let chart = Chart { title: "x", x: "x", y: "y", log: false };
-        assert_eq!(chart.svg(&[Line::new("a", [])]).unwrap(), "");
+        assert_eq!(chart.figure(&[Line::new("a", [])]).unwrap(), "");
     }
 }

@@ -13,7 +13,7 @@ use super::{
 const MIB: f64 = 1_048_576.0;
 const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:900px;margin:2rem auto;padding:0 1rem;color:#222}\
 table{border-collapse:collapse;margin:.5rem 0 1.5rem}td,th{padding:.2rem .8rem;border-bottom:1px solid #ddd;text-align:right}\
-td:first-child,th:first-child{text-align:left}.good{color:#176a2b}.bad{color:#b00020;font-weight:bold}pre{white-space:pre-wrap}";
+td:first-child,th:first-child{text-align:left}.good{color:#176a2b}.bad{color:#b00020;font-weight:bold}figure{margin:0 0 1.5rem}figcaption{text-align:center}pre{white-space:pre-wrap}";
 
 /// The page.
 ///
@@ -160,7 +160,7 @@ fn curve(outcome: &Outcome) -> Result<String> {
         y: "ms",
         log: true,
     };
-    chart.svg(&[
+    chart.figure(&[
         line("delivery", &outcome.delivery),
         line("ack", &outcome.ack),
         line("resume", &outcome.resume),
@@ -172,7 +172,11 @@ fn over_time(outcome: &Outcome) -> Result<String> {
         Line::new(name, outcome.rows.iter().filter(|row| row.delivered > 0).map(|row| (row.at_s, pick(row))))
     };
     let chart = Chart { title: "Delivery latency over time", x: "s", y: "ms", log: true };
-    chart.svg(&[line("p50", |row| row.p50_ms), line("p99", |row| row.p99_ms), line("max", |row| row.max_ms)])
+    chart.figure(&[
+        line("p50", |row| row.p50_ms),
+        line("p99", |row| row.p99_ms),
+        line("max", |row| row.max_ms),
+    ])
 }
 
 fn throughput(outcome: &Outcome) -> Result<String> {
@@ -185,7 +189,7 @@ fn throughput(outcome: &Outcome) -> Result<String> {
         y: "per second; devices",
         log: false,
     };
-    chart.svg(&[
+    chart.figure(&[
         line("sent", |row| row.sent as f64),
         line("delivered", |row| row.delivered as f64),
         line("live devices", |row| f64::from(row.live)),
@@ -197,12 +201,12 @@ fn cpu(outcome: &Outcome) -> Result<String> {
         Line::new("load generator", outcome.samples.iter().map(|sample| (sample.at_s, sample.own_cores)));
     let lines = by_process(outcome, |sample, n| sample.cores.get(n).copied());
     let chart = Chart { title: "CPU by process", x: "s", y: "cores", log: false };
-    chart.svg(&lines.into_iter().chain([own]).collect::<Vec<_>>())
+    chart.figure(&lines.into_iter().chain([own]).collect::<Vec<_>>())
 }
 
 fn memory(outcome: &Outcome) -> Result<String> {
     let lines = by_process(outcome, |sample, n| sample.pss.get(n).map(|pss| *pss as f64 / MIB));
-    Chart { title: "Memory by process", x: "s", y: "PSS, MiB", log: false }.svg(&lines)
+    Chart { title: "Memory by process", x: "s", y: "PSS, MiB", log: false }.figure(&lines)
 }
 
 fn by_process(
@@ -223,7 +227,7 @@ fn lag(outcome: &Outcome) -> Result<String> {
         outcome.samples.iter().filter_map(|sample| Some((sample.at_s, sample.projector_lag_events?)));
     let nats = outcome.samples.iter().filter_map(|sample| Some((sample.at_s, sample.nats_pending? as f64)));
     let chart = Chart { title: "Events behind", x: "s", y: "events", log: false };
-    chart.svg(&[Line::new("projector", projector), Line::new("pending in NATS", nats)])
+    chart.figure(&[Line::new("projector", projector), Line::new("pending in NATS", nats)])
 }
 
 fn escape(text: &str) -> String {

@@ -13,6 +13,8 @@ mod load;
 mod signals;
 mod take;
 mod tally;
+#[cfg(test)]
+mod tests;
 mod timer;
 mod wire;
 

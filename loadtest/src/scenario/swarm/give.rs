@@ -44,7 +44,8 @@ impl Swarm {
     /// Takes a command over: from here on it is retried until it has a final answer.
     pub(super) fn order(&mut self, at: usize, chat: u32, saying: Saying, intended_ns: u64) {
         let kind = saying.kind();
-        let sent = Sent { chat, device: at as u32, kind, intended_ns, seq: 0, acked: false };
+        let sent =
+            Sent { chat, device: at as u32, kind, intended_ns, seq: 0, acked: false, delivered: false };
         let Some(number) = self.judge.send(sent) else { return };
         self.tally.counts.sent += 1;
         let frame = self.frame(number, chat, saying, intended_ns);

@@ -5,7 +5,7 @@
 //! device whose chain reached the end of the list has therefore got every event of the chat, once, in order. What was
 //! acked must be in the list, with the sequence of the ack; what was delivered must be what was sent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use serde::Serialize;
 
@@ -25,6 +25,8 @@ pub struct Sent {
     /// Zero until an ack or a delivery tells it.
     pub seq: u64,
     pub acked: bool,
+    /// Some device got it; of messages.
+    pub delivered: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -208,6 +210,7 @@ impl Judge {
             return None;
         };
         let known = std::mem::replace(&mut sent.seq, seq);
+        sent.delivered = true;
         if known != 0 && known != seq {
             let id = self.chats[at as usize].id;
             self.breaches.add(Breach::Duplicated, || format!("chat {id}: one message at {known} and {seq}"));
@@ -215,17 +218,18 @@ impl Judge {
         number
     }
 
-    /// The end of the run: everything acked is in the lists.
+    /// The end of the run: everything acked has come to its members, each under a sequence of its own.
     pub fn close(&mut self) {
-        for (number, sent) in self.sent.iter().enumerate() {
+        let mut taken = HashSet::new();
+        for (number, sent) in self.sent.iter().enumerate().filter(|(_, sent)| sent.acked) {
             let chat = &self.chats[sent.chat as usize];
-            if !sent.acked {
-                continue;
-            }
-            if chat.log.binary_search(&sent.seq).is_err() {
-                let (id, seq) = (chat.id, sent.seq);
+            let (id, seq) = (chat.id, sent.seq);
+            if chat.log.binary_search(&seq).is_err() || sent.kind.is_message() && !sent.delivered {
                 self.breaches
                     .add(Breach::Lost, || format!("chat {id}: send {number}, acked as {seq}, never came"));
+            }
+            if !taken.insert((sent.chat, seq)) {
+                self.breaches.add(Breach::WrongAck, || format!("chat {id}: {seq} was acked to two sends"));
             }
         }
         if self.open > 0 {
@@ -244,7 +248,15 @@ mod tests {
     }
 
     fn message() -> Sent {
-        Sent { chat: 0, device: 0, kind: SentKind::Message, intended_ns: 0, seq: 0, acked: false }
+        Sent {
+            chat: 0,
+            device: 0,
+            kind: SentKind::Message,
+            intended_ns: 0,
+            seq: 0,
+            acked: false,
+            delivered: false,
+        }
     }
 
     fn counts(judge: &Judge) -> Vec<(&str, u64)> {
