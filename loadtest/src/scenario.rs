@@ -120,7 +120,8 @@ async fn measure(name: &str, params: Params, target_args: &TargetArgs) -> Result
         params::Course::Deploy => Some(Fleet::start(params.gateways, &binary, &mut target)?),
         _ => None,
     };
-    let urls: Vec<String> = target.gateways.iter().map(|gateway| gateway.url.clone()).collect();
+    let used = if params.use_gateways == 0 { usize::MAX } else { params.use_gateways };
+    let urls: Vec<String> = target.gateways.iter().take(used).map(|gateway| gateway.url.clone()).collect();
     let accounts = accounts(name, &params, &binary, &target).await?;
     let since = Instant::now();
     let Population { devices, chats } = populate(&params, &accounts, &urls).await?;
@@ -131,7 +132,7 @@ async fn measure(name: &str, params: Params, target_args: &TargetArgs) -> Result
     let progress = Arc::new(Mutex::new(Progress::default()));
     let samples = Arc::<Mutex<Vec<Sample>>>::default();
     let watch = Watch::new(&target, processes.clone()).await?;
-    let swarm = Swarm::new(devices, chats, gateways(&target).await?, habits(&params), progress.clone())?;
+    let swarm = Swarm::new(devices, chats, gateways(&urls)?, habits(&params), progress.clone())?;
     let course = Course::new(params.clone(), swarm, processes, target.clone(), fleet);
     let began = Instant::now();
     let mut task = tokio::task::spawn_blocking(|| course.run());
@@ -154,12 +155,8 @@ async fn accounts(name: &str, params: &Params, binary: &Path, target: &Target) -
     Ok(accounts)
 }
 
-async fn gateways(target: &Target) -> Result<Vec<Gateway>> {
-    let mut gateways = Vec::new();
-    for service in &target.gateways {
-        gateways.push(Gateway::resolve(&service.url)?);
-    }
-    Ok(gateways)
+fn gateways(urls: &[String]) -> Result<Vec<Gateway>> {
+    urls.iter().map(|url| Gateway::resolve(url)).collect()
 }
 
 fn habits(params: &Params) -> Habits {

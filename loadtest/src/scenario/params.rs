@@ -68,6 +68,8 @@ pub struct Params {
     pub messages_each: usize,
     /// How often the storm is repeated.
     pub rounds: usize,
+    /// Only the first so many gateways are used; 0: all. What the others spend is the cost of foreign events.
+    pub use_gateways: usize,
     /// What a step may have at most to be passed (ceiling).
     pub p99_limit_ms: f64,
     /// How much each step adds to the rate before it.
@@ -111,6 +113,7 @@ impl Default for Params {
             in_flight: 48,
             messages_each: 20,
             rounds: 3,
+            use_gateways: 0,
             p99_limit_ms: 200.0,
             step_factor: 1.25,
             gateways: 2,

@@ -3,7 +3,7 @@
 use std::{
     sync::mpsc::{Receiver, TryRecvError, sync_channel},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
@@ -19,7 +19,8 @@ const PAUSE: Duration = Duration::from_secs(2);
 
 /// What the one who replaces tells the swarm.
 enum News {
-    Up(String),
+    /// Ready after that time.
+    Up(String, Duration),
     /// Drains from now on.
     Draining(usize),
     Gone(Duration),
@@ -66,7 +67,10 @@ impl Course {
         loop {
             self.swarm.run_for(LOOK)?;
             match news.try_recv() {
-                Ok(News::Up(url)) => self.swarm.gateways.push(Gateway::resolve(&url)?),
+                Ok(News::Up(url, took)) => {
+                    self.swarm.gateways.push(Gateway::resolve(&url)?);
+                    self.figure("start to ready", took.as_secs_f64() * 1e3, "ms");
+                }
                 Ok(News::Draining(at)) => {
                     self.swarm.gateways[at].up = false;
                     self.step(&format!("drain {}", at + 1));
@@ -82,8 +86,9 @@ impl Course {
 fn replace(mut fleet: Fleet, tell: &dyn Fn(News) -> Result<()>) -> Result<Fleet> {
     let old: Vec<Own> = std::mem::take(&mut fleet.gateways);
     for (at, mut own) in old.into_iter().enumerate() {
+        let since = Instant::now();
         let new = fleet.spawn()?;
-        tell(News::Up(new.url.clone()))?;
+        tell(News::Up(new.url.clone(), since.elapsed()))?;
         fleet.gateways.push(new);
         own.terminate()?;
         tell(News::Draining(at))?;
