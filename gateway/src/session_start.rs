@@ -63,7 +63,8 @@ pub async fn start(app: Arc<App>, stream: TcpStream, early: &[u8], opening: Open
         },
         write,
     ));
-    let socket = Socket::new(read, early, app.settings.session.frame_bytes);
+    // Boxed: a future that takes it by value would hold it twice or more, for the life of the session.
+    let socket = Box::new(Socket::new(read, early, app.settings.session.frame_bytes));
     let refusal = if !opening.version_known {
         Some(Close::UnsupportedVersion)
     } else if app.hub.sessions_of(session.user()) >= app.settings.session.per_user {
@@ -74,7 +75,7 @@ pub async fn start(app: Arc<App>, stream: TcpStream, early: &[u8], opening: Open
     let app2 = app.clone();
     if let Some(close) = refusal {
         session.close(close, app.clock.now_ms());
-        app.tracker.spawn(async move { refused(app2, session, socket).await });
+        app.tracker.spawn(refused(app2, session, socket));
         return;
     }
     let resume = resume(&app, opening.cursor).await;
@@ -84,11 +85,11 @@ pub async fn start(app: Arc<App>, stream: TcpStream, early: &[u8], opening: Open
     if app.revocations.is_revoked(session.identity.did) {
         session.close(Close::Revoked, app.clock.now_ms());
     }
-    app.tracker.spawn(async move { live(app2, session, socket).await });
+    app.tracker.spawn(live(app2, session, socket));
 }
 
 /// Tells the peer why it gets no session. Nobody sweeps this socket, so its time is bounded here.
-async fn refused(app: Arc<App>, session: Arc<Session>, socket: Socket) {
+async fn refused(app: Arc<App>, session: Arc<Session>, mut socket: Box<Socket>) {
     let linger = Duration::from_millis(app.settings.session.linger_ms);
     let closed = tokio::time::timeout(linger, socket.run(&session, &app)).await.is_ok();
     tracing::debug!(closed, "refused a session");
@@ -96,7 +97,7 @@ async fn refused(app: Arc<App>, session: Arc<Session>, socket: Socket) {
 }
 
 /// The lean task that lives as long as the socket.
-async fn live(app: Arc<App>, session: Arc<Session>, socket: Socket) {
+async fn live(app: Arc<App>, session: Arc<Session>, mut socket: Box<Socket>) {
     app.metrics.connections.inc();
     app.presence.connected(&session);
     socket.run(&session, &app).await;

@@ -63,7 +63,7 @@ impl Socket {
     }
 
     /// Runs until the connection ends.
-    pub async fn run(mut self, session: &Arc<Session>, app: &Arc<App>) {
+    pub async fn run(&mut self, session: &Arc<Session>, app: &Arc<App>) {
         // What came with the upgrade is parsed before the first read.
         let mut first = true;
         std::future::poll_fn(|cx| self.poll(session, app, cx, std::mem::take(&mut first))).await;
