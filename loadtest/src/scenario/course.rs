@@ -195,6 +195,8 @@ impl Course {
 
     /// All that are away come back, at once; returns the seconds until the last is live.
     fn resume_all(&mut self) -> Result<f64> {
+        // The pace is for the start; a storm has none.
+        self.swarm.habits.connects_per_s = 0.0;
         let since = Instant::now();
         for at in 0..self.swarm.devices.len() {
             if self.swarm.devices[at].by_choice {
