@@ -212,8 +212,10 @@ fn joinable(members: &Members, joined: &[MemberRole]) -> Result<(), Code> {
     if members.len() + joined.len() > MAX_MEMBERS { Err(Code::ChatFull) } else { Ok(()) }
 }
 
-/// The last owner of a group that has other members stays its owner.
+/// The last owner of a group stays its owner, or is the last one who leaves. Stepping down alone would leave a group
+/// that nobody owns once others join.
 fn keeps_an_owner(members: &Members, from: Role, to: Option<Role>) -> Result<(), Code> {
     let loses_last = from == Role::Owner && to != Some(Role::Owner) && members.owners() == 1;
-    if loses_last && members.len() > 1 { Err(Code::ChatLastOwner) } else { Ok(()) }
+    let some_stay = to.is_some() || members.len() > 1;
+    if loses_last && some_stay { Err(Code::ChatLastOwner) } else { Ok(()) }
 }
