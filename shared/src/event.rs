@@ -319,7 +319,7 @@ impl Event {
             Kind::RoleChanged => Fact::RoleChanged(get(data)?),
             Kind::TitleChanged => Fact::TitleChanged(get(data)?),
             Kind::SettingsChanged => Fact::SettingsChanged(get(data)?),
-            Kind::Noop => Fact::Noop,
+            Kind::Noop => get(data).map(|()| Fact::Noop)?,
         };
         Ok(Self { actor: head.actor, device: head.device.to_owned(), uuid: head.uuid, fact })
     }
