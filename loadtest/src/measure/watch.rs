@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 
 use super::{Watched, cpu_s, memory_of};
-use crate::{scenario::swarm::Progress, target::Target};
+use crate::{memory, scenario::swarm::Progress, target::Target};
 
 /// One look.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -62,7 +62,11 @@ impl Watch {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let own = std::process::id();
         let cpu = |processes: &[Watched]| -> Vec<f64> {
-            processes.iter().map(|process| cpu_s(process.pid)).chain([cpu_s(own)]).collect()
+            processes
+                .iter()
+                .map(|process| cpu_s(process.pid))
+                .chain([memory::cpu_s(own).unwrap_or_default()])
+                .collect()
         };
         ticks.tick().await;
         let (mut before, mut then) = (cpu(&self.processes), Instant::now());

@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     measure::{Watched, cpu_s, memory_of},
+    memory,
     report::outcome::Figure,
     target::Target,
 };
@@ -149,9 +150,11 @@ impl Course {
         let pss_begin: Vec<u64> = self.processes.iter().map(|process| memory_of(process.pid).pss).collect();
         let counts = self.swarm.tally.counts;
         let cpu: Vec<f64> = self.processes.iter().map(|process| cpu_s(process.pid)).collect();
-        let (own_cpu, since) = (cpu_s(own), Instant::now());
+        // Gateways of the run's own are its children, and not part of it.
+        let own_cpu_s = || memory::cpu_s(own).unwrap_or_default();
+        let (own_cpu, since) = (own_cpu_s(), Instant::now());
         act(self)?;
-        let (own_cpu_s, seconds) = (cpu_s(own) - own_cpu, since.elapsed().as_secs_f64());
+        let (own_cpu_s, seconds) = (own_cpu_s() - own_cpu, since.elapsed().as_secs_f64());
         let processes =
             self.processes.iter().zip(&cpu).zip(&pss_begin).map(|((process, cpu), pss_begin)| WindowUse {
                 name: process.name.clone(),

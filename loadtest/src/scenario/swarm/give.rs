@@ -48,6 +48,7 @@ impl Swarm {
             Sent { chat, device: at as u32, kind, intended_ns, seq: 0, acked: false, delivered: false };
         let Some(number) = self.judge.send(sent) else { return };
         self.tally.counts.sent += 1;
+        self.tally.scheduled(intended_ns, now_ns());
         let frame = self.frame(number, chat, saying, intended_ns);
         let pending = Pending { number, frame, attempts: 0, out: false, not_before_ns: 0 };
         self.devices[at].pending.push_back(pending);
@@ -102,10 +103,6 @@ impl Swarm {
             pending.out = true;
             pending.attempts += 1;
             device.in_flight += 1;
-            let intended = self.judge.sent[pending.number as usize].intended_ns;
-            if pending.attempts == 1 {
-                self.tally.scheduled(intended, now);
-            }
             out.extend_from_slice(&pending.frame);
         }
         self.write(at, &out);
