@@ -1,7 +1,7 @@
 //! The gateway's side of presence, typing and receipts: what it reports of its sessions, and what it pushes to them.
 //!
-//! Owns the reports of connections ([`report`]), the explicit watch sets ([`watch`]), what a session gets once it is
-//! live ([`initial`], [`recap`]), and the way of signals to sockets ([`push`]). Never decides who is online: that is
+//! Owns the reports of connections (`report`), the explicit watch sets (`watch`), what a session gets once it is
+//! live (`initial`, `recap`), and the way of signals to sockets (`push`). Never decides who is online: that is
 //! the presence service's. Invariants: everything here is best effort and bounded; an idle session that watches
 //! nobody costs nothing; no lock is held across an await.
 

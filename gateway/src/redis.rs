@@ -1,7 +1,7 @@
 //! Redis as the gateway uses it: one multiplexed client, a key prefix, and a circuit breaker.
 //!
 //! Everything here may be lost: every caller has an answer for [`Down`]. Invariant: a Redis that is gone costs those
-//! who can do without it at most [`ANSWER_WITHIN`] once a second; all others learn at once that it is down.
+//! who can do without it at most `ANSWER_WITHIN` once a second; all others learn at once that it is down.
 
 use std::{
     sync::{
