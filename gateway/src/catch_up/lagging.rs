@@ -176,6 +176,7 @@ impl Span {
                 let bytes = wire::encode(&frame, session.identity.encoding);
                 session.push_covering(bytes, entry.seq, now_ms);
                 session.count_replayed(1);
+                app.metrics.replay_total.get_or_create(&vec![("source", "log")]).inc();
                 session.mark_dirty();
             }
         }
