@@ -1,6 +1,7 @@
 //! The gateway's life: put the parts together, become ready, serve, drain.
 
 use std::{
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64},
@@ -12,7 +13,11 @@ use anyhow::Context;
 use prometheus_client::registry::Registry;
 use shared::cursor::Sealer;
 use streams::{Appender, Barrier, Nats, Partition};
-use tokio::{net::TcpListener, signal::unix::SignalKind, task::JoinSet};
+use tokio::{
+    net::{TcpListener, TcpSocket},
+    signal::unix::SignalKind,
+    task::JoinSet,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -52,9 +57,8 @@ pub async fn signalled() {
 /// # Errors
 /// What makes it impossible to start or to go on: settings, keys, a taken address, an event of a newer build.
 pub async fn run(settings: Settings, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
-    let listener = TcpListener::bind(settings.http_addr)
-        .await
-        .with_context(|| format!("cannot listen on {}", settings.http_addr))?;
+    let listener =
+        listen(settings.http_addr).with_context(|| format!("cannot listen on {}", settings.http_addr))?;
     let mut tasks = JoinSet::new();
     let mut registry = Registry::default();
     let app = assemble(settings, &mut registry, &mut tasks).await?;
@@ -102,6 +106,17 @@ async fn serve_http(
         tasks.spawn(async move { serving.await.map_err(Into::into) });
     }
     Ok(())
+}
+
+/// Connections that may wait to be accepted. A storm that overflows the backlog is sent into TCP's retransmission,
+/// which costs each device a second; the system's `somaxconn` caps this.
+const BACKLOG: u32 = 16_384;
+
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 type Tasks = JoinSet<anyhow::Result<()>>;
