@@ -80,7 +80,7 @@ async fn delivered_moves_a_mark_in_each_chat_that_the_cursor_covers() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_storm_of_readers_is_one_frame_a_window() {
-    const MEMBERS: usize = 300;
+    const MEMBERS: usize = 500;
     const WINDOW_MS: u64 = 500;
     let env = &[
         ("MT_RECEIPTS_WINDOW_MS", "500"),
