@@ -119,12 +119,14 @@ fn bounds(info: &jetstream::stream::Info) -> Bounds {
 }
 
 /// Whether the leader that answered is in touch with a majority. A deposed one answers for up to 40 s as if it
-/// were not.
+/// were not. Of a follower that it has never heard from a leader reports a silence of zero.
 pub(crate) fn has_quorum(info: &jetstream::stream::Info) -> bool {
     let Some(cluster) = &info.cluster else { return true };
-    let alive = |peer: &&jetstream::stream::PeerInfo| !peer.offline && peer.active < FOLLOWER_SILENCE;
+    let alive = |peer: &&jetstream::stream::PeerInfo| {
+        !peer.offline && !peer.active.is_zero() && peer.active < FOLLOWER_SILENCE
+    };
     let in_touch = 1 + cluster.replicas.iter().filter(alive).count();
-    in_touch * 2 > cluster.replicas.len() + 1
+    in_touch * 2 > info.config.num_replicas.max(cluster.replicas.len() + 1)
 }
 
 /// How often a scan that lost its connection goes on before it gives up.
