@@ -195,3 +195,39 @@ impl Scan {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn info(replicas: &Value) -> jetstream::stream::Info {
+        let config = json!({ "name": "CHAT", "retention": "limits", "num_replicas": 3, "storage": "file",
+            "max_consumers": -1, "max_msgs": -1, "max_bytes": -1, "discard": "new", "max_age": 0 });
+        let state = json!({ "messages": 0, "bytes": 0, "first_seq": 0, "last_seq": 0, "consumer_count": 0,
+            "first_ts": "0001-01-01T00:00:00Z", "last_ts": "0001-01-01T00:00:00Z" });
+        let cluster = json!({ "name": "c", "leader": "a", "replicas": replicas });
+        let created = "2026-01-01T00:00:00Z";
+        let info = json!({ "config": config, "created": created, "state": state, "cluster": cluster });
+        serde_json::from_value(info).unwrap()
+    }
+
+    /// The leader's view of a follower; silences in milliseconds, as a server reports them in nanoseconds.
+    fn follower(name: &str, active_ms: u64, offline: bool) -> Value {
+        json!({ "name": name, "current": true, "active": active_ms * 1_000_000, "offline": offline })
+    }
+
+    #[test]
+    fn a_majority_is_the_leader_and_whom_it_heard_of_late() {
+        let in_touch = |followers: &[Value]| has_quorum(&info(&Value::from(followers)));
+        let silent = follower("b", 3_000, false);
+        assert!(in_touch(&[follower("b", 1, false), follower("c", 2_999, false)]));
+        assert!(in_touch(&[silent.clone(), follower("c", 2_999, false)]));
+        assert!(!in_touch(&[silent.clone(), follower("c", 3_000, false)]));
+        assert!(!in_touch(&[silent.clone(), follower("c", 1, true)]), "who is offline was heard of before");
+        assert!(!in_touch(&[silent.clone(), follower("c", 0, false)]), "zero: never heard of");
+        assert!(!in_touch(&[silent]), "the third of three copies is not even listed");
+        assert!(!in_touch(&[]));
+    }
+}

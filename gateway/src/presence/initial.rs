@@ -91,7 +91,7 @@ impl Presence {
             }
         }
         // What was announced while we read is newer.
-        self.recent.correct(&mut announced, &users);
+        self.recent.correct(&mut announced, &users, self.clock.now_ms());
         announced.retain(|_, announced| announced.state != PresenceState::Offline);
         announced
     }

@@ -25,7 +25,12 @@ const TYPING_TTL_MS: u64 = 6_000;
 /// Typing is the first to go: a session with more than this in its queue gets none.
 const TYPING_QUEUE_BYTES: usize = 8 * 1024;
 /// How long a change is newer than what a read of Redis that is under way may bring.
-const RECENT_MS: u64 = 2_000;
+const NEWER_MS: u64 = 2_000;
+/// How long a change is known when it is announced again: the claim of an instance of presence that died holds for
+/// 2 s, and the one that takes it over may need a few seconds to get to it.
+const KNOWN_MS: u64 = 10_000;
+/// Changes that are remembered, some 3 MB. Of those beyond, a repetition is pushed like news.
+const MAX_KNOWN: usize = 50_000;
 /// Before a subscription that failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -84,7 +89,9 @@ impl Presence {
     fn push_changes(&self, changes: &[PresenceChange]) {
         let now_ms = self.clock.now_ms();
         for change in changes {
-            self.recent.note(change.user, change.announced, now_ms);
+            if !self.recent.note(change.user, change.announced, now_ms) {
+                continue;
+            }
             let mut encoded = wire::Encoded::new(frame(change.user, change.announced).into());
             let mut targets = self.watchers_of(change);
             targets.retain(|session| session.lane() == Lane::Live);
@@ -163,22 +170,32 @@ pub(super) fn frame(user_id: UserId, announced: Announced) -> frame::Presence {
     frame::Presence { user_id, state, last_seen_ts: announced.last_seen_ms }
 }
 
-/// The changes of the last seconds: whoever reads the state from Redis meanwhile must not send an older one.
+/// The changes of the last seconds. Whoever reads the state from Redis meanwhile must not send an older one, and what
+/// is announced again is no news.
 #[derive(Default)]
 pub(super) struct Recent(Mutex<HashMap<UserId, (Announced, u64)>>);
 
 impl Recent {
-    fn note(&self, user: UserId, announced: Announced, now_ms: u64) {
-        self.0.lock().insert(user, (announced, now_ms));
+    /// Whether this is news. An instance of presence that dies before it has noted what it announced leaves it to
+    /// another, which announces it again.
+    fn note(&self, user: UserId, announced: Announced, now_ms: u64) -> bool {
+        let mut recent = self.0.lock();
+        if recent.len() >= MAX_KNOWN && !recent.contains_key(&user) {
+            return true;
+        }
+        let before = recent.insert(user, (announced, now_ms));
+        before.is_none_or(|(before, at_ms)| before != announced || at_ms + KNOWN_MS <= now_ms)
     }
 
-    pub(super) fn correct(&self, read: &mut HashMap<UserId, Announced>, users: &[UserId]) {
+    pub(super) fn correct(&self, read: &mut HashMap<UserId, Announced>, users: &[UserId], now_ms: u64) {
         let recent = self.0.lock();
         if recent.is_empty() {
             return;
         }
         for user in users {
-            if let Some((announced, _)) = recent.get(user) {
+            if let Some((announced, at_ms)) = recent.get(user)
+                && at_ms + NEWER_MS > now_ms
+            {
                 read.insert(*user, *announced);
             }
         }
@@ -186,9 +203,49 @@ impl Recent {
 
     pub(super) fn forget_before(&self, now_ms: u64) {
         let mut recent = self.0.lock();
-        recent.retain(|_, (_, at_ms)| *at_ms + RECENT_MS > now_ms);
+        recent.retain(|_, (_, at_ms)| *at_ms + KNOWN_MS > now_ms);
         if recent.is_empty() {
             *recent = HashMap::new();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn user() -> UserId {
+        UserId::new(7).unwrap()
+    }
+
+    fn change(state: PresenceState, last_seen_ms: u64) -> Announced {
+        Announced { state, last_seen_ms }
+    }
+
+    #[test]
+    fn what_is_announced_again_is_no_news_until_it_is_forgotten() {
+        let recent = Recent::default();
+        let online = change(PresenceState::Online, 1);
+        assert!(recent.note(user(), online, 0));
+        assert!(!recent.note(user(), online, 3_000), "another instance took a dead one's claim over");
+        assert!(recent.note(user(), change(PresenceState::Offline, 4_000), 4_000));
+        assert!(recent.note(user(), online, 5_000), "another change between them makes it news");
+        assert!(recent.note(user(), online, 5_000 + KNOWN_MS));
+    }
+
+    #[test]
+    fn only_a_change_of_just_now_is_newer_than_what_is_read() {
+        let recent = Recent::default();
+        let (online, away) = (change(PresenceState::Online, 1), change(PresenceState::Away, 2));
+        recent.note(user(), online, 0);
+        let read_at = |now_ms| {
+            let mut read = HashMap::from([(user(), away)]);
+            recent.correct(&mut read, &[user()], now_ms);
+            read[&user()]
+        };
+        assert_eq!(read_at(NEWER_MS - 1), online);
+        assert_eq!(read_at(NEWER_MS), away);
+        recent.forget_before(KNOWN_MS);
+        assert!(recent.0.lock().is_empty());
     }
 }

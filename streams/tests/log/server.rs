@@ -119,14 +119,14 @@ impl Server {
         NatsSettings { nats_url: self.url(), ..NatsSettings::default() }
     }
 
-    /// A connected handle, and the streams exist.
+    /// A connected handle, and the streams exist. A cluster may need several elections before it makes them.
     pub(crate) async fn nats(&self) -> Nats {
         self.nats_with(self.settings()).await
     }
 
     pub(crate) async fn nats_with(&self, settings: NatsSettings) -> Nats {
         let nats = Nats::connect(&settings, "test").await.unwrap();
-        let end = Instant::now() + Duration::from_secs(20);
+        let end = Instant::now() + Duration::from_secs(60);
         while let Err(error) = stream::apply(&nats).await {
             assert!(Instant::now() < end, "{error}");
             tokio::time::sleep(Duration::from_millis(20)).await;
