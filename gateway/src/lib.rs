@@ -26,4 +26,5 @@ pub mod serve;
 pub mod session;
 pub mod session_start;
 pub mod start;
+pub mod wakeups;
 pub mod ws;

@@ -1,22 +1,31 @@
 //! The gateway's process: parse, initialise, run until told to stop.
 
+use std::sync::Arc;
+
 use clap::Parser;
-use gateway::config::{Cli, Task};
+use gateway::{
+    config::{Cli, Task},
+    wakeups::Wakeups,
+};
 use mimalloc::MiMalloc;
 
 /// Gives memory back after a storm of connections, where glibc keeps 7 KB a socket.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
+    let wakeups = Arc::default();
+    Wakeups::runtime(&wakeups, cli.settings.nap())?.block_on(run(cli, &wakeups))
+}
+
+async fn run(cli: Cli, wakeups: &Wakeups) -> anyhow::Result<()> {
     match cli.task {
         Some(Task::Keys) => gateway::keys::create(&cli.settings.auth.keys_dir).map_err(Into::into),
         Some(Task::Provision(args)) => gateway::provision::run(&cli.settings, &args).await,
         None => {
             let guard = otel::init("gateway", &cli.settings.otel)?;
-            let outcome = gateway::serve::run(cli.settings, gateway::serve::signalled()).await;
+            let outcome = gateway::serve::run(cli.settings, wakeups, gateway::serve::signalled()).await;
             drop(guard);
             outcome
         }

@@ -41,6 +41,7 @@ use crate::{
     redis::Redis,
     session::sweep,
     start,
+    wakeups::Wakeups,
 };
 
 /// Resolves on SIGTERM or Ctrl-C.
@@ -56,12 +57,18 @@ pub async fn signalled() {
 ///
 /// # Errors
 /// What makes it impossible to start or to go on: settings, keys, a taken address, an event of a newer build.
-pub async fn run(settings: Settings, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
+pub async fn run(
+    settings: Settings,
+    wakeups: &Wakeups,
+    shutdown: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
     let listener =
         listen(settings.http_addr).with_context(|| format!("cannot listen on {}", settings.http_addr))?;
     let mut tasks = JoinSet::new();
     let mut registry = Registry::default();
     let app = assemble(settings, &mut registry, &mut tasks).await?;
+    let app2 = app.clone();
+    wakeups.unless(move || app2.commands.appends_in_flight() || app2.hub.expected() > app2.hub.position());
     let connections = TaskTracker::new();
     serve_http(&app, listener, Arc::new(registry), &connections, &mut tasks).await?;
     let outcome = tokio::select! {

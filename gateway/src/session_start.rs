@@ -193,7 +193,7 @@ async fn attach(app: &Arc<App>, session: &Arc<Session>, resume: &Resume) {
 /// Tells a session that comes back with a void cursor where each of its chats goes on.
 async fn announce_void(app: &App, session: &Session, cut: Position) {
     let chats: Vec<_> =
-        app.hub.lock().user(session.user()).map(|user| user.chats.clone()).unwrap_or_default();
+        app.hub.lock().user(session.user()).map(|user| user.chats().collect()).unwrap_or_default();
     let Ok(heads) = app.db.heads_at(&chats, cut.seq).await else {
         return session.close(Close::Internal, app.clock.now_ms());
     };

@@ -18,7 +18,7 @@ use std::{
 };
 
 use clap::Parser;
-use gateway::{config::Cli, serve};
+use gateway::{config::Cli, serve, wakeups::Wakeups};
 use serde_json::{Value, json};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use support::{Client, PATIENCE, until};
@@ -119,7 +119,9 @@ async fn start(isolated: &Isolated) -> String {
     ];
     let args = settings.iter().flat_map(|(name, value)| [*name, *value]);
     let cli = Cli::try_parse_from(std::iter::once("gateway").chain(args)).unwrap();
-    tokio::spawn(async move { serve::run(cli.settings, std::future::pending()).await.unwrap() });
+    tokio::spawn(async move {
+        serve::run(cli.settings, &Wakeups::default(), std::future::pending()).await.unwrap()
+    });
     let client = Client::new(&format!("http://{address}"));
     until("the gateway is ready", async || {
         TcpStream::connect(&address).is_ok() && client.get("/readyz").await.status == 200

@@ -12,7 +12,7 @@ mod reply;
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -71,9 +71,11 @@ impl From<AppendError> for Unavailable {
     }
 }
 
-/// Counters since the start.
+/// Counters since the start, and a gauge.
 #[derive(Debug, Default)]
 pub struct AppendStats {
+    /// Events sent whose acknowledgement has not come.
+    pub in_flight: AtomicUsize,
     /// Events acknowledged, duplicates included.
     pub acked: AtomicU64,
     /// Of these, those the log had already.

@@ -27,6 +27,13 @@ const STOP_GRACE: Duration = Duration::from_secs(10);
 /// Somebody may take a free port between our look and the server's bind.
 const START_ATTEMPTS: u32 = 4;
 
+/// Threads for one of several busy programs that share this machine: half its cores. More of them mostly wake each
+/// other (on two cores, a quarter of all CPU).
+#[must_use]
+pub fn fair_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1))
+}
+
 /// How a server is to run.
 #[derive(Clone, Debug, Default)]
 pub struct Options {

@@ -143,6 +143,11 @@ impl Commands {
         placed.map(|placed| (chat, placed))
     }
 
+    /// Whether the log owes an answer.
+    pub fn appends_in_flight(&self) -> bool {
+        self.appender.stats().in_flight.load(Ordering::Relaxed) > 0
+    }
+
     /// Append attempts after the first, since the start.
     pub fn append_retries(&self) -> i64 {
         self.appender.stats().retries.load(Ordering::Relaxed) as i64

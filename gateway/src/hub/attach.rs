@@ -212,7 +212,7 @@ impl State {
     pub(super) fn forget_user(&mut self, id: UserId) {
         let Some(slot) = self.slots.remove(&id) else { return };
         let user = self.users.remove(slot as usize);
-        for chat in user.chats {
+        for chat in user.chats() {
             if let Some(chat) = self.chats.get_mut(&chat) {
                 chat.unlink(slot);
             }

@@ -216,30 +216,19 @@ impl State {
         if !unknown.is_empty() {
             return Err(Stale::Chats(unknown));
         }
-        let mut user = User::new(loaded.user, now_ms);
         let floor = self.ring.floor().seq;
-        for interval in &loaded.intervals {
-            match interval.to {
-                None => {
-                    user.join(interval.chat, if interval.from > floor { interval.from } else { Seq::ZERO })
-                }
-                Some(to) if to > floor => user.churn.push(*interval),
-                Some(_) => {}
-            }
-        }
+        let mut user = User::loaded(loaded.user, &loaded.intervals, floor, now_ms);
         for (seq, chat, joined) in changes {
             if self.ring.get(seq).is_none_or(|slot| slot.verdict != Verdict::Valid) {
                 continue;
             }
             if joined { user.join(chat, seq) } else { user.leave(chat, seq, floor) }
         }
-        // Held for as long as the user is here: no spare capacity.
-        user.chats.shrink_to_fit();
         let slot = self.users.insert(user);
         self.slots.insert(loaded.user, slot as super::Slot);
         let Some(user) = self.users.get(slot) else { return Ok(()) };
-        for chat in &user.chats {
-            if let Some(chat) = self.chats.get_mut(chat) {
+        for chat in user.chats() {
+            if let Some(chat) = self.chats.get_mut(&chat) {
                 chat.link(slot as super::Slot);
             }
         }

@@ -27,7 +27,7 @@ impl State {
             return None;
         }
         let mut events = Vec::new();
-        for chat in user.chats.iter().copied().chain(user.left_chats()) {
+        for chat in user.chats().chain(user.left_chats()) {
             for (seq, slot) in self.ring.chain(chat) {
                 if seq <= after {
                     break;

@@ -10,7 +10,15 @@ use smallvec::SmallVec;
 
 use crate::session::Session;
 
-/// A membership that began or ended within the ring's reach.
+/// A membership that holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Membership {
+    chat: ChatId,
+    /// The event by which the user became a member; zero: before the ring.
+    from: Seq,
+}
+
+/// A membership as it is loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Interval {
     pub chat: ChatId,
@@ -23,10 +31,10 @@ pub struct Interval {
 #[derive(Debug)]
 pub struct User {
     pub id: UserId,
-    /// The chats of which the user is a member, ascending.
-    pub chats: Vec<ChatId>,
-    /// Memberships that do not simply cover the whole ring.
-    pub churn: Vec<Interval>,
+    /// Ascending by chat.
+    memberships: Vec<Membership>,
+    /// Memberships that ended within the ring's reach.
+    ended: Vec<Interval>,
     /// Chats whose state is on the way and that may have gained this user.
     pub pending: Vec<ChatId>,
     pub sessions: SmallVec<[Arc<Session>; 1]>,
@@ -38,64 +46,79 @@ impl User {
     pub fn new(id: UserId, now_ms: u64) -> Self {
         Self {
             id,
-            chats: Vec::new(),
-            churn: Vec::new(),
+            memberships: Vec::new(),
+            ended: Vec::new(),
             pending: Vec::new(),
             sessions: SmallVec::new(),
             idle_since_ms: Some(now_ms),
         }
     }
 
+    /// The user as loaded; what is below `floor` matters no more.
+    pub fn loaded(id: UserId, intervals: &[Interval], floor: Seq, now_ms: u64) -> Self {
+        let mut user = Self::new(id, now_ms);
+        // Held for as long as the user is here: no spare capacity.
+        user.memberships.reserve_exact(intervals.iter().filter(|interval| interval.to.is_none()).count());
+        for interval in intervals {
+            match interval.to {
+                None => {
+                    user.join(interval.chat, if interval.from > floor { interval.from } else { Seq::ZERO })
+                }
+                Some(to) if to > floor => user.ended.push(*interval),
+                Some(_) => {}
+            }
+        }
+        user
+    }
+
+    /// The chats of which the user is a member, ascending.
+    pub fn chats(&self) -> impl ExactSizeIterator<Item = ChatId> + '_ {
+        self.memberships.iter().map(|membership| membership.chat)
+    }
+
     pub fn is_member(&self, chat: ChatId) -> bool {
-        self.chats.binary_search(&chat).is_ok()
+        self.find(chat).is_ok()
+    }
+
+    fn find(&self, chat: ChatId) -> Result<usize, usize> {
+        self.memberships.binary_search_by_key(&chat, |membership| membership.chat)
     }
 
     /// Whether the user is entitled to the chat's event at `seq`: a member then, or the one who left by it.
     pub fn entitled(&self, chat: ChatId, seq: Seq) -> bool {
-        let mut from = Seq::ZERO;
-        for interval in self.churn.iter().filter(|interval| interval.chat == chat) {
-            match interval.to {
-                Some(to) if interval.from <= seq && seq <= to => return true,
-                Some(_) => {}
-                None => from = interval.from,
-            }
-        }
-        from <= seq && self.is_member(chat)
+        let holds = self.find(chat).is_ok_and(|at| self.memberships[at].from <= seq);
+        let held = |interval: &Interval| {
+            interval.chat == chat && interval.from <= seq && interval.to.is_some_and(|to| seq <= to)
+        };
+        holds || self.ended.iter().any(held)
     }
 
     /// Records that the membership begins with the event at `from`.
     pub fn join(&mut self, chat: ChatId, from: Seq) {
-        if let Err(at) = self.chats.binary_search(&chat) {
-            self.chats.insert(at, chat);
-            if from > Seq::ZERO {
-                self.churn.push(Interval { chat, from, to: None });
-            }
+        if let Err(at) = self.find(chat) {
+            self.memberships.insert(at, Membership { chat, from });
         }
     }
 
     /// Records that the membership ends with the event at `to`; what is below `floor` matters no more.
     pub fn leave(&mut self, chat: ChatId, to: Seq, floor: Seq) {
-        let Ok(at) = self.chats.binary_search(&chat) else { return };
-        self.chats.remove(at);
+        let Ok(at) = self.find(chat) else { return };
+        let Membership { from, .. } = self.memberships.remove(at);
         self.forget_below(floor);
-        match self.churn.iter_mut().find(|interval| interval.chat == chat && interval.to.is_none()) {
-            Some(open) => open.to = Some(to),
-            None => self.churn.push(Interval { chat, from: Seq::ZERO, to: Some(to) }),
-        }
+        self.ended.push(Interval { chat, from, to: Some(to) });
     }
 
     /// Drops what makes no difference to entries above `floor`.
     pub fn forget_below(&mut self, floor: Seq) {
-        self.churn.retain(|interval| interval.to.unwrap_or(interval.from) > floor);
-        if self.churn.is_empty() {
-            self.churn = Vec::new();
+        self.ended.retain(|interval| interval.to.is_some_and(|to| to > floor));
+        if self.ended.is_empty() {
+            self.ended = Vec::new();
         }
     }
 
     /// The chats of which the user was a member within the ring but is no more.
     pub fn left_chats(&self) -> impl Iterator<Item = ChatId> + '_ {
-        let gone = |interval: &&Interval| interval.to.is_some() && !self.is_member(interval.chat);
-        self.churn.iter().filter(gone).map(|interval| interval.chat)
+        self.ended.iter().map(|interval| interval.chat).filter(|chat| !self.is_member(*chat))
     }
 }
 

@@ -53,14 +53,14 @@ fn heads_between(state: &State, user: UserId, after: Seq, upto: Seq) -> Vec<(Cha
     let Some(user) = state.user(user) else { return Vec::new() };
     let mut steps = MAX_STEPS;
     let mut heads = Vec::new();
-    for chat in &user.chats {
-        for (seq, slot) in state.ring.chain(*chat) {
+    for chat in user.chats() {
+        for (seq, slot) in state.ring.chain(chat) {
             if seq <= after || steps == 0 {
                 break;
             }
             steps -= 1;
-            if seq <= upto && slot.verdict == Verdict::Valid && user.entitled(*chat, seq) {
-                heads.push((*chat, seq));
+            if seq <= upto && slot.verdict == Verdict::Valid && user.entitled(chat, seq) {
+                heads.push((chat, seq));
                 break;
             }
         }

@@ -99,10 +99,9 @@ impl Presence {
 
 /// The partners in the user's direct chats.
 fn partners(state: &State, user: UserId) -> Vec<UserId> {
-    let chats = state.user(user).map(|user| user.chats.as_slice()).unwrap_or_default();
+    let chats = state.user(user).into_iter().flat_map(|user| user.chats());
     let direct = chats
-        .iter()
-        .filter_map(|chat| state.loaded(*chat)?.state.as_ref())
+        .filter_map(|chat| state.loaded(chat)?.state.as_ref())
         .filter(|state| state.chat_type == ChatType::Direct);
     direct
         .filter_map(|state| state.members.users().find(|member| *member != user))

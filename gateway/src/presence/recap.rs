@@ -47,9 +47,9 @@ pub(super) async fn serve(app: &App) {
 
 /// The user's chats that had events last.
 fn liveliest(state: &State, session: &Session, most: usize) -> Vec<ChatId> {
-    let chats = state.user(session.user()).map(|user| user.chats.as_slice()).unwrap_or_default();
+    let chats = state.user(session.user()).into_iter().flat_map(|user| user.chats());
     let mut by_head: Vec<(Seq, ChatId)> =
-        chats.iter().filter_map(|chat| Some((state.loaded(*chat)?.head, *chat))).collect();
+        chats.filter_map(|chat| Some((state.loaded(chat)?.head, chat))).collect();
     if by_head.len() > most {
         by_head.select_nth_unstable_by(most, |one, other| other.cmp(one));
         by_head.truncate(most);

@@ -88,7 +88,7 @@ impl Sets {
 pub(super) fn sharing_a_chat(hub: &Hub, user: UserId, wanted: Vec<UserId>) -> Vec<UserId> {
     let mut open: HashSet<UserId> = wanted.into_iter().filter(|other| *other != user).collect();
     let mut found = Vec::with_capacity(open.len());
-    let chats: Vec<ChatId> = hub.lock().user(user).map(|user| user.chats.clone()).unwrap_or_default();
+    let chats: Vec<ChatId> = hub.lock().user(user).map(|user| user.chats().collect()).unwrap_or_default();
     for chats in chats.chunks(CHATS_PER_LOCK) {
         let state = hub.lock();
         for state in chats.iter().filter_map(|chat| state.loaded(*chat)?.state.as_ref()) {

@@ -8,7 +8,7 @@ use streams::{
     Entry, Partition, Tail, TailItem, TailSettings, TailStats,
     signal::{EpochChanged, Signal, Watermark},
 };
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout_at};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::Projector;
@@ -149,17 +149,19 @@ impl<'a> Active<'a> {
         }
     }
 
-    /// Adds what else is there, or comes until it is time to write, and writes.
+    /// Adds what else is there, or comes until it is time to write, and writes. What comes meanwhile waits in the
+    /// socket, so that it takes one wake-up and not one each.
     async fn gather_and_commit(&mut self, mut entries: Vec<Entry>) -> Result<(), Stop> {
         let began = Instant::now();
         let most = self.projector.settings.batch as usize;
         let mut after = None;
         while entries.len() < most && after.is_none() {
-            match timeout_at(self.next_commit.max(began), self.tail.next()).await {
+            match timeout_at(began, self.tail.next()).await {
                 Ok(TailItem::Batch(more)) => entries.extend(more),
                 Ok(TailItem::Quiet) => {}
                 Ok(TailItem::Attached { .. }) => self.count_attaches(),
                 Ok(item @ (TailItem::LostTail { .. } | TailItem::Expired { .. })) => after = Some(item),
+                Err(_) if Instant::now() < self.next_commit => sleep_until(self.next_commit).await,
                 Err(_) => break,
             }
         }

@@ -13,6 +13,7 @@ use std::{
 
 use tokio::{
     sync::{mpsc, oneshot, watch},
+    task::yield_now,
     time::{Instant, MissedTickBehavior, interval, sleep, sleep_until},
 };
 
@@ -30,13 +31,10 @@ use crate::{
 /// Publishes taken from the queue at once, so that they leave in one write.
 const BATCH: usize = 64;
 
-/// The least time between two writes. What comes sooner shares the next one, and with it a wake-up of this task, of
-/// the server's reader and of each of its consumers' writers: at thousands of appends a second those cost more than
-/// the appends. An append after a pause leaves at once. The runtime's timers make a millisecond of it.
-const PACE: Duration = Duration::from_micros(250);
-
-/// The same after a write of [`BUSY`] publishes or more, where gathering saves the most; two milliseconds in effect.
-const BUSY_PACE: Duration = Duration::from_millis(1);
+/// The least time until the next write after one of [`BUSY`] publishes or more: a millisecond or two, by the runtime's
+/// timers. What comes meanwhile shares the next one, and with it a wake-up of the server's reader and of each of its
+/// consumers' writers: at thousands of appends a second those cost more than the appends.
+const PACE: Duration = Duration::from_millis(1);
 const BUSY: usize = 5;
 
 /// The one subscription of a lane.
@@ -83,7 +81,7 @@ async fn keep_connected(
         tracing::info!(server, "connected to append");
         let born = Instant::now();
         let (sender, queue) = mpsc::channel(window);
-        let mut lane = Lane::new(line, window, ack_timeout);
+        let mut lane = Lane::new(line, window, ack_timeout, stats.clone());
         current.send_replace(Some(sender));
         let end = lane.run(queue, &current).await;
         current.send_replace(None);
@@ -111,13 +109,16 @@ struct Lane {
     sent: VecDeque<(Instant, u64)>,
     next_round: u64,
     ack_timeout: Duration,
+    stats: Arc<AppendStats>,
+    /// Taken from the queue, to be sent together.
+    held: Vec<Publish>,
     next_write: Instant,
     last_heard: Instant,
     last_ping: Instant,
 }
 
 impl Lane {
-    fn new(line: Line, window: usize, ack_timeout: Duration) -> Self {
+    fn new(line: Line, window: usize, ack_timeout: Duration, stats: Arc<AppendStats>) -> Self {
         let now = Instant::now();
         Self {
             line,
@@ -127,6 +128,8 @@ impl Lane {
             sent: VecDeque::with_capacity(window),
             next_round: 0,
             ack_timeout,
+            stats,
+            held: Vec::with_capacity(BATCH),
             next_write: now,
             last_heard: now,
             last_ping: now,
@@ -142,27 +145,23 @@ impl Lane {
         self.line.subscribe(&format!("{}.*", self.inbox), REPLIES);
         let mut tick = interval((self.ack_timeout / 8).max(Duration::from_millis(5)));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut batch = Vec::with_capacity(BATCH);
         let end = loop {
+            self.send_held();
             if let Err(error) = self.line.flush().await {
                 break Err(error);
             }
-            let room = self.free.len().min(BATCH);
-            let next_write = self.next_write;
-            let paced = async {
-                if Instant::now() < next_write {
-                    sleep_until(next_write).await;
-                }
-                queue.recv_many(&mut batch, room).await
-            };
+            self.stats.in_flight.store(self.slots.len() - self.free.len(), Relaxed);
+            let room = self.free.len().min(BATCH).saturating_sub(self.held.len());
             tokio::select! {
                 read = self.line.fill() => if let Err(error) = read.and_then(|()| self.hear()) {
                     break Err(error);
                 },
-                gathered = paced, if room > 0 => {
-                    batch.drain(..).for_each(|publish| self.send(publish));
-                    self.next_write = Instant::now() + if gathered < BUSY { PACE } else { BUSY_PACE };
+                taken = queue.recv_many(&mut self.held, room), if room > 0 => {
+                    // After all tasks that are ready, of which some append.
+                    yield_now().await;
+                    self.held.extend(std::iter::from_fn(|| queue.try_recv().ok()).take(room - taken));
                 }
+                () = sleep_until(self.next_write), if !self.held.is_empty() => {}
                 _ = tick.tick() => if let Err(error) = self.check() {
                     break Err(error);
                 },
@@ -170,10 +169,23 @@ impl Lane {
             }
         };
         queue.close();
-        while let Ok(publish) = queue.try_recv() {
-            answer(publish.answer, Outcome::NotSent);
-        }
+        let unsent = self.held.drain(..).chain(std::iter::from_fn(|| queue.try_recv().ok()));
+        unsent.for_each(|publish| answer(publish.answer, Outcome::NotSent));
         end
+    }
+
+    /// Sends what was taken from the queue, if it is time.
+    fn send_held(&mut self) {
+        let now = Instant::now();
+        if self.held.is_empty() || now < self.next_write {
+            return;
+        }
+        if self.held.len() >= BUSY {
+            self.next_write = now + PACE;
+        }
+        let mut held = std::mem::take(&mut self.held);
+        held.drain(..).for_each(|publish| self.send(publish));
+        self.held = held;
     }
 
     fn send(&mut self, publish: Publish) {
@@ -246,6 +258,7 @@ impl Lane {
         for pending in self.slots.iter_mut().filter_map(Option::take) {
             answer(pending.answer, Outcome::Unknown);
         }
+        self.stats.in_flight.store(0, Relaxed);
     }
 }
 

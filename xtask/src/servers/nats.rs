@@ -14,6 +14,9 @@ const CONFIG: &str = "nats.conf";
 /// The file that holds the port of the monitoring endpoint of this run.
 const MONITOR: &str = "monitor.port";
 
+/// How many threads run Go code at once.
+const THREADS: &str = "GOMAXPROCS";
+
 pub(super) fn launch(
     binary: &Binary,
     dir: &Path,
@@ -25,7 +28,11 @@ pub(super) fn launch(
     fs::write(dir.join(MONITOR), monitor.to_string())?;
     let config = dir.join(CONFIG);
     fs::write(&config, text(dir, port, monitor, options)).context("writing nats.conf")?;
-    Ok(Launch::new(&binary.path, log).args(["--config", &config.to_string_lossy()]))
+    let launch = Launch::new(&binary.path, log).args(["--config", &config.to_string_lossy()]);
+    if std::env::var_os(THREADS).is_some() {
+        return Ok(launch);
+    }
+    Ok(launch.env([(THREADS.to_owned(), super::fair_threads().to_string())]))
 }
 
 fn text(dir: &Path, port: u16, monitor: u16, options: &Options) -> String {

@@ -86,11 +86,19 @@ impl Backing {
         ]
         .map(|(name, value)| (name.to_owned(), value))
         .to_vec();
-        for (name, value) in [("MT_DRAIN_MS", DRAIN_MS), ("MT_LOG_MAX_BYTES", LOG_MAX_BYTES)] {
-            if std::env::var_os(name).is_none() {
-                env.push((name.to_owned(), value.to_owned()));
-            }
-        }
+        let defaults = [
+            ("MT_DRAIN_MS", DRAIN_MS.to_owned()),
+            ("MT_LOG_MAX_BYTES", LOG_MAX_BYTES.to_owned()),
+            ("TOKIO_WORKER_THREADS", servers::fair_threads().to_string()),
+            // The services' allocator gives memory back at once, not when it next comes by.
+            ("MIMALLOC_PURGE_DELAY", "0".to_owned()),
+        ];
+        env.extend(
+            defaults
+                .into_iter()
+                .filter(|(name, _)| std::env::var_os(name).is_none())
+                .map(|(name, value)| (name.to_owned(), value)),
+        );
         env
     }
 

@@ -1,0 +1,121 @@
+//! Moderation of wake-ups, as network cards moderate interrupts: a busy worker naps before it waits for events.
+//!
+//! At thousands of messages a second each of them finds a worker that has just gone to sleep, and waking it costs the
+//! kernel (here, in NATS, and in every client on the same machine) more than the message does. A worker that ran out
+//! of work while it is busy therefore sleeps a little first, deaf to everything; what comes meanwhile is found in one
+//! go and travels together: commands to the log in one write, and their events back in one read. Two things are never
+//! made to wait: what comes while the workers are not busy, and the log's answers to what was sent to it.
+
+use std::{
+    cell::Cell,
+    io,
+    sync::{Arc, OnceLock},
+    thread,
+    time::{Duration, Instant},
+};
+
+use tokio::runtime::{Builder, Runtime};
+
+/// How long a worker is watched before it is called busy, or no longer busy.
+const WINDOW: Duration = Duration::from_millis(10);
+
+/// A worker that runs out of work as often as this in a [`WINDOW`] is busy. One that naps for a millisecond still is.
+const BUSY_PARKS: u32 = 6;
+
+type Condition = Box<dyn Fn() -> bool + Send + Sync>;
+
+/// When the workers nap.
+#[derive(Default)]
+pub struct Wakeups {
+    answers_due: OnceLock<Condition>,
+}
+
+impl Wakeups {
+    /// The runtime of a gateway, whose busy workers nap for `nap`; zero: never.
+    ///
+    /// # Errors
+    /// If threads can't be started.
+    pub fn runtime(self: &Arc<Self>, nap: Duration) -> io::Result<Runtime> {
+        let mut builder = Builder::new_multi_thread();
+        builder.enable_all();
+        if !nap.is_zero() {
+            let wakeups = Arc::clone(self);
+            builder.on_thread_park(move || {
+                if WORKER.with(|worker| worker.parks(Instant::now())) && !wakeups.answers_are_due() {
+                    thread::sleep(nap);
+                }
+            });
+        }
+        builder.build()
+    }
+
+    /// Nobody naps while `condition` holds.
+    pub fn unless(&self, condition: impl Fn() -> bool + Send + Sync + 'static) {
+        // Set once, by the one gateway of the process.
+        drop(self.answers_due.set(Box::new(condition)));
+    }
+
+    fn answers_are_due(&self) -> bool {
+        self.answers_due.get().is_none_or(|due| due())
+    }
+}
+
+thread_local! {
+    static WORKER: Worker = const { Worker::new() };
+}
+
+/// How busy a worker is.
+struct Worker {
+    /// The begin of the window; none before the first.
+    since: Cell<Option<Instant>>,
+    parks: Cell<u32>,
+    busy: Cell<bool>,
+}
+
+impl Worker {
+    const fn new() -> Self {
+        Self { since: Cell::new(None), parks: Cell::new(0), busy: Cell::new(false) }
+    }
+
+    /// Notes that the worker ran out of work. Whether it is busy.
+    fn parks(&self, now: Instant) -> bool {
+        let since = self.since.get().unwrap_or(now);
+        let elapsed = now.saturating_duration_since(since);
+        self.parks.set(self.parks.get() + 1);
+        if elapsed >= WINDOW {
+            // A window that ends late was quiet.
+            self.busy.set(self.parks.get() >= BUSY_PARKS && elapsed < 2 * WINDOW);
+            self.parks.set(0);
+            self.since.set(Some(now));
+        } else {
+            self.since.set(Some(since));
+        }
+        self.busy.get()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Parks every `every`, for `count` times, from `start` on: whether the worker is busy then, and when.
+    fn park(worker: &Worker, start: Instant, every: Duration, count: u32) -> (bool, Instant) {
+        let end = start + every * count;
+        ((1..=count).map(|at| worker.parks(start + every * at)).last().unwrap(), end)
+    }
+
+    #[test]
+    fn a_worker_is_busy_while_it_runs_out_of_work_all_the_time() {
+        let worker = Worker::new();
+        let (busy, now) = park(&worker, Instant::now(), Duration::from_millis(2), 100);
+        assert!(!busy, "500 wake-ups a second are no load");
+        let (busy, now) = park(&worker, now, Duration::from_micros(100), 300);
+        assert!(busy);
+        let (busy, now) = park(&worker, now, Duration::from_micros(1_300), 300);
+        assert!(busy, "its naps do not make it less busy");
+        let (busy, now) = park(&worker, now, Duration::from_secs(1), 1);
+        assert!(!busy, "after a pause it is awake at once");
+        let (busy, _) = park(&worker, now, Duration::from_millis(2), 100);
+        assert!(!busy);
+    }
+}
