@@ -144,7 +144,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 const STILL: usize = 4_096;
 
 /// The bytes on the heap once what the connects needed for a moment is given back: when a window has the same
-/// lowest figure as the one before.
+/// lowest figure as the one before. No event tells that a task has freed what it held, so this looks.
 async fn settled_heap() -> usize {
     let mut before = usize::MAX;
     loop {
