@@ -1,12 +1,13 @@
 //! The promises of the protocol that two clients can check: acks, order, resume, and the first README's client.
 
+use async_nats::jetstream::stream::DiscardPolicy;
 use loadtest::client::socket::{Connect, Socket};
 use serde_json::{Value, json};
 
 use crate::support::{
-    cluster::{Build, SOON, ask, open_live, send, send_frame},
+    cluster::{Build, Cluster, SOON, ask, open_live, send, send_frame},
     session::{durable, no_durable, replay, seqs},
-    wait::millis,
+    wait::{millis, until},
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -196,6 +197,54 @@ async fn a_cursor_brings_what_was_missed_at_any_gateway() {
     let (resumed, events, ..) = replay(&cluster.connect(1, bob).with("cursor", snapshot)).await;
     assert!(resumed);
     assert_eq!(seqs(&events), after);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cursor_older_than_what_the_log_keeps_is_told_so_and_the_session_starts_fresh() {
+    let mut cluster = Build::new("expired").start().await;
+    let accounts = cluster.accounts(2).await;
+    let (alice, bob) = (&accounts[0], &accounts[1]);
+    let chat = cluster.group(&[alice, bob]).await;
+    let (_, old) = cluster.live(0, bob).await;
+    let (mut alices, _) = cluster.live(0, alice).await;
+    send(&mut alices, chat, "missed for good").await;
+    send(&mut alices, chat, "the last").await;
+    // In history: the projector has passed what is about to go.
+    let path = format!("/v1/chats/{chat}/messages?limit=1");
+    until("a fresh history", SOON, async || {
+        cluster.api(0, bob).get(&path).await.is_ok_and(|answer| answer.json()["stale"] != true)
+    })
+    .await;
+    keep_the_last(&cluster, 1).await;
+
+    let mut codes = Vec::new();
+    until("the gateway's look at the log", SOON, async || {
+        let mut socket = cluster.connect(0, bob).with("cursor", &old).open().await.unwrap();
+        let welcome = socket.frame(SOON).await.unwrap();
+        let next = socket.frame(SOON).await.unwrap();
+        codes = vec![welcome["resumed"].clone(), next["code"].clone()];
+        next["type"] == "Error" && {
+            let live = socket.expect("Live", SOON).await.unwrap();
+            live["replayed"] == 0
+        }
+    })
+    .await;
+    assert_eq!(codes, [json!(false), json!("cursor.expired")]);
+    let (resumed, events, live, _) = replay(&cluster.connect(0, bob)).await;
+    assert!(!resumed && events.is_empty(), "{events:?}");
+    let fresh = live["cursor"].as_str().unwrap();
+    assert!(replay(&cluster.connect(0, bob).with("cursor", fresh)).await.0, "a new cursor is as good as any");
+}
+
+/// As an operator would who limits the log: it denies every purge.
+async fn keep_the_last(cluster: &Cluster, messages: i64) {
+    let nats = async_nats::connect(cluster.env("MT_NATS_URL")).await.unwrap();
+    let name = format!("{}CHAT_0", cluster.env("MT_STREAM_PREFIX").to_uppercase());
+    let jetstream = async_nats::jetstream::new(nats);
+    let mut config = jetstream.get_stream(name).await.unwrap().cached_info().config.clone();
+    config.max_messages = messages;
+    config.discard = DiscardPolicy::Old;
+    jetstream.update_stream(config).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
