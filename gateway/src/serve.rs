@@ -67,8 +67,11 @@ pub async fn run(
     let mut tasks = JoinSet::new();
     let mut registry = Registry::default();
     let app = assemble(settings, &mut registry, &mut tasks).await?;
-    let app2 = app.clone();
-    wakeups.unless(move || app2.commands.appends_in_flight() || app2.hub.expected() > app2.hub.position());
+    let weak = Arc::downgrade(&app);
+    wakeups.unless(move || {
+        weak.upgrade()
+            .is_none_or(|app| app.commands.appends_in_flight() || app.hub.expected() > app.hub.position())
+    });
     let connections = TaskTracker::new();
     serve_http(&app, listener, Arc::new(registry), &connections, &mut tasks).await?;
     let outcome = tokio::select! {

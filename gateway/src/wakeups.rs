@@ -19,8 +19,8 @@ use tokio::runtime::{Builder, Runtime};
 /// How long a worker is watched before it is called busy, or no longer busy.
 const WINDOW: Duration = Duration::from_millis(10);
 
-/// A worker that runs out of work as often as this in a [`WINDOW`] is busy. One that naps for a millisecond still is.
-const BUSY_PARKS: u32 = 6;
+/// A worker that runs out of work as often as this in a [`WINDOW`] is busy.
+const BUSY_PARKS: u32 = 8;
 
 type Condition = Box<dyn Fn() -> bool + Send + Sync>;
 
@@ -41,15 +41,17 @@ impl Wakeups {
         if !nap.is_zero() {
             let wakeups = Arc::clone(self);
             builder.on_thread_park(move || {
-                if WORKER.with(|worker| worker.parks(Instant::now())) && !wakeups.answers_are_due() {
+                let began = Instant::now();
+                if WORKER.with(|worker| worker.parks(began)) && !wakeups.answers_are_due() {
                     thread::sleep(nap);
+                    WORKER.with(|worker| worker.napped(began.elapsed()));
                 }
             });
         }
         builder.build()
     }
 
-    /// Nobody naps while `condition` holds.
+    /// Nobody begins a nap while `condition` holds.
     pub fn unless(&self, condition: impl Fn() -> bool + Send + Sync + 'static) {
         // Set once, by the one gateway of the process.
         drop(self.answers_due.set(Box::new(condition)));
@@ -77,6 +79,11 @@ impl Worker {
         Self { since: Cell::new(None), parks: Cell::new(0), busy: Cell::new(false) }
     }
 
+    /// A nap is in no window: it would make a busy worker look less so.
+    fn napped(&self, time: Duration) {
+        self.since.set(self.since.get().map(|since| since + time));
+    }
+
     /// Notes that the worker ran out of work. Whether it is busy.
     fn parks(&self, now: Instant) -> bool {
         let since = self.since.get().unwrap_or(now);
@@ -98,24 +105,35 @@ impl Worker {
 mod tests {
     use super::*;
 
-    /// Parks every `every`, for `count` times, from `start` on: whether the worker is busy then, and when.
-    fn park(worker: &Worker, start: Instant, every: Duration, count: u32) -> (bool, Instant) {
-        let end = start + every * count;
-        ((1..=count).map(|at| worker.parks(start + every * at)).last().unwrap(), end)
+    /// Parks every `every`, for `count` times, from `start` on, and naps for `nap` each time that it is busy: whether it
+    /// is at the end, and when that is.
+    fn park(worker: &Worker, start: Instant, every: Duration, count: u32, nap: Duration) -> (bool, Instant) {
+        let (mut now, mut busy) = (start, false);
+        for _ in 0..count {
+            now += every;
+            busy = worker.parks(now);
+            if busy {
+                now += nap;
+                worker.napped(nap);
+            }
+        }
+        (busy, now)
     }
 
     #[test]
     fn a_worker_is_busy_while_it_runs_out_of_work_all_the_time() {
-        let worker = Worker::new();
-        let (busy, now) = park(&worker, Instant::now(), Duration::from_millis(2), 100);
-        assert!(!busy, "500 wake-ups a second are no load");
-        let (busy, now) = park(&worker, now, Duration::from_micros(100), 300);
-        assert!(busy);
-        let (busy, now) = park(&worker, now, Duration::from_micros(1_300), 300);
-        assert!(busy, "its naps do not make it less busy");
-        let (busy, now) = park(&worker, now, Duration::from_secs(1), 1);
-        assert!(!busy, "after a pause it is awake at once");
-        let (busy, _) = park(&worker, now, Duration::from_millis(2), 100);
-        assert!(!busy);
+        for nap in [0, 100, 1_200, 10_000].map(Duration::from_micros) {
+            let worker = Worker::new();
+            let (busy, now) = park(&worker, Instant::now(), Duration::from_millis(2), 100, nap);
+            assert!(!busy, "500 wake-ups a second are no load");
+            let (busy, now) = park(&worker, now, Duration::from_micros(100), 300, nap);
+            assert!(busy);
+            let (busy, now) = park(&worker, now, Duration::from_micros(900), 300, nap);
+            assert!(busy, "whatever it does between its naps");
+            let (busy, now) = park(&worker, now, Duration::from_secs(1), 1, nap);
+            assert!(!busy, "after a pause it is awake at once");
+            let (busy, _) = park(&worker, now, Duration::from_millis(2), 100, nap);
+            assert!(!busy);
+        }
     }
 }

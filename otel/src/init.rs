@@ -56,7 +56,9 @@ impl Drop for Guard {
 /// lives on that runtime.
 pub fn init(service_name: &'static str, settings: &OtelSettings) -> Result<Guard, InitError> {
     let log_filter = EnvFilter::builder().parse(&settings.log).map_err(InitError::Filter)?;
-    let logs = tracing_subscriber::fmt::layer().json().with_filter(log_filter.and(filter_fn(is_loggable)));
+    // A filter without a hint would have every `log::trace!` of every library asked about, on each frame.
+    let loggable = filter_fn(is_loggable).with_max_level_hint(LevelFilter::TRACE);
+    let logs = tracing_subscriber::fmt::layer().json().with_filter(log_filter.and(loggable));
 
     let provider = match &settings.otlp_endpoint {
         Some(endpoint) => Some(provider(service_name, endpoint, settings.trace_ratio)?),

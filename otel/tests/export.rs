@@ -5,6 +5,7 @@ use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use otel::OtelSettings;
+use tracing::level_filters::LevelFilter;
 
 /// What every HTTP/2 client says first.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0";
@@ -26,6 +27,7 @@ async fn a_collector_that_hangs_gets_the_spans_and_holds_nobody_up() {
     let settings =
         OtelSettings { otlp_endpoint: Some(endpoint), trace_ratio: 1.0, ..OtelSettings::default() };
     let guard = otel::init("test", &settings).expect("a subscriber");
+    assert_eq!(LevelFilter::current(), LevelFilter::INFO, "what is more verbose costs a comparison");
     assert!(tracing::info_span!("work").in_scope(otel::traceparent).is_some());
     let start = Instant::now();
     drop(guard);

@@ -1,6 +1,6 @@
 //! The log lost its tail: everything above the cut is void, here as everywhere.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use shared::{
     frame,
@@ -19,6 +19,8 @@ impl Hub {
         let lost = state.heads_after(cut.seq);
         state.epoch = epoch;
         state.ring.cut(cut);
+        // What was known to be stored above the cut is gone.
+        self.expected.store(cut.seq.get(), Ordering::Release);
         while state.membership.back().is_some_and(|seq| *seq > cut.seq) {
             state.membership.pop_back();
         }

@@ -29,7 +29,7 @@ const NEWER_MS: u64 = 2_000;
 /// How long a change is known when it is announced again: the claim of an instance of presence that died holds for
 /// 2 s, and the one that takes it over may need a few seconds to get to it.
 const KNOWN_MS: u64 = 10_000;
-/// Changes that are remembered, some 3 MB. Of those beyond, a repetition is pushed like news.
+/// More changes than these, some 3 MB, are not known for so long, only for as long as reads need.
 const MAX_KNOWN: usize = 50_000;
 /// Before a subscription that failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -179,11 +179,7 @@ impl Recent {
     /// Whether this is news. An instance of presence that dies before it has noted what it announced leaves it to
     /// another, which announces it again.
     fn note(&self, user: UserId, announced: Announced, now_ms: u64) -> bool {
-        let mut recent = self.0.lock();
-        if recent.len() >= MAX_KNOWN && !recent.contains_key(&user) {
-            return true;
-        }
-        let before = recent.insert(user, (announced, now_ms));
+        let before = self.0.lock().insert(user, (announced, now_ms));
         before.is_none_or(|(before, at_ms)| before != announced || at_ms + KNOWN_MS <= now_ms)
     }
 
@@ -203,7 +199,8 @@ impl Recent {
 
     pub(super) fn forget_before(&self, now_ms: u64) {
         let mut recent = self.0.lock();
-        recent.retain(|_, (_, at_ms)| *at_ms + KNOWN_MS > now_ms);
+        let known_ms = if recent.len() > MAX_KNOWN { NEWER_MS } else { KNOWN_MS };
+        recent.retain(|_, (_, at_ms)| *at_ms + known_ms > now_ms);
         if recent.is_empty() {
             *recent = HashMap::new();
         }

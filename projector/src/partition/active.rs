@@ -150,7 +150,7 @@ impl<'a> Active<'a> {
     }
 
     /// Adds what else is there, or comes until it is time to write, and writes. What comes meanwhile waits in the
-    /// socket, so that it takes one wake-up and not one each.
+    /// socket, for one read and one run of this task instead of one each.
     async fn gather_and_commit(&mut self, mut entries: Vec<Entry>) -> Result<(), Stop> {
         let began = Instant::now();
         let most = self.projector.settings.batch as usize;
