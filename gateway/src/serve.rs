@@ -225,6 +225,7 @@ async fn assemble(
     spawn(tasks, sweep::run(app.clone()));
     spawn(tasks, presence::run(app.clone()));
     spawn(tasks, cancelled_with(&app, family::run(app.clone())));
+    spawn(tasks, cancelled_with(&app, family::tidy(app.clone())));
     Ok(app)
 }
 

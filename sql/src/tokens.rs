@@ -74,6 +74,16 @@ const FAMILIES: &str = "
     SELECT did, user_id, device, created_ts, last_seen_ts FROM token_families
     WHERE user_id = $1 AND revoked_ts IS NULL AND expires_ts > $2 ORDER BY last_seen_ts DESC, did";
 const ALIVE: &str = "SELECT 1 FROM token_families WHERE did = $1 AND revoked_ts IS NULL";
+// The foreign key is checked at the end of the statement, by when both are gone. A scan, as it is rare: an index would
+// cost each rotation.
+const FORGET: &str = "
+    WITH gone AS (
+        SELECT did FROM token_families WHERE expires_ts < $1 LIMIT $2 FOR UPDATE SKIP LOCKED
+    ),
+    tokens AS (
+        DELETE FROM refresh_tokens t USING gone WHERE t.did = gone.did
+    )
+    DELETE FROM token_families f USING gone WHERE f.did = gone.did";
 const REVOKED_SINCE: &str = "SELECT did FROM token_families WHERE revoked_ts >= $1";
 
 fn family(row: &Row) -> Result<Family, Error> {
@@ -165,6 +175,14 @@ impl Db {
     /// [`Error`]
     pub async fn family_alive(&self, did: Uuid) -> Result<bool, Error> {
         Ok(self.query_opt(ALIVE, &[&did]).await?.is_some())
+    }
+
+    /// Forgets families whose last refresh token ended before a time, `most` of them at once. How many went.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn forget_families(&self, before_ms: u64, most: u32) -> Result<u64, Error> {
+        self.execute(FORGET, &[&(before_ms as i64), &i64::from(most)]).await
     }
 
     /// The families revoked at or after a time: what a gateway asks now and then, in case it missed a signal.

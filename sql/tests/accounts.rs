@@ -78,6 +78,24 @@ async fn a_refresh_token_is_good_once() {
 }
 
 #[tokio::test]
+async fn families_that_ended_are_forgotten_with_their_tokens() {
+    let (_corner, db) = open("forgotten");
+    let user = db.create_user("f@x.example", "F", "hash", 1).await.unwrap().unwrap();
+    for (device, expires_ms) in [("old", 100), ("older", 90), ("kept", 200)] {
+        let did = Uuid::now_v7();
+        db.create_family(did, user, device, device.as_bytes(), 10, expires_ms).await.unwrap();
+    }
+    assert!(matches!(db.rotate(b"kept", b"next", 20, 200).await.unwrap(), Rotation::Rotated { .. }));
+    assert_eq!(db.forget_families(200, 1).await.unwrap(), 1, "no more than asked for");
+    assert_eq!(db.forget_families(200, 10).await.unwrap(), 1);
+    assert_eq!(db.forget_families(200, 10).await.unwrap(), 0);
+    for hash in [b"old".as_slice(), b"older"] {
+        assert_eq!(db.rotate(hash, b"x", 30, 130).await.unwrap(), Rotation::Unknown);
+    }
+    assert!(matches!(db.rotate(b"next", b"last", 30, 200).await.unwrap(), Rotation::Rotated { .. }));
+}
+
+#[tokio::test]
 async fn of_racing_rotations_one_wins_and_the_family_dies() {
     let (_corner, db) = open("rotations");
     let user = db.create_user("r@x.example", "R", "hash", 1).await.unwrap().unwrap();

@@ -1,10 +1,10 @@
-//! Ends token families: in Postgres, in this gateway, and by signal in all others.
+//! Ends token families: in Postgres, in this gateway, and by signal in all others; forgets those that ended long ago.
 
 use std::{sync::Arc, time::Duration};
 
 use shared::id::UserId;
 use streams::signal::{self, Signal};
-use tokio::time::timeout;
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use uuid::Uuid;
 
 use super::revocation::{self, Copy, Revoked, Source};
@@ -12,6 +12,12 @@ use crate::{app::App, clock::unix_ms};
 
 /// Postgres that does not answer must not keep Redis from being asked.
 const READ_WITHIN: Duration = Duration::from_millis(500);
+/// How often ended families are looked for: a scan of some hundred milliseconds where there are a million.
+const TIDY_INTERVAL: Duration = Duration::from_secs(3_600);
+/// Families that one statement forgets, each with a few hundred used tokens.
+const TIDY_BATCH: u32 = 500;
+/// How long an ended family is kept: longer than any of its access tokens lives.
+const KEPT_MS: u64 = 24 * 3_600 * 1_000;
 
 /// Revokes a family of the user; `false` if there is none that lives.
 ///
@@ -40,6 +46,20 @@ pub async fn announce(app: &App, user: UserId, did: Uuid) {
 pub async fn run(app: Arc<App>) {
     let every = Duration::from_millis(app.settings.auth.revocation_poll_ms);
     revocation::keep_reading(app.revocations.clone(), Stored(app.clone()), every).await;
+}
+
+/// Forgets for ever what has ended: logins that nobody refreshed or ended. Every gateway does; they skip each other's.
+pub async fn tidy(app: Arc<App>) {
+    let mut ticks = interval(TIDY_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let before = unix_ms().saturating_sub(KEPT_MS);
+        // The next time comes for what is left when Postgres is away.
+        while app.db.forget_families(before, TIDY_BATCH).await.is_ok_and(|gone| gone == u64::from(TIDY_BATCH))
+        {
+        }
+    }
 }
 
 fn copy(app: &App) -> Copy {
