@@ -16,7 +16,7 @@ const READ_WITHIN: Duration = Duration::from_millis(500);
 const TIDY_INTERVAL: Duration = Duration::from_secs(3_600);
 /// Families that one statement forgets, each with a few hundred used tokens.
 const TIDY_BATCH: u32 = 500;
-/// How long an ended family is kept: longer than any of its access tokens lives.
+/// How long an ended family is kept: the longest life that an access token of it can be given.
 const KEPT_MS: u64 = 24 * 3_600 * 1_000;
 
 /// Revokes a family of the user; `false` if there is none that lives.
@@ -48,7 +48,7 @@ pub async fn run(app: Arc<App>) {
     revocation::keep_reading(app.revocations.clone(), Stored(app.clone()), every).await;
 }
 
-/// Forgets for ever what has ended: logins that nobody refreshed or ended. Every gateway does; they skip each other's.
+/// Forgets, now and then, the logins whose last refresh token has ended. Every gateway does; they skip each other's.
 pub async fn tidy(app: Arc<App>) {
     let mut ticks = interval(TIDY_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

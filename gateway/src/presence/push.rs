@@ -89,7 +89,7 @@ impl Presence {
     fn push_changes(&self, changes: &[PresenceChange]) {
         let now_ms = self.clock.now_ms();
         for change in changes {
-            if !self.recent.note(change.user, change.announced, now_ms) {
+            if !self.recent.note(change, now_ms) {
                 continue;
             }
             let mut encoded = wire::Encoded::new(frame(change.user, change.announced).into());
@@ -173,14 +173,25 @@ pub(super) fn frame(user_id: UserId, announced: Announced) -> frame::Presence {
 /// The changes of the last seconds. Whoever reads the state from Redis meanwhile must not send an older one, and what
 /// is announced again is no news.
 #[derive(Default)]
-pub(super) struct Recent(Mutex<HashMap<UserId, (Announced, u64)>>);
+pub(super) struct Recent(Mutex<HashMap<UserId, Noted>>);
+
+struct Noted {
+    announced: Announced,
+    /// Partners were named: none are while Postgres does not tell them.
+    named: bool,
+    at_ms: u64,
+}
 
 impl Recent {
     /// Whether this is news. An instance of presence that dies before it has noted what it announced leaves it to
     /// another, which announces it again.
-    fn note(&self, user: UserId, announced: Announced, now_ms: u64) -> bool {
-        let before = self.0.lock().insert(user, (announced, now_ms));
-        before.is_none_or(|(before, at_ms)| before != announced || at_ms + KNOWN_MS <= now_ms)
+    fn note(&self, change: &PresenceChange, now_ms: u64) -> bool {
+        let new = Noted { announced: change.announced, named: !change.partners.is_empty(), at_ms: now_ms };
+        let (announced, named) = (new.announced, new.named);
+        let before = self.0.lock().insert(change.user, new);
+        before.is_none_or(|before| {
+            before.announced != announced || (named && !before.named) || before.at_ms + KNOWN_MS <= now_ms
+        })
     }
 
     pub(super) fn correct(&self, read: &mut HashMap<UserId, Announced>, users: &[UserId], now_ms: u64) {
@@ -189,10 +200,10 @@ impl Recent {
             return;
         }
         for user in users {
-            if let Some((announced, at_ms)) = recent.get(user)
-                && at_ms + NEWER_MS > now_ms
+            if let Some(noted) = recent.get(user)
+                && noted.at_ms + NEWER_MS > now_ms
             {
-                read.insert(*user, *announced);
+                read.insert(*user, noted.announced);
             }
         }
     }
@@ -200,7 +211,7 @@ impl Recent {
     pub(super) fn forget_before(&self, now_ms: u64) {
         let mut recent = self.0.lock();
         let known_ms = if recent.len() > MAX_KNOWN { NEWER_MS } else { KNOWN_MS };
-        recent.retain(|_, (_, at_ms)| *at_ms + known_ms > now_ms);
+        recent.retain(|_, noted| noted.at_ms + known_ms > now_ms);
         if recent.is_empty() {
             *recent = HashMap::new();
         }
@@ -215,32 +226,41 @@ mod tests {
         UserId::new(7).unwrap()
     }
 
-    fn change(state: PresenceState, last_seen_ms: u64) -> Announced {
-        Announced { state, last_seen_ms }
+    fn change(state: PresenceState, partners: &[u64]) -> PresenceChange {
+        let partners = partners.iter().map(|id| UserId::new(*id).unwrap()).collect();
+        PresenceChange { user: user(), announced: Announced { state, last_seen_ms: 1 }, partners }
     }
 
     #[test]
     fn what_is_announced_again_is_no_news_until_it_is_forgotten() {
         let recent = Recent::default();
-        let online = change(PresenceState::Online, 1);
-        assert!(recent.note(user(), online, 0));
-        assert!(!recent.note(user(), online, 3_000), "another instance took a dead one's claim over");
-        assert!(recent.note(user(), change(PresenceState::Offline, 4_000), 4_000));
-        assert!(recent.note(user(), online, 5_000), "another change between them makes it news");
-        assert!(recent.note(user(), online, 5_000 + KNOWN_MS));
+        let online = change(PresenceState::Online, &[8]);
+        assert!(recent.note(&online, 0));
+        assert!(!recent.note(&online, 3_000), "another instance took a dead one's claim over");
+        assert!(recent.note(&change(PresenceState::Offline, &[8]), 4_000));
+        assert!(recent.note(&online, 5_000), "another change between them makes it news");
+        assert!(recent.note(&online, 5_000 + KNOWN_MS));
+    }
+
+    #[test]
+    fn a_copy_that_names_the_partners_at_last_is_news() {
+        let recent = Recent::default();
+        assert!(recent.note(&change(PresenceState::Online, &[]), 0));
+        assert!(recent.note(&change(PresenceState::Online, &[8]), 1));
+        assert!(!recent.note(&change(PresenceState::Online, &[8]), 2));
     }
 
     #[test]
     fn only_a_change_of_just_now_is_newer_than_what_is_read() {
         let recent = Recent::default();
-        let (online, away) = (change(PresenceState::Online, 1), change(PresenceState::Away, 2));
-        recent.note(user(), online, 0);
+        let (online, away) = (change(PresenceState::Online, &[]), change(PresenceState::Away, &[]).announced);
+        recent.note(&online, 0);
         let read_at = |now_ms| {
             let mut read = HashMap::from([(user(), away)]);
             recent.correct(&mut read, &[user()], now_ms);
             read[&user()]
         };
-        assert_eq!(read_at(NEWER_MS - 1), online);
+        assert_eq!(read_at(NEWER_MS - 1), online.announced);
         assert_eq!(read_at(NEWER_MS), away);
         recent.forget_before(KNOWN_MS);
         assert!(recent.0.lock().is_empty());

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::support::{
     cluster::{Build, Cluster, Registered, SOON, ask, send, send_frame},
-    wait::{millis, secs},
+    wait::{millis, secs, until},
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -64,6 +64,27 @@ async fn a_token_s_end_is_announced_and_a_new_one_keeps_the_session() {
     assert!(opened.elapsed() < secs(8));
     renewed.say(&json!({"type": "Ping", "t": 1})).await.unwrap();
     renewed.expect("Pong", SOON).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn logins_that_ended_long_ago_are_forgotten() {
+    let mut cluster = Build::new("forgotten").start().await;
+    let (alice, bob) = (cluster.registered("alice").await, cluster.registered("bob").await);
+    let (postgres, connection) =
+        tokio_postgres::connect(cluster.env("MT_POSTGRES_URL"), tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    let old = i64::try_from(alice.account.user_id).unwrap();
+    postgres.execute("UPDATE token_families SET expires_ts = 1 WHERE user_id = $1", &[&old]).await.unwrap();
+    // It looks when it starts, and every hour.
+    cluster.add_gateway(&[]).await;
+    until("only bob's logins are left", SOON, async || {
+        let left = "SELECT f.user_id FROM token_families f LEFT JOIN refresh_tokens t USING (did)";
+        let rows = postgres.query(left, &[]).await.unwrap();
+        let users: Vec<i64> = rows.iter().map(|row| row.get(0)).collect();
+        // He registered and logged in.
+        users == [i64::try_from(bob.account.user_id).unwrap(); 2]
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -32,8 +32,8 @@ use crate::{
 const BATCH: usize = 64;
 
 /// The least time until the next write after one of [`BUSY`] publishes or more: a millisecond or two, by the runtime's
-/// timers, or three, if a worker naps. What comes meanwhile shares the next one, and with it a wake-up of the server's reader and of each of its
-/// consumers' writers: at thousands of appends a second those cost more than the appends.
+/// timers, or three, if a worker naps. What comes meanwhile shares the next one, and with it a wake-up of the server's
+/// reader and of each of its consumers' writers: at thousands of appends a second those cost more than the appends.
 const PACE: Duration = Duration::from_millis(1);
 const BUSY: usize = 5;
 
