@@ -74,6 +74,8 @@ pub struct Session {
     lane: AtomicU8,
     /// Durable events were queued since the last `Cursor`.
     dirty: AtomicBool,
+    /// When the last `Cursor` or `Live` was queued.
+    cursor_ms: AtomicU64,
     /// The token's end has been announced.
     expiry_announced: AtomicBool,
     /// Milliseconds of the gateway's clock.
@@ -128,6 +130,7 @@ impl Session {
             bounds: start.bounds,
             lane: AtomicU8::new(Lane::Starting as u8),
             dirty: AtomicBool::new(false),
+            cursor_ms: AtomicU64::new(0),
             expiry_announced: AtomicBool::new(false),
             heard_ms: AtomicU64::new(start.now_ms),
             pinged_ms: AtomicU64::new(start.now_ms),
@@ -229,9 +232,22 @@ impl Session {
         self.outbox.lock().bytes() > self.bounds.bytes
     }
 
-    /// Whether events were queued since the last call; the sweep then sends a `Cursor`.
-    pub fn take_dirty(&self) -> bool {
-        self.dirty.load(Ordering::Acquire) && self.dirty.swap(false, Ordering::AcqRel)
+    /// Whether events were queued that no `Cursor` covers; the sweep sends it at the latest.
+    pub fn is_dirty(&self) -> bool {
+        self.dirty.load(Ordering::Acquire)
+    }
+
+    /// Whether a `Cursor` is to travel with the events that are queued: it costs bytes there, and a system call
+    /// of its own later.
+    pub fn cursor_is_due(&self, now_ms: u64) -> bool {
+        self.is_dirty()
+            && now_ms.saturating_sub(self.cursor_ms.load(Ordering::Relaxed)) >= CURSOR_SPACING_MS
+    }
+
+    /// A `Cursor` or `Live` that covers all that is queued is about to be queued. Whether it says anything new.
+    pub fn cover(&self, now_ms: u64) -> bool {
+        self.cursor_ms.store(now_ms, Ordering::Relaxed);
+        self.dirty.swap(false, Ordering::AcqRel)
     }
 
     pub fn mark_dirty(&self) {
@@ -321,6 +337,9 @@ impl Session {
     }
 }
 
+/// At least this lies between two cursors that travel with events: a chatty session is not sent one with each of them,
+/// and a session that gets an event now and then hardly ever needs one from the sweep.
+const CURSOR_SPACING_MS: u64 = 100;
 /// More refusals than this in [`FLOOD_WINDOW_MS`] close the session.
 const FLOOD_REFUSALS: u16 = 200;
 const FLOOD_WINDOW_MS: u32 = 10_000;

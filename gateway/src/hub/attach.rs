@@ -106,7 +106,8 @@ impl Hub {
         let cursor = self.seal(state, session.user(), position);
         let live = frame::Live { cursor, replayed: u64::from(session.take_replayed()) };
         session.push_covering(wire::encode(&live.into(), session.identity.encoding), position.seq, now_ms);
-        session.take_dirty();
+        // `Live` is a cursor, too.
+        session.cover(now_ms);
         session.set_lane(Lane::Live);
     }
 
@@ -166,7 +167,7 @@ impl Hub {
                 Lane::Starting => None,
             };
             if let Some(covered) = covered
-                && session.take_dirty()
+                && session.cover(now_ms)
             {
                 let cursor = frame::Cursor { cursor: self.seal(&state, session.user(), covered) };
                 let bytes = wire::encode(&cursor.into(), session.identity.encoding);

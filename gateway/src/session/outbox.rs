@@ -4,7 +4,7 @@
 //! is the position up to which every durable event has been handed to the kernel, so a session that falls
 //! behind can drop its queued durable frames and read them from the log again, without a gap or a duplicate.
 
-use std::{collections::VecDeque, io::IoSlice, task::Waker};
+use std::{collections::VecDeque, task::Waker};
 
 use bytes::Bytes;
 use shared::id::Seq;
@@ -27,9 +27,6 @@ pub struct Bounds {
     pub bytes: usize,
     pub frames: usize,
 }
-
-/// How many frames go into one `writev`: past 16, the cost per frame hardly falls any more.
-const WRITE_BATCH: usize = 32;
 
 #[derive(Debug, Default)]
 pub struct Outbox {
@@ -106,16 +103,22 @@ impl Outbox {
         self.bytes = self.frames.iter().map(|frame| frame.bytes.len()).sum::<usize>() - self.offset;
     }
 
-    /// The next bytes to write, for one system call.
-    pub fn batch(&self) -> ([IoSlice<'_>; WRITE_BATCH], usize) {
-        let mut slices = [IoSlice::new(&[]); WRITE_BATCH];
-        let mut count = 0;
-        for (slice, frame) in slices.iter_mut().zip(&self.frames) {
-            let skip = if count == 0 { self.offset } else { 0 };
-            *slice = IoSlice::new(frame.bytes.get(skip..).unwrap_or_default());
-            count += 1;
+    /// Copies the next bytes to write, as many as there is room for in `buffer`.
+    pub fn gather<'a>(&self, buffer: &'a mut [u8]) -> &'a [u8] {
+        let mut filled = 0;
+        let mut skip = self.offset;
+        for frame in &self.frames {
+            let rest = frame.bytes.get(skip..).unwrap_or_default();
+            skip = 0;
+            let room = &mut buffer[filled..];
+            let count = rest.len().min(room.len());
+            room[..count].copy_from_slice(&rest[..count]);
+            filled += count;
+            if filled == buffer.len() {
+                break;
+            }
         }
-        (slices, count)
+        &buffer[..filled]
     }
 
     /// Takes note of `written` bytes that the kernel took. The storing time of the oldest live event among the
@@ -175,7 +178,9 @@ mod tests {
         fn writes_everything_in_order(
             lengths in prop::collection::vec(1_usize..50, 1..80),
             takes in prop::collection::vec(1_usize..200, 1..200),
+            room in 1_usize..300,
         ) {
+            let mut buffer = vec![0; room];
             let mut outbox = Outbox::default();
             let mut expected = Vec::new();
             for (index, length) in lengths.iter().enumerate() {
@@ -186,13 +191,9 @@ mod tests {
             let mut wire = Vec::new();
             let mut takes = takes.into_iter().cycle();
             while !outbox.is_empty() {
-                let taken = {
-                    let (slices, count) = outbox.batch();
-                    let offered: Vec<u8> = slices[..count].iter().flat_map(|slice| slice.to_vec()).collect();
-                    let taken = offered.len().min(takes.next().unwrap());
-                    wire.extend_from_slice(&offered[..taken]);
-                    taken
-                };
+                let offered = outbox.gather(&mut buffer);
+                let taken = offered.len().min(takes.next().unwrap());
+                wire.extend_from_slice(&offered[..taken]);
                 outbox.advance(taken, 0);
                 prop_assert_eq!(outbox.bytes(), expected.len() - wire.len());
             }

@@ -1,8 +1,8 @@
 //! The socket of one session: reading, writing and closing, in one hand-written poll loop.
 //!
-//! Only the session's own task runs this. Reading goes through a buffer that all sessions of a worker thread
-//! share, so an idle socket has none; writing puts all that is queued into one `writev`. The WebSocket rules
-//! (masks, fragments, UTF-8, control frames, the close handshake) are tungstenite's.
+//! Only the session's own task runs this. Reading and writing go through a buffer that all sessions of a worker
+//! thread share, so an idle socket has none; all that is queued leaves in one system call, with the `Cursor` that is
+//! due for it. The WebSocket rules (masks, fragments, UTF-8, control frames, the close handshake) are tungstenite's.
 
 use std::{
     cell::RefCell,
@@ -27,8 +27,9 @@ use tokio_tungstenite::tungstenite::{
 use super::{Session, close::Close, dispatch, outbox::Queued};
 use crate::app::App;
 
-/// One read takes at most this much: it holds a burst of ordinary commands, and is shared by a thread's sockets.
-const READ_BUFFER: usize = 16 * 1024;
+/// One read or write takes at most this much: it holds a burst of ordinary frames, and is shared by a thread's
+/// sockets. Frames are copied into it to be written: that is cheaper than to give the kernel a list of them.
+const BUFFER: usize = 16 * 1024;
 /// tungstenite's own buffer is allocated per socket for its whole life, so it starts tiny and grows on demand.
 const FRAME_BUFFER: usize = 64;
 /// A busy socket gives way to others after this many reads.
@@ -37,7 +38,7 @@ const READS_PER_TURN: usize = 8;
 pub const LOW_WATER_BYTES: usize = 8 * 1024;
 
 thread_local! {
-    static READ: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BUFFER].into());
+    static SHARED: RefCell<Box<[u8]>> = RefCell::new(vec![0; BUFFER].into());
 }
 
 /// The reading half and the protocol state; lives in the session's task.
@@ -76,6 +77,10 @@ impl Socket {
         cx: &mut Context<'_>,
         first: bool,
     ) -> Poll<()> {
+        // Before the waker is there, so that queueing it wakes nobody.
+        if session.cursor_is_due(app.clock.now_ms()) {
+            app.hub.send_cursors(std::slice::from_ref(session), app.clock.now_ms());
+        }
         session.waker.register(cx.waker());
         if session.is_ended() {
             return Poll::Ready(());
@@ -90,7 +95,7 @@ impl Socket {
             if session.is_choked() {
                 return Poll::Pending;
             }
-            let read = READ.with_borrow_mut(|buffer| {
+            let read = SHARED.with_borrow_mut(|buffer| {
                 let mut read = ReadBuf::new(buffer);
                 ready!(Pin::new(&mut self.half).poll_read(cx, &mut read)).map_err(drop)?;
                 let bytes = read.filled();
@@ -175,10 +180,7 @@ fn flush(session: &Session, app: &App, cx: &mut Context<'_>) -> Result<(), Gone>
             Poll::Ready(Err(_)) => return Err(Gone),
             Poll::Ready(Ok(())) => {}
         }
-        let wrote = {
-            let (slices, count) = outbox.batch();
-            session.socket.try_write_vectored(slices.get(..count).unwrap_or_default())
-        };
+        let wrote = SHARED.with_borrow_mut(|buffer| session.socket.try_write(outbox.gather(buffer)));
         match wrote {
             Ok(bytes) => {
                 let stored_us = outbox.advance(bytes, app.clock.now_ms());

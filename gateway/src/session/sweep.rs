@@ -63,7 +63,7 @@ fn tick(app: &Arc<App>, intervals: &Intervals) {
     let mut dirty = Vec::new();
     for session in &sessions {
         session.sweep(intervals, now, &pings);
-        if session.dirty.load(Ordering::Acquire) {
+        if session.is_dirty() {
             dirty.push(session.clone());
         }
     }
