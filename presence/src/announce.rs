@@ -60,19 +60,26 @@ impl Announcer {
 
     async fn tick(&mut self, listening: &Listening) -> FredResult<()> {
         let silence_ms = self.timing.silence_ms;
-        if listening.for_at_least(self.timing.silence()) {
-            self.metrics.swept_total.inc_by(self.registry.sweep(silence_ms).await? as u64);
-            self.registry.decide_due(silence_ms).await?;
+        let registry = &self.registry;
+        // Sent together: while nothing happens, which is nearly always, a tick is one round trip.
+        let mut news = if listening.for_at_least(self.timing.silence()) {
+            let (swept, (), news) = tokio::try_join!(
+                biased;
+                registry.sweep(silence_ms),
+                registry.decide_due(silence_ms),
+                registry.claim(),
+            )?;
+            self.metrics.swept_total.inc_by(swept as u64);
+            news
         } else {
-            self.registry.look(silence_ms).await?;
-        }
-        loop {
-            let news = self.registry.claim().await?;
-            if news.is_empty() || !self.announce(&news).await {
-                return Ok(());
-            }
+            let ((), news) = tokio::try_join!(biased; registry.look(silence_ms), registry.claim())?;
+            news
+        };
+        while !news.is_empty() && self.announce(&news).await {
             self.registry.done(&news).await?;
+            news = self.registry.claim().await?;
         }
+        Ok(())
     }
 
     /// `false`: NATS did not take it; the claims run out and others, or we, try again.

@@ -10,7 +10,7 @@ use std::{
 };
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use projector::{config::ProjectorSettings, metrics::Metrics, partition::Projector};
+use projector::{config::ProjectorSettings, metrics::Metrics, partition::Projector, rest::Rest};
 use prometheus_client::registry::Registry;
 use shared::{
     event::{ChatCreated, Event, Fact, History, MemberRole, MessageSent},
@@ -52,7 +52,7 @@ async fn main() -> anyhow::Result<()> {
         cache_members: 2_000_000,
     });
     let metrics = Metrics::new(&mut Registry::default());
-    let projector = Projector { nats: nats.clone(), db: db.clone(), metrics: metrics.clone(), settings };
+    let projector = Projector { nats: nats.clone(), db: db.clone(), metrics: metrics.clone(), settings, rest: Rest::default() };
     let stop = CancellationToken::new();
     let last = nats.bounds(Partition::FIRST).await?.last;
     let (began, cpu) = (Instant::now(), cpu_seconds());

@@ -17,5 +17,6 @@ pub mod metrics;
 pub mod partition;
 pub mod projection;
 pub mod rebuild;
+pub mod rest;
 
 pub use config::Config;

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Parser;
-use projector::{Config, config::Command, health, metrics::Metrics, partition::Projector, rebuild::Rebuild};
+use projector::{
+    Config, config::Command, health, metrics::Metrics, partition::Projector, rebuild::Rebuild, rest::Rest,
+};
 use prometheus_client::registry::Registry;
 use tokio::{
     net::TcpListener,
@@ -16,12 +18,16 @@ use tokio_util::sync::CancellationToken;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<()> {
     let config = Config::parse();
+    let rest = Rest::default();
+    rest.runtime()?.block_on(run(config, rest))
+}
+
+async fn run(config: Config, rest: Rest) -> anyhow::Result<()> {
     let _flushes_at_the_end = otel::init("projector", &config.otel)?;
     match config.command {
-        None => serve(config).await,
+        None => serve(config, rest).await,
         Some(Command::Verify) => verify(config).await,
         Some(Command::Rebuild) => replace(config).await,
     }
@@ -59,7 +65,7 @@ async fn replace(config: Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn serve(config: Config) -> anyhow::Result<()> {
+async fn serve(config: Config, rest: Rest) -> anyhow::Result<()> {
     let nats = streams::Nats::connect(&config.nats, "projector").await?;
     let db = sql::Db::new(&config.sql, "projector")?;
     let mut registry = Registry::default();
@@ -79,6 +85,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
             db: db.clone(),
             metrics: metrics.clone(),
             settings: settings.clone(),
+            rest: rest.clone(),
         };
         let stop = stop.clone();
         tasks.spawn(async move {

@@ -13,7 +13,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use self::active::{Active, End};
-use crate::{config::ProjectorSettings, metrics::Metrics};
+use crate::{config::ProjectorSettings, metrics::Metrics, rest::Rest};
 
 /// How often a standby asks for the lock: what a takeover costs at least.
 const STANDBY_INTERVAL: Duration = Duration::from_millis(500);
@@ -31,6 +31,7 @@ pub struct Projector {
     pub db: Db,
     pub metrics: Metrics,
     pub settings: Arc<ProjectorSettings>,
+    pub rest: Rest,
 }
 
 impl Projector {

@@ -8,7 +8,7 @@ use streams::{
     Entry, Partition, Tail, TailItem, TailSettings, TailStats,
     signal::{EpochChanged, Signal, Watermark},
 };
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until, timeout_at};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::Projector;
@@ -161,7 +161,7 @@ impl<'a> Active<'a> {
                 Ok(TailItem::Quiet) => {}
                 Ok(TailItem::Attached { .. }) => self.count_attaches(),
                 Ok(item @ (TailItem::LostTail { .. } | TailItem::Expired { .. })) => after = Some(item),
-                Err(_) if Instant::now() < self.next_commit => sleep_until(self.next_commit).await,
+                Err(_) if Instant::now() < self.next_commit => self.projector.rest.until(self.next_commit.into()).await,
                 Err(_) => break,
             }
         }
