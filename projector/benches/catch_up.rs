@@ -52,7 +52,13 @@ async fn main() -> anyhow::Result<()> {
         cache_members: 2_000_000,
     });
     let metrics = Metrics::new(&mut Registry::default());
-    let projector = Projector { nats: nats.clone(), db: db.clone(), metrics: metrics.clone(), settings, rest: Rest::default() };
+    let projector = Projector {
+        nats: nats.clone(),
+        db: db.clone(),
+        metrics: metrics.clone(),
+        settings,
+        rest: Rest::default(),
+    };
     let stop = CancellationToken::new();
     let last = nats.bounds(Partition::FIRST).await?.last;
     let (began, cpu) = (Instant::now(), cpu_seconds());

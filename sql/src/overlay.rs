@@ -64,6 +64,10 @@ impl<'a> Overlay<'a> {
         }
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.revisions.is_empty() && self.reactions.is_empty()
+    }
+
     /// The rows for [`WRITE_REVISIONS`].
     pub(crate) fn revisions(&self) -> RevisionColumns<'a> {
         let mut columns = RevisionColumns::default();

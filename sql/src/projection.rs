@@ -32,6 +32,30 @@ pub struct Rows<'a> {
     pub overlay: Overlay<'a>,
 }
 
+impl Rows<'_> {
+    /// Whether there is nothing to write but events and marks, as nearly always.
+    pub(crate) fn is_only_events(&self) -> bool {
+        let Self {
+            events: _,
+            own_marks: _,
+            refused,
+            dead_letters,
+            chats,
+            chat_changes,
+            closed,
+            opened,
+            overlay,
+        } = self;
+        refused.is_empty()
+            && dead_letters.is_empty()
+            && chats.is_empty()
+            && chat_changes.is_empty()
+            && closed.is_empty()
+            && opened.is_empty()
+            && overlay.is_empty()
+    }
+}
+
 /// A valid event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewEvent<'a> {

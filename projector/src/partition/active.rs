@@ -161,7 +161,9 @@ impl<'a> Active<'a> {
                 Ok(TailItem::Quiet) => {}
                 Ok(TailItem::Attached { .. }) => self.count_attaches(),
                 Ok(item @ (TailItem::LostTail { .. } | TailItem::Expired { .. })) => after = Some(item),
-                Err(_) if Instant::now() < self.next_commit => self.projector.rest.until(self.next_commit.into()).await,
+                Err(_) if Instant::now() < self.next_commit => {
+                    self.projector.rest.until(self.next_commit.into()).await
+                }
                 Err(_) => break,
             }
         }

@@ -4,8 +4,7 @@ use shared::id::Position;
 use tokio_postgres::{Client, Statement, types::ToSql};
 
 use super::{
-    ChatChange, Closed, DeadLetter, NewChat, NewEvent, Opened, Origin, OwnMark, Refused, Rows, Writer,
-    session::prepare_reads,
+    ChatChange, Closed, DeadLetter, NewChat, Opened, Origin, Refused, Rows, Writer, session::prepare_reads,
 };
 use crate::{
     Checkpoint, Error,
@@ -25,16 +24,30 @@ pub enum Written {
     DuplicateKey,
 }
 
-const ADVANCE: &str = "
-    UPDATE checkpoints SET seq = $5, id = $6, updated_ts = $7
-    WHERE partition = $1 AND epoch = $2 AND seq = $3 AND id = $4";
-const EVENTS: &str = "
-    INSERT INTO events
-        (chat_id, seq, prev, message_seq, id, ts, actor, n, kind, partition, uuid, target, payload)
-    SELECT chat_id, seq, prev, message_seq, id, ts, actor, n, kind, $12, uuid, target, payload
-    FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[],
-                $8::int[], $9::smallint[], $10::uuid[], $11::bigint[], $13::bytea[])
-        AS q (chat_id, seq, prev, message_seq, id, ts, actor, n, kind, uuid, target, payload)";
+/// Before anything else, so that a transaction waits here for one that steps the checkpoint back, and not later with
+/// rows that the other wants.
+const LOCK: &str = "SELECT FROM checkpoints WHERE partition = $1 FOR UPDATE";
+/// What nearly every batch consists of, in one statement: the checkpoint's compare-and-set, and nothing if it fails;
+/// the events; how far their authors have everything. Most transactions are this and no more, one round trip.
+const FOLD: &str = "
+    WITH moved AS (
+        UPDATE checkpoints SET seq = $5, id = $6, updated_ts = $7
+        WHERE partition = $1 AND epoch = $2 AND seq = $3 AND id = $4
+        RETURNING partition
+    ), written AS (
+        INSERT INTO events
+            (chat_id, seq, prev, message_seq, id, ts, actor, n, kind, partition, uuid, target, payload)
+        SELECT q.chat_id, q.seq, q.prev, q.message_seq, q.id, q.ts, q.actor, q.n, q.kind, moved.partition, q.uuid,
+            q.target, q.payload
+        FROM moved, unnest($8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[],
+                           $14::bigint[], $15::int[], $16::smallint[], $17::uuid[], $18::bigint[], $19::bytea[])
+            AS q (chat_id, seq, prev, message_seq, id, ts, actor, n, kind, uuid, target, payload)
+    ), marked AS (
+        UPDATE memberships m SET own_seq = q.seq
+        FROM moved, unnest($20::bigint[], $21::bigint[], $22::bigint[]) AS q (chat_id, user_id, seq)
+        WHERE m.chat_id = q.chat_id AND m.user_id = q.user_id AND m.to_seq IS NULL AND m.own_seq < q.seq
+    )
+    SELECT count(*) FROM moved";
 const REFUSED: &str = "
     INSERT INTO refused (chat_id, seq, id, ts, actor, partition, uuid, code, payload)
     SELECT chat_id, seq, id, ts, actor, $6, uuid, code, payload
@@ -66,24 +79,18 @@ const OPENED: &str = "
                 $8::smallint[], $9::boolean[], $10::bigint[])
         AS q (chat_id, user_id, from_seq, to_seq, joined_seq, joined_ts, own_seq, role, gone, base)
     LEFT JOIN memberships b ON b.chat_id = q.chat_id AND b.user_id = q.user_id AND b.to_seq = q.base";
-const OWN_MARKS: &str = "
-    UPDATE memberships m SET own_seq = q.seq
-    FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS q (chat_id, user_id, seq)
-    WHERE m.chat_id = q.chat_id AND m.user_id = q.user_id AND m.to_seq IS NULL AND m.own_seq < q.seq";
-
 /// Prepared once per session.
 pub(super) struct Statements {
     pub(super) load: Statement,
     pub(super) stored: Statement,
-    advance: Statement,
-    events: Statement,
+    lock: Statement,
+    fold: Statement,
     refused: Statement,
     dead_letters: Statement,
     chats: Statement,
     chat_changes: Statement,
     closed: Statement,
     opened: Statement,
-    own_marks: Statement,
     revisions: Statement,
     reactions_off: Statement,
     reactions_on: Statement,
@@ -95,15 +102,14 @@ impl Statements {
         Ok(Self {
             load,
             stored,
-            advance: client.prepare(ADVANCE).await?,
-            events: client.prepare(EVENTS).await?,
+            lock: client.prepare(LOCK).await?,
+            fold: client.prepare(FOLD).await?,
             refused: client.prepare(REFUSED).await?,
             dead_letters: client.prepare(DEAD_LETTERS).await?,
             chats: client.prepare(CHATS).await?,
             chat_changes: client.prepare(CHAT_CHANGES).await?,
             closed: client.prepare(CLOSED).await?,
             opened: client.prepare(OPENED).await?,
-            own_marks: client.prepare(OWN_MARKS).await?,
             revisions: client.prepare(WRITE_REVISIONS).await?,
             reactions_off: client.prepare(DELETE_REACTIONS).await?,
             reactions_on: client.prepare(WRITE_REACTIONS).await?,
@@ -123,47 +129,68 @@ impl Writer {
         rows: &Rows<'_>,
         now_ms: u64,
     ) -> Result<Written, Error> {
+        let alone = rows.is_only_events();
         let work = async {
-            // Sent in one go: a failed statement fails those behind it, and nothing is committed before all of
-            // their answers are here.
-            let outcome = tokio::try_join!(
-                biased;
-                self.client.batch_execute("BEGIN"),
-                self.advance(from, to, now_ms),
-                self.chats(&rows.chats),
-                self.chat_changes(&rows.chat_changes),
-                self.closed(&rows.closed),
-                self.opened(&rows.opened),
-                self.events(&rows.events),
-                self.own_marks(&rows.own_marks),
-                self.refused(&rows.refused),
-                self.dead_letters(&rows.dead_letters),
-                self.overlay(rows),
-            );
+            let outcome = if alone {
+                self.fold(from, to, rows, now_ms).await
+            } else {
+                self.fold_with_the_rest(from, to, rows, now_ms).await
+            };
             let written = match outcome {
-                Ok((_, 1, ..)) => Written::Yes,
+                Ok(1) => Written::Yes,
                 Ok(_) => Written::Moved,
                 Err(error) if is_command_key(&error) => Written::DuplicateKey,
                 Err(error) => {
                     // The failure is what the caller must hear of; a failed rollback has the same cause.
-                    let _same_cause = self.client.batch_execute("ROLLBACK").await.is_err();
+                    let _same_cause = !alone && self.client.batch_execute("ROLLBACK").await.is_err();
                     return Err(error);
                 }
             };
-            let end = if written == Written::Yes { "COMMIT" } else { "ROLLBACK" };
-            self.client.batch_execute(end).await?;
+            if !alone {
+                let end = if written == Written::Yes { "COMMIT" } else { "ROLLBACK" };
+                self.client.batch_execute(end).await?;
+            }
             Ok(written)
         };
         self.bounded(work).await
     }
 
-    async fn advance(
+    /// Opens a transaction and writes all. Sent in one go: a failed statement fails those behind it, and nothing is
+    /// committed before all of their answers are here.
+    async fn fold_with_the_rest(
         &self,
         from: Checkpoint,
         to: Position,
+        rows: &Rows<'_>,
         now_ms: u64,
-    ) -> Result<u64, tokio_postgres::Error> {
+    ) -> Result<i64, tokio_postgres::Error> {
+        let lock: &[&(dyn ToSql + Sync)] = &[&self.partition];
+        let (.., moved) = tokio::try_join!(
+            biased;
+            self.client.batch_execute("BEGIN"),
+            self.client.execute(&self.statements.lock, lock),
+            self.chats(&rows.chats),
+            self.chat_changes(&rows.chat_changes),
+            self.closed(&rows.closed),
+            self.opened(&rows.opened),
+            self.refused(&rows.refused),
+            self.dead_letters(&rows.dead_letters),
+            self.overlay(rows),
+            self.fold(from, to, rows, now_ms),
+        )?;
+        Ok(moved)
+    }
+
+    /// [`FOLD`]: how many checkpoints moved.
+    async fn fold(
+        &self,
+        from: Checkpoint,
+        to: Position,
+        rows: &Rows<'_>,
+        now_ms: u64,
+    ) -> Result<i64, tokio_postgres::Error> {
         let (epoch, at, now) = (from.epoch as i32, from.position, now_ms as i64);
+        let (events, marks) = (&rows.events, &rows.own_marks);
         let params: &[&(dyn ToSql + Sync)] = &[
             &self.partition,
             &epoch,
@@ -172,27 +199,23 @@ impl Writer {
             &to.seq.as_i64(),
             &to.id.as_i64(),
             &now,
+            &column(events, |e| e.chat.as_i64()),
+            &column(events, |e| e.seq.as_i64()),
+            &column(events, |e| e.prev.as_i64()),
+            &column(events, |e| e.message_seq.as_i64()),
+            &column(events, |e| e.id.as_i64()),
+            &column(events, |e| e.ts_ms as i64),
+            &column(events, |e| e.actor.as_i64()),
+            &column(events, |e| e.n as i32),
+            &column(events, |e| i16::from(e.kind.number())),
+            &column(events, |e| e.uuid),
+            &column(events, |e| e.target.map(shared::id::Seq::as_i64)),
+            &column(events, |e| e.payload),
+            &column(marks, |m| m.chat.as_i64()),
+            &column(marks, |m| m.user.as_i64()),
+            &column(marks, |m| m.seq.as_i64()),
         ];
-        self.client.execute(&self.statements.advance, params).await
-    }
-
-    async fn events(&self, rows: &[NewEvent<'_>]) -> Result<(), tokio_postgres::Error> {
-        let params: &[&(dyn ToSql + Sync)] = &[
-            &column(rows, |e| e.chat.as_i64()),
-            &column(rows, |e| e.seq.as_i64()),
-            &column(rows, |e| e.prev.as_i64()),
-            &column(rows, |e| e.message_seq.as_i64()),
-            &column(rows, |e| e.id.as_i64()),
-            &column(rows, |e| e.ts_ms as i64),
-            &column(rows, |e| e.actor.as_i64()),
-            &column(rows, |e| e.n as i32),
-            &column(rows, |e| i16::from(e.kind.number())),
-            &column(rows, |e| e.uuid),
-            &column(rows, |e| e.target.map(shared::id::Seq::as_i64)),
-            &self.partition,
-            &column(rows, |e| e.payload),
-        ];
-        self.unless_empty(rows, &self.statements.events, params).await
+        self.client.query_one(&self.statements.fold, params).await?.try_get(0)
     }
 
     async fn refused(&self, rows: &[Refused<'_>]) -> Result<(), tokio_postgres::Error> {
@@ -278,15 +301,6 @@ impl Writer {
             &column(rows, base),
         ];
         self.unless_empty(rows, &self.statements.opened, params).await
-    }
-
-    async fn own_marks(&self, rows: &[OwnMark]) -> Result<(), tokio_postgres::Error> {
-        let params: &[&(dyn ToSql + Sync)] = &[
-            &column(rows, |m| m.chat.as_i64()),
-            &column(rows, |m| m.user.as_i64()),
-            &column(rows, |m| m.seq.as_i64()),
-        ];
-        self.unless_empty(rows, &self.statements.own_marks, params).await
     }
 
     async fn overlay(&self, rows: &Rows<'_>) -> Result<(), tokio_postgres::Error> {
