@@ -185,7 +185,7 @@ impl Appender {
             }
             match timeout_at(deadline, self.attempt(draft, deadline, &mut history)).await {
                 Ok(Outcome::Stored(appended)) => return Ok(self.stored(appended)),
-                Ok(Outcome::Refused(Refusal::NotFirst)) => match self.first_of(draft, id).await {
+                Ok(Outcome::Refused(Refusal::NotFirst)) => match Box::pin(self.first_of(draft, id)).await {
                     Ok(verdict) => return verdict.map(|appended| self.stored(appended)),
                     Err(error) => history.refused(error.why),
                 },

@@ -34,7 +34,7 @@ impl Commands {
         deadline: Instant,
     ) -> Result<Placed, Failure> {
         if !self.is_fresh(event.uuid)
-            && let Some(copy) = self.earlier_copy(chat, event.actor, event.uuid).await?
+            && let Some(copy) = Box::pin(self.earlier_copy(chat, event.actor, event.uuid)).await?
         {
             return repeat(chat, command, &copy).map(Placed::Judged);
         }
@@ -46,7 +46,7 @@ impl Commands {
             self.hub.metrics.sent_total.inc();
             return Ok(Placed::Stored(appended.seq));
         }
-        let copy = self.copy_at(chat, &event, appended.seq).await?;
+        let copy = Box::pin(self.copy_at(chat, &event, appended.seq)).await?;
         repeat(chat, command, &copy).map(Placed::Judged)
     }
 

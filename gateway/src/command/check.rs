@@ -1,4 +1,7 @@
 //! Checks before the append: what the hub knows, and a barrier before every "no".
+//!
+//! Thousands of commands may be under way, and nearly all of them wait for the log alone. What few of them wait for is
+//! boxed, here and in the modules beside this, so that the others' futures have no place for it: 2 KB instead of 9.
 
 use shared::{
     code::Code,
@@ -27,15 +30,20 @@ impl Commands {
             let mut state = self.hub.lock();
             state.chats.get_mut(&chat).filter(|chat| chat.loaded).map(|chat| chat.used_ms = now_ms).is_some()
         };
-        if loaded { Ok(()) } else { self.loader.chat(chat).await }
+        if loaded { Ok(()) } else { Box::pin(self.loader.chat(chat)).await }
     }
 
     /// Whether the event would be valid now. A refusal is certain: it is as of a barrier.
     pub(super) async fn permit(&self, chat: ChatId, event: &Event) -> Result<(), Failure> {
         self.load(chat).await?;
         if self.judge(chat, event).is_ok() {
-            return Ok(());
+            Ok(())
+        } else {
+            Box::pin(self.permit_as_of_now(chat, event)).await
         }
+    }
+
+    async fn permit_as_of_now(&self, chat: ChatId, event: &Event) -> Result<(), Failure> {
         self.catch_barrier().await?;
         self.load(chat).await?;
         self.judge(chat, event).map_err(|code| Failure::refused(code, code.title()))
@@ -72,7 +80,7 @@ impl Commands {
         if let Some(fact @ Some(_)) = self.message_now(chat, seq).await? {
             return Ok(fact);
         }
-        self.catch_barrier().await?;
+        Box::pin(self.catch_barrier()).await?;
         self.message_now(chat, seq).await?.ok_or_else(Failure::projection_behind)
     }
 
@@ -89,7 +97,7 @@ impl Commands {
             // Beyond the tail: certain only as of a barrier, which the caller takes.
             return Ok(Some(None));
         }
-        let (checkpoint, fact) = self.db.message_fact(chat, seq).await?;
+        let (checkpoint, fact) = Box::pin(self.db.message_fact(chat, seq)).await?;
         let fact = fact.map(|fact| MessageFact { author: fact.author, deleted: fact.deleted });
         Ok((fact.is_some() || checkpoint.position.seq >= seq).then_some(fact))
     }

@@ -47,7 +47,7 @@ impl Commands {
         let event = Self::new_event(actor, uuid, fact);
         self.permit(chat, &event).await?;
         if let Command::Join { users, .. } = command {
-            self.room_in(chat, users).await?;
+            Box::pin(self.room_in(chat, users)).await?;
         }
         Ok(event)
     }
@@ -105,7 +105,7 @@ impl Commands {
         }
         self.live_message(actor, chat, seq).await?;
         if on {
-            self.room_for_emoji(chat, seq, emoji).await?;
+            Box::pin(self.room_for_emoji(chat, seq, emoji)).await?;
         }
         Ok(Fact::Reacted(Reacted { seq, emoji: emoji.to_owned(), on }))
     }

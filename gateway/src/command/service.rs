@@ -138,7 +138,7 @@ impl Commands {
         let chat = command.chat().ok_or_else(|| Failure::refused(Code::CommandInvalid, "no chat"))?;
         let placed = match self.prepare(actor, &command).await {
             Ok(event) => self.append(chat, event, &command, deadline).await,
-            Err(refusal) => self.refuse(actor, &command, refusal).await,
+            Err(refusal) => Box::pin(self.refuse(actor, &command, refusal)).await,
         };
         placed.map(|placed| (chat, placed))
     }
