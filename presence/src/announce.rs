@@ -21,8 +21,8 @@ use crate::{
     registry::{News, Registry},
 };
 
-/// How late news may be.
-const TICK: Duration = Duration::from_millis(100);
+/// How late news may be: little beside the second between two reports of a gateway.
+const TICK: Duration = Duration::from_millis(200);
 /// Partners of one user, in either direction of ids.
 const MAX_PARTNERS: usize = 5_000;
 /// Partners named in one signal: some 50 KB.

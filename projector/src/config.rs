@@ -45,7 +45,7 @@ pub struct ProjectorSettings {
     pub batch: u32,
 
     /// The least time between two transactions: a quiet projector writes at once, a busy one gathers
-    #[arg(long, env = "MT_PROJECTOR_INTERVAL_MS", default_value_t = 25, value_parser = clap::value_parser!(u64).range(..=1_000))]
+    #[arg(long, env = "MT_PROJECTOR_INTERVAL_MS", default_value_t = 40, value_parser = clap::value_parser!(u64).range(..=1_000))]
     pub interval_ms: u64,
 
     /// The most members, over all chats, that are kept in memory between batches (eight bytes each)
