@@ -89,6 +89,7 @@ fn slot(number: u64, payload: Bytes) -> Slot {
         verdict: Verdict::Unknown,
         kind: Kind::MessageSent,
         command: number,
+        alike: 0,
         deleted: false,
         payload,
     }

@@ -24,7 +24,11 @@ use crate::{
     presence::Presence,
     reads::Reads,
     redis::Redis,
+    wakeups::Work,
 };
+
+/// A client that was served this lately may go on: a request's next step, a chat's next message.
+const SERVED_LATELY_MS: u64 = 100;
 
 /// See the module.
 pub struct App {
@@ -59,6 +63,18 @@ pub struct App {
 impl App {
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)
+    }
+
+    /// Whom the gateway works for at the moment. While it starts, for everybody who waits for it.
+    pub fn work(&self) -> Work {
+        let answers = self.commands.appends_in_flight() || self.hub.expected() > self.hub.position();
+        if answers || !self.hub.is_open() {
+            Work::Answers
+        } else if self.clock.now_ms().saturating_sub(self.hub.served_ms()) < SERVED_LATELY_MS {
+            Work::Clients
+        } else {
+            Work::Nobody
+        }
     }
 
     /// Whether the hub holds the recent past, so that sessions and commands may come.

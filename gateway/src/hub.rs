@@ -60,6 +60,8 @@ pub struct Hub {
     /// See [`Hub::expect`].
     expected: AtomicU64,
     open: AtomicBool,
+    /// See [`Hub::serves`].
+    served_ms: AtomicU64,
     installed: Notify,
     pub clock: Clock,
     pub sealer: Sealer,
@@ -91,6 +93,7 @@ impl Hub {
             passed: watch::Sender::new(Seq::ZERO),
             expected: AtomicU64::new(0),
             open: AtomicBool::new(false),
+            served_ms: AtomicU64::new(0),
             installed: Notify::new(),
             clock,
             sealer,
@@ -114,6 +117,16 @@ impl Hub {
 
     pub fn is_open(&self) -> bool {
         self.open.load(Ordering::Acquire)
+    }
+
+    /// A client sent something, or is about to get something.
+    pub fn serves(&self, now_ms: u64) {
+        self.served_ms.store(now_ms, Ordering::Relaxed);
+    }
+
+    /// When a client was last served; ms of the gateway's clock.
+    pub fn served_ms(&self) -> u64 {
+        self.served_ms.load(Ordering::Relaxed)
     }
 
     /// Sets the gauges.

@@ -41,7 +41,7 @@ use crate::{
     redis::Redis,
     session::sweep,
     start,
-    wakeups::Wakeups,
+    wakeups::{Wakeups, Work},
 };
 
 /// Resolves on SIGTERM or Ctrl-C.
@@ -68,10 +68,7 @@ pub async fn run(
     let mut registry = Registry::default();
     let app = assemble(settings, &mut registry, &mut tasks).await?;
     let weak = Arc::downgrade(&app);
-    wakeups.unless(move || {
-        weak.upgrade()
-            .is_none_or(|app| app.commands.appends_in_flight() || app.hub.expected() > app.hub.position())
-    });
+    wakeups.judged_by(move || weak.upgrade().map_or(Work::Answers, |app| app.work()));
     let connections = TaskTracker::new();
     serve_http(&app, listener, Arc::new(registry), &connections, &mut tasks).await?;
     let outcome = tokio::select! {

@@ -4,7 +4,8 @@
 //! kernel (here, in NATS, and in every client on the same machine) more than the message does. A worker that ran out
 //! of work while it is busy therefore sleeps a little first, deaf to everything; what comes meanwhile is found in one
 //! go and travels together: commands to the log in one write, and their events back in one read. Two things are never
-//! made to wait: what comes while the workers are not busy, and the log's answers to what was sent to it.
+//! made to wait: what comes while the workers are not busy, and the log's answers to what was sent to it. And a gateway
+//! that is kept busy by other gateways' events alone naps longer.
 
 use std::{
     cell::Cell,
@@ -22,12 +23,26 @@ const WINDOW: Duration = Duration::from_millis(10);
 /// A worker that runs out of work as often as this in a [`WINDOW`] is busy.
 const BUSY_PARKS: u32 = 8;
 
-type Condition = Box<dyn Fn() -> bool + Send + Sync>;
+/// How many naps long a nap is while nobody is served: the first client after that waits some milliseconds, once.
+const LONG_NAP: u32 = 4;
+
+/// Whom a busy gateway works for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Work {
+    /// The log owes an answer to somebody here.
+    Answers,
+    /// Clients here send or receive.
+    Clients,
+    /// All that comes is events that nobody here wants.
+    Nobody,
+}
+
+type Judge = Box<dyn Fn() -> Work + Send + Sync>;
 
 /// When the workers nap.
 #[derive(Default)]
 pub struct Wakeups {
-    answers_due: OnceLock<Condition>,
+    work: OnceLock<Judge>,
 }
 
 impl Wakeups {
@@ -42,23 +57,28 @@ impl Wakeups {
             let wakeups = Arc::clone(self);
             builder.on_thread_park(move || {
                 let began = Instant::now();
-                if WORKER.with(|worker| worker.parks(began)) && !wakeups.answers_are_due() {
-                    thread::sleep(nap);
-                    WORKER.with(|worker| worker.napped(began.elapsed()));
+                if !WORKER.with(|worker| worker.parks(began)) {
+                    return;
                 }
+                match wakeups.work() {
+                    Work::Answers => return,
+                    Work::Clients => thread::sleep(nap),
+                    Work::Nobody => thread::sleep(nap * LONG_NAP),
+                }
+                WORKER.with(|worker| worker.napped(began.elapsed()));
             });
         }
         builder.build()
     }
 
-    /// Nobody begins a nap while `condition` holds.
-    pub fn unless(&self, condition: impl Fn() -> bool + Send + Sync + 'static) {
+    /// Naps are as `judge` says, which is asked before each; none before this.
+    pub fn judged_by(&self, judge: impl Fn() -> Work + Send + Sync + 'static) {
         // Set once, by the one gateway of the process.
-        drop(self.answers_due.set(Box::new(condition)));
+        drop(self.work.set(Box::new(judge)));
     }
 
-    fn answers_are_due(&self) -> bool {
-        self.answers_due.get().is_none_or(|due| due())
+    fn work(&self) -> Work {
+        self.work.get().map_or(Work::Answers, |judge| judge())
     }
 }
 

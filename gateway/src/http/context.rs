@@ -42,6 +42,7 @@ pub async fn layer(State(app): State<Arc<App>>, request: Request, next: Next) ->
         trace_id = field::Empty,
     );
     let trace_id = trace(&span, traceparent);
+    app.hub.serves(app.clock.now_ms());
     let start = Instant::now();
     let limit = Duration::from_millis(app.settings.http.request_timeout_ms);
     let answered = async {

@@ -2,9 +2,12 @@
 //!
 //! An entry of a chat that no local device wants costs a ring slot and a look at its head, no more.
 
-use std::{hash::BuildHasher, sync::Arc};
+use std::{
+    hash::BuildHasher,
+    sync::{Arc, LazyLock},
+};
 
-use foldhash::fast::FixedState;
+use foldhash::fast::RandomState;
 use shared::{
     code::Code,
     event::{DecodeError, Event, Fact, Head, Kind},
@@ -82,6 +85,7 @@ impl Hub {
             verdict: if head.is_some() { Verdict::Unknown } else { Verdict::Void(Code::CommandInvalid) },
             kind,
             command: head.zip(entry.chat).map_or(0, |(head, chat)| command_hash(chat, head.actor, head.uuid)),
+            alike: 0,
             deleted: false,
             payload: entry.payload.clone(),
         });
@@ -169,13 +173,18 @@ impl Hub {
                 }
             }
         }
-        self.metrics.delivered_total.inc_by(delivered);
+        if delivered > 0 {
+            self.serves(now_ms);
+            self.metrics.delivered_total.inc_by(delivered);
+        }
     }
 }
 
-/// The ring's index of commands; a collision is told from a copy by the entry itself.
+/// For the ring's index of commands; a collision is told from a copy by the entry itself. Uuids are the clients', so the
+/// hash is seeded: nobody can make them collide.
 pub fn command_hash(chat: ChatId, actor: UserId, uuid: Uuid) -> u64 {
-    FixedState::default().hash_one((chat, actor, uuid)) | 1
+    static SEED: LazyLock<RandomState> = LazyLock::new(RandomState::default);
+    SEED.hash_one((chat, actor, uuid)) | 1
 }
 
 /// The users that an event makes members.

@@ -182,6 +182,7 @@ mod tests {
                 verdict: Verdict::Unknown,
                 kind: event.fact.kind(),
                 command: 0,
+                alike: 0,
                 deleted: false,
                 payload: Bytes::from(event.encode()),
             });

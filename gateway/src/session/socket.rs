@@ -102,7 +102,9 @@ impl Socket {
                 if bytes.is_empty() {
                     return Poll::Ready(Err(()));
                 }
-                session.heard_ms.store(app.clock.now_ms(), std::sync::atomic::Ordering::Release);
+                let now_ms = app.clock.now_ms();
+                session.heard_ms.store(now_ms, std::sync::atomic::Ordering::Release);
+                app.hub.serves(now_ms);
                 Poll::Ready(self.consume(session, app, bytes))
             });
             match read {
