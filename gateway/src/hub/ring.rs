@@ -81,6 +81,10 @@ pub struct Ring {
 /// that outlives a quarter of the ring starts again.
 const PIN_SLACK_DIVISOR: usize = 4;
 
+/// The ring's room grows by this share of it: each entry is moved some eight times while the ring fills, and then never.
+const GROWTH_DIVISOR: usize = 8;
+const LEAST_GROWTH: usize = 64;
+
 impl Ring {
     /// An empty ring that continues after `floor`.
     pub fn new(floor: Position, max_bytes: usize) -> Self {
@@ -149,6 +153,10 @@ impl Ring {
         self.copies.make_room(self.slots.len(), &mut self.slots, self.floor.seq);
         self.copies.add(&mut slot, seq, self.floor.seq);
         self.bytes += slot.bytes();
+        if self.slots.len() == self.slots.capacity() {
+            // A queue passes through all of its room, so what is never needed would be resident as well.
+            self.slots.reserve_exact((self.slots.len() / GROWTH_DIVISOR).max(LEAST_GROWTH));
+        }
         self.slots.push_back(slot);
         self.evict();
         seq
