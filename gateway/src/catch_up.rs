@@ -76,6 +76,7 @@ async fn below_ring(app: &Arc<App>, session: &Arc<Session>) -> Result<(), Failur
         return lagging::read(app, session).await;
     }
     let now_ms = app.clock.now_ms();
+    app.hub.serves(now_ms);
     let state = app.hub.lock();
     if state.epoch != epoch || session.lane() != Lane::CatchUp || session.fed() != after {
         return Ok(());

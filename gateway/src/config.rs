@@ -62,7 +62,7 @@ pub struct Settings {
     #[arg(long, env = "MT_RING_BYTES", default_value_t = 8 << 20)]
     pub ring_bytes: usize,
     /// How long a busy worker naps before it waits for events, in microseconds: what comes meanwhile is handled
-    /// together, for less CPU and some latency; 0: never
+    /// together, for less CPU and some latency; four times as long while no client is served; 0: never
     #[arg(long, env = "MT_NAP_US", default_value_t = 1_200, value_parser = clap::value_parser!(u64).range(..=10_000))]
     pub nap_us: u64,
 }

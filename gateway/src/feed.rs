@@ -153,7 +153,8 @@ fn restart(app: &Arc<App>, cut: Position, epoch: u32) {
     }
 }
 
-/// Holds the tail against the end of the log from time to time, and watches the log's guard.
+/// Holds the tail against the end of the log from time to time, watches the log's guard, and closes the connections to
+/// the database that nobody needs.
 pub async fn watch(app: Arc<App>, nats: Nats) {
     let mut ticks = tokio::time::interval(BARRIER_INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -168,6 +169,7 @@ pub async fn watch(app: Arc<App>, nats: Nats) {
             app.set_oldest(bounds.first);
             app.commands.set_full(bounds.is_nearly_full());
         }
+        app.db.close_idle();
         // So is an unreachable database; a cut that this tail notices by itself is looked up at once.
         if let Ok(cuts) = app.db.cuts(sql::PARTITION).await {
             app.epochs.set(cuts);

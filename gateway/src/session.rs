@@ -238,9 +238,11 @@ impl Session {
     }
 
     /// Whether a `Cursor` is to travel with the events that are queued: it costs bytes there, and a system call
-    /// of its own later.
+    /// of its own later. A catch-up's cursors are the sweep's.
     pub fn cursor_is_due(&self, now_ms: u64) -> bool {
-        self.is_dirty() && now_ms.saturating_sub(self.cursor_ms.load(Ordering::Relaxed)) >= CURSOR_SPACING_MS
+        self.is_dirty()
+            && self.lane() == Lane::Live
+            && now_ms.saturating_sub(self.cursor_ms.load(Ordering::Relaxed)) >= CURSOR_SPACING_MS
     }
 
     /// A `Cursor` or `Live` that covers all that is queued is about to be queued. Whether it says anything new.

@@ -23,8 +23,10 @@ const WINDOW: Duration = Duration::from_millis(10);
 /// A worker that runs out of work as often as this in a [`WINDOW`] is busy.
 const BUSY_PARKS: u32 = 8;
 
-/// How many naps long a nap is while nobody is served: the first client after that waits some milliseconds, once.
+/// How many naps long a nap is while nobody is served: who is served once in a while waits this much longer each time.
 const LONG_NAP: u32 = 4;
+/// And no longer than this, whatever the setting: far below what anybody notices.
+const LONGEST_NAP: Duration = Duration::from_millis(10);
 
 /// Whom a busy gateway works for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,7 +65,7 @@ impl Wakeups {
                 match wakeups.work() {
                     Work::Answers => return,
                     Work::Clients => thread::sleep(nap),
-                    Work::Nobody => thread::sleep(nap * LONG_NAP),
+                    Work::Nobody => thread::sleep((nap * LONG_NAP).min(LONGEST_NAP.max(nap))),
                 }
                 WORKER.with(|worker| worker.napped(began.elapsed()));
             });

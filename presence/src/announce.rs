@@ -61,25 +61,21 @@ impl Announcer {
     async fn tick(&mut self, listening: &Listening) -> FredResult<()> {
         let silence_ms = self.timing.silence_ms;
         let registry = &self.registry;
-        // Sent together: while nothing happens, which is nearly always, a tick is one round trip.
-        let mut news = if listening.for_at_least(self.timing.silence()) {
-            let (swept, (), news) = tokio::try_join!(
-                biased;
-                registry.sweep(silence_ms),
-                registry.decide_due(silence_ms),
-                registry.claim(),
-            )?;
+        if listening.for_at_least(self.timing.silence()) {
+            // Sent together: while nothing happens, which is nearly always, they are one round trip.
+            let (swept, ()) =
+                tokio::try_join!(biased; registry.sweep(silence_ms), registry.decide_due(silence_ms))?;
             self.metrics.swept_total.inc_by(swept as u64);
-            news
         } else {
-            let ((), news) = tokio::try_join!(biased; registry.look(silence_ms), registry.claim())?;
-            news
-        };
-        while !news.is_empty() && self.announce(&news).await {
-            self.registry.done(&news).await?;
-            news = self.registry.claim().await?;
+            registry.look(silence_ms).await?;
         }
-        Ok(())
+        loop {
+            let news = self.registry.claim().await?;
+            if news.is_empty() || !self.announce(&news).await {
+                return Ok(());
+            }
+            self.registry.done(&news).await?;
+        }
     }
 
     /// `false`: NATS did not take it; the claims run out and others, or we, try again.

@@ -17,7 +17,7 @@ use std::{
 
 use tokio::runtime::{Builder, Runtime};
 
-/// However far away the next transaction is: health checks and signals wait no longer than this.
+/// However far away the next transaction is, the process is deaf for this long at most: health checks and signals wait.
 const LONGEST: Duration = Duration::from_millis(50);
 
 /// Until when the workers may sleep. Cheap to clone.
@@ -46,7 +46,8 @@ impl Rest {
 
     /// There is nothing to do before `at`.
     pub async fn until(&self, at: Instant) {
-        let since_zero = at.saturating_duration_since(self.zero).as_nanos();
+        let deaf_until = at.min(Instant::now() + LONGEST);
+        let since_zero = deaf_until.saturating_duration_since(self.zero).as_nanos();
         self.until.store(u64::try_from(since_zero).unwrap_or(u64::MAX), Ordering::Relaxed);
         tokio::time::sleep_until(at.into()).await;
     }
@@ -55,7 +56,7 @@ impl Rest {
         let until = Duration::from_nanos(self.until.load(Ordering::Relaxed));
         let left = until.saturating_sub(self.zero.elapsed());
         if !left.is_zero() {
-            thread::sleep(left.min(LONGEST));
+            thread::sleep(left);
         }
     }
 }

@@ -181,7 +181,7 @@ impl Hub {
 }
 
 /// For the ring's index of commands; a collision is told from a copy by the entry itself. Uuids are the clients', so the
-/// hash is seeded: nobody can make them collide.
+/// hash is seeded: without the seed nobody can make many of them collide.
 pub fn command_hash(chat: ChatId, actor: UserId, uuid: Uuid) -> u64 {
     static SEED: LazyLock<RandomState> = LazyLock::new(RandomState::default);
     SEED.hash_one((chat, actor, uuid)) | 1

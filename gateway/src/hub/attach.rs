@@ -94,6 +94,7 @@ impl Hub {
                 session.push_covering(bytes, *seq, now_ms);
                 session.count_replayed(1);
                 session.mark_dirty();
+                self.serves(now_ms);
                 self.metrics.replay_total.get_or_create(&vec![("source", "ring")]).inc();
             }
             session.set_fed(*seq);

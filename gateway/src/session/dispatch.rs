@@ -41,6 +41,9 @@ fn decoded(app: &Arc<App>, session: &Arc<Session>, decoded: Result<Option<Client
 }
 
 fn dispatch(app: &Arc<App>, session: &Arc<Session>, frame: ClientFrame) {
+    if !matches!(frame, ClientFrame::Pong(_)) {
+        app.hub.serves(app.clock.now_ms());
+    }
     match frame {
         ClientFrame::SendMessage(send) => {
             let frame::SendMessage { uuid, chat_id: chat, body, reply_to, mentions } = send;

@@ -77,7 +77,7 @@ impl Socket {
         cx: &mut Context<'_>,
         first: bool,
     ) -> Poll<()> {
-        // Before the waker is there, so that queueing it wakes nobody.
+        // Before the waker is there, since queueing it would wake us again.
         if session.cursor_is_due(app.clock.now_ms()) {
             app.hub.send_cursors(std::slice::from_ref(session), app.clock.now_ms());
         }
@@ -102,9 +102,7 @@ impl Socket {
                 if bytes.is_empty() {
                     return Poll::Ready(Err(()));
                 }
-                let now_ms = app.clock.now_ms();
-                session.heard_ms.store(now_ms, std::sync::atomic::Ordering::Release);
-                app.hub.serves(now_ms);
+                session.heard_ms.store(app.clock.now_ms(), std::sync::atomic::Ordering::Release);
                 Poll::Ready(self.consume(session, app, bytes))
             });
             match read {

@@ -50,7 +50,6 @@ pub async fn run(app: Arc<App>) {
         let now_ms = app.clock.now_ms();
         if now_ms.saturating_sub(forgot_ms) > intervals.memory_ms / FORGETS_PER_MEMORY {
             app.hub.forget_idle(now_ms.saturating_sub(intervals.memory_ms));
-            app.db.close_idle();
             forgot_ms = now_ms;
         }
     }

@@ -1,7 +1,7 @@
 //! Laws of the rows: they do not depend on where batches end, on restarts, or on what a lost tail had written.
 
 use shared::id::Seq;
-use sql::projection::{Rows, Writer, Written};
+use sql::projection::{DeadLetter, Rows, Writer, Written};
 
 use crate::{
     Rng, Store, batches,
@@ -75,7 +75,20 @@ async fn applying_twice_is_applying_once() {
     let past = sql::Checkpoint { epoch: checkpoint.epoch + 1, ..checkpoint };
     let written = other.write(past, entries[60].position(), &Rows::default(), 1).await.unwrap();
     assert_eq!(written, Written::Moved);
+    // Nor anything that would be written with it.
+    let mut rows = Rows::default();
+    rows.dead_letters.push(DeadLetter {
+        seq: entries[60].seq,
+        id: entries[60].id,
+        ts_ms: 1,
+        reason: "of a test".to_owned(),
+        payload: b"",
+    });
+    let written = other.write(past, entries[60].position(), &rows, 1).await.unwrap();
+    assert_eq!(written, Written::Moved);
     assert_eq!(store.dump().await, before);
+    // The session is as good as before.
+    assert_eq!(other.checkpoint().await.unwrap(), checkpoint);
     store.apply(&entries[60..]).await;
 }
 

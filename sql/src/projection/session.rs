@@ -49,7 +49,8 @@ pub struct Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        // Whatever is under way ends with the socket, and the server rolls it back.
+        // Whatever is under way ends with the socket, committed or not. The lock lasts until then, so whoever gets it
+        // next finds the checkpoint that says which.
         self.connection.abort();
     }
 }

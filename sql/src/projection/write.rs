@@ -79,6 +79,7 @@ const OPENED: &str = "
                 $8::smallint[], $9::boolean[], $10::bigint[])
         AS q (chat_id, user_id, from_seq, to_seq, joined_seq, joined_ts, own_seq, role, gone, base)
     LEFT JOIN memberships b ON b.chat_id = q.chat_id AND b.user_id = q.user_id AND b.to_seq = q.base";
+
 /// Prepared once per session.
 pub(super) struct Statements {
     pub(super) load: Statement,
