@@ -169,10 +169,10 @@ pub async fn watch(app: Arc<App>, nats: Nats) {
             app.set_oldest(bounds.first);
             app.commands.set_full(bounds.is_nearly_full());
         }
-        app.db.close_idle();
         // So is an unreachable database; a cut that this tail notices by itself is looked up at once.
         if let Ok(cuts) = app.db.cuts(sql::PARTITION).await {
             app.epochs.set(cuts);
         }
+        app.db.close_idle();
     }
 }

@@ -16,7 +16,8 @@ use tokio::{
 };
 use uuid::Uuid;
 
-/// Longer than what lies between two cursors that travel with events.
+/// Longer than what lies between two cursors that travel with events. An event is rare by the time that has passed:
+/// there is nothing else to wait for.
 const RARE: Duration = Duration::from_millis(150);
 const PATIENCE: Duration = Duration::from_secs(10);
 

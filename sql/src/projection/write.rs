@@ -132,11 +132,8 @@ impl Writer {
     ) -> Result<Written, Error> {
         let alone = rows.is_only_events();
         let work = async {
-            let outcome = if alone {
-                self.fold(from, to, rows, now_ms).await
-            } else {
-                self.fold_with_the_rest(from, to, rows, now_ms).await
-            };
+            let fold = self.fold(from, to, rows, now_ms);
+            let outcome = if alone { fold.await } else { self.after_the_rest(rows, fold).await };
             let written = match outcome {
                 Ok(1) => Written::Yes,
                 Ok(_) => Written::Moved,
@@ -156,14 +153,12 @@ impl Writer {
         self.bounded(work).await
     }
 
-    /// Opens a transaction and writes all. Sent in one go: a failed statement fails those behind it, and nothing is
-    /// committed before all of their answers are here.
-    async fn fold_with_the_rest(
+    /// Opens a transaction, writes what is not events, and then folds. Sent in one go: a failed statement fails those
+    /// behind it, and nothing is committed before all of their answers are here.
+    async fn after_the_rest(
         &self,
-        from: Checkpoint,
-        to: Position,
         rows: &Rows<'_>,
-        now_ms: u64,
+        fold: impl Future<Output = Result<i64, tokio_postgres::Error>>,
     ) -> Result<i64, tokio_postgres::Error> {
         let lock: &[&(dyn ToSql + Sync)] = &[&self.partition];
         let (.., moved) = tokio::try_join!(
@@ -177,7 +172,7 @@ impl Writer {
             self.refused(&rows.refused),
             self.dead_letters(&rows.dead_letters),
             self.overlay(rows),
-            self.fold(from, to, rows, now_ms),
+            fold,
         )?;
         Ok(moved)
     }
