@@ -25,7 +25,7 @@ use governor::Quota;
 use prometheus_client::registry::Registry;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use shared::{
-    cursor::Sealer,
+    cursor::{Cursor, Sealer},
     event::{ChatCreated, Event, Fact, History, Kind, MemberRole, MessageSent},
     fold,
     id::{ChatId, EventId, Position, Seq, UserId},
@@ -211,9 +211,10 @@ fn missed(bencher: Bencher) {
 
 #[divan::bench]
 fn resume(bencher: Bencher) {
-    let (stage, from) = missed_messages();
+    let (stage, position) = missed_messages();
+    let cursor = Cursor { epoch: 0, position };
     bencher.with_inputs(|| stage.session(1)).bench_local_values(|session| {
-        assert_eq!(stage.hub.attach(&session, Some(from)), Attached::Live);
+        assert_eq!(stage.hub.attach(&session, Some(cursor)), Attached::Live);
         stage.hub.detach(&session);
         session
     });

@@ -16,8 +16,12 @@ use shared::{
 use crate::{
     app::App,
     command::Failure,
-    hub::{State, attach::Step, wire},
-    session::{Lane, Session, socket::LOW_WATER_BYTES},
+    hub::{
+        State,
+        attach::{Attached, Step},
+        wire,
+    },
+    session::{Lane, Session, close::Close, socket::LOW_WATER_BYTES},
 };
 
 /// Before a source that failed is asked again.
@@ -33,13 +37,18 @@ pub fn spawn(app: &Arc<App>, session: &Arc<Session>) {
     app.tracker.spawn(run(app.clone(), session.clone()));
 }
 
-/// Loads a session's user anew and attaches it again, after the hub forgot all users.
-pub fn reattach(app: &Arc<App>, session: &Arc<Session>) {
+/// Loads a session's user anew and attaches it again, after the hub forgot all users on entering `epoch`.
+pub fn reattach(app: &Arc<App>, session: &Arc<Session>, epoch: u32) {
     let (app2, session) = (app.clone(), session.clone());
     app.tracker.spawn(async move {
         while session.closing().is_none() && !session.is_ended() {
-            if app2.loader.user(session.user()).await.is_ok() && app2.hub.reattach(&session) {
-                return run(app2, session).await;
+            if app2.loader.user(session.user()).await.is_ok() {
+                match app2.hub.reattach(&session, epoch) {
+                    Attached::Unknown => {}
+                    // Cut again before it was back: its device is told when it resumes.
+                    Attached::Cut => session.close(Close::Internal, app2.clock.now_ms()),
+                    Attached::Live | Attached::CatchUp => return run(app2, session).await,
+                }
             }
             tokio::time::sleep(RETRY).await;
         }

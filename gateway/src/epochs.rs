@@ -30,9 +30,9 @@ impl Epochs {
         self.0.borrow().last().map_or(0, |cut| cut.epoch)
     }
 
-    /// The cut that voids the cursor: the lowest one below it among those declared after it was sealed.
-    pub fn cut_below(&self, cursor: Cursor) -> Option<Position> {
-        self.lowest_after(cursor.epoch).filter(|cut| cut.seq < cursor.position.seq)
+    /// Whether a cut that was declared after the cursor was sealed voids it.
+    pub fn is_void(&self, cursor: Cursor) -> bool {
+        self.lowest_after(cursor.epoch).is_some_and(|cut| cut.seq < cursor.position.seq)
     }
 
     /// The lowest of the cuts declared after this epoch: what remains of its history.
@@ -61,10 +61,12 @@ mod tests {
             Cut { epoch: 2, position: at(50), found_ms: 0 },
         ]);
         let cursor = |epoch, seq| Cursor { epoch, position: at(seq) };
-        assert_eq!(epochs.cut_below(cursor(0, 50)), None);
-        assert_eq!(epochs.cut_below(cursor(0, 120)), Some(at(50)));
-        assert_eq!(epochs.cut_below(cursor(1, 80)), Some(at(50)));
-        assert_eq!(epochs.cut_below(cursor(2, 80)), None);
+        assert!(!epochs.is_void(cursor(0, 50)));
+        assert!(epochs.is_void(cursor(0, 80)), "the lowest cut counts");
+        assert!(epochs.is_void(cursor(1, 80)));
+        assert!(!epochs.is_void(cursor(2, 80)));
+        assert_eq!(epochs.lowest_after(0), Some(at(50)));
+        assert_eq!(epochs.lowest_after(2), None);
         assert_eq!(epochs.current(), 2);
     }
 }

@@ -11,7 +11,7 @@ use std::{
 use shared::id::{Position, Seq};
 use streams::{Known, Nats, Partition, Tail, TailItem, TailSettings, Unavailable, tail::Recall};
 
-use crate::{app::App, catch_up, clock::unix_ms, hub::Hub};
+use crate::{app::App, catch_up, clock::unix_ms, hub::Hub, session::Session};
 
 /// The gateway's memory of the log: its ring, and the projection behind it.
 pub struct Memory {
@@ -71,8 +71,7 @@ pub async fn run(app: Arc<App>, nats: Nats) -> anyhow::Result<()> {
             TailItem::Expired { first } => {
                 // Retention overtook a gateway that was away: its devices' cursors are expired, too.
                 let position = Position { seq: Seq(first.get() - 1), ..Position::default() };
-                let epoch = app.epochs.current();
-                restart(&app, position, epoch);
+                reattach(&app, app.hub.skip_to(position));
                 tail.restart_from(position);
             }
         }
@@ -83,7 +82,7 @@ pub async fn run(app: Arc<App>, nats: Nats) -> anyhow::Result<()> {
     }
 }
 
-/// Enters the epoch on record: takes back what lies above its cut, if this gateway has come further.
+/// Enters the epoch on record: takes back what lies above its cut.
 fn follow_cuts(app: &Arc<App>, tail: &mut Tail) {
     let (epoch, current) = (app.hub.lock().epoch, app.epochs.current());
     let Some(cut) = app.epochs.lowest_after(epoch) else { return };
@@ -94,11 +93,10 @@ fn follow_cuts(app: &Arc<App>, tail: &mut Tail) {
         cut = cut.seq.get(),
         "the log lost its tail; what is above the cut is void"
     );
+    // Also if this gateway has not come so far: its devices may have been elsewhere before.
+    reattach(app, app.hub.cut(cut, current));
     if tail.position().seq > cut.seq {
-        restart(app, cut, current);
         tail.restart_from(cut);
-    } else {
-        app.hub.lock().epoch = current;
     }
 }
 
@@ -143,13 +141,22 @@ async fn declare(app: &Arc<App>, cut: Position) {
 
 async fn try_declare(app: &App, epoch: u32, cut: Position) -> Result<(), sql::Error> {
     app.db.declare_cut(sql::PARTITION, epoch, cut, unix_ms()).await?;
+    learn_cuts(app).await
+}
+
+/// Takes the cuts on record.
+///
+/// # Errors
+/// The database is away.
+pub async fn learn_cuts(app: &App) -> Result<(), sql::Error> {
     app.epochs.set(app.db.cuts(sql::PARTITION).await?);
     Ok(())
 }
 
-fn restart(app: &Arc<App>, cut: Position, epoch: u32) {
-    for session in app.hub.cut(cut, epoch) {
-        catch_up::reattach(app, &session);
+fn reattach(app: &Arc<App>, sessions: Vec<Arc<Session>>) {
+    let epoch = app.hub.lock().epoch;
+    for session in sessions {
+        catch_up::reattach(app, &session, epoch);
     }
 }
 
@@ -170,9 +177,7 @@ pub async fn watch(app: Arc<App>, nats: Nats) {
             app.commands.set_full(bounds.is_nearly_full());
         }
         // So is an unreachable database; a cut that this tail notices by itself is looked up at once.
-        if let Ok(cuts) = app.db.cuts(sql::PARTITION).await {
-            app.epochs.set(cuts);
-        }
+        drop(learn_cuts(&app).await);
         app.db.close_idle();
     }
 }

@@ -72,6 +72,8 @@ pub struct Hub {
 pub struct State {
     pub epoch: u32,
     pub ring: Ring,
+    /// When entries were last applied; ms of the gateway's clock.
+    pub applied_ms: u64,
     pub chats: HashMap<ChatId, Chat, FixedState>,
     pub users: Slab<User>,
     pub slots: HashMap<UserId, Slot, FixedState>,
@@ -105,7 +107,7 @@ impl Hub {
     pub fn begin(&self, floor: Position, epoch: u32) {
         let mut state = self.lock();
         state.epoch = epoch;
-        state.ring.cut(floor);
+        state.ring.skip_to(floor);
         drop(state);
         self.announce(floor.seq);
     }
@@ -201,6 +203,7 @@ impl State {
         Self {
             epoch: 0,
             ring: Ring::new(Position::default(), ring_bytes),
+            applied_ms: 0,
             chats: HashMap::default(),
             users: Slab::new(),
             slots: HashMap::default(),

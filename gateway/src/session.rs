@@ -89,6 +89,8 @@ pub struct Session {
     /// When the close was asked for; the peer gets a while to read why.
     closing_since_ms: AtomicU64,
     inflight: AtomicU32,
+    /// When the session resumed from a cursor; ms of the gateway's clock, zero: it did not.
+    resumed_ms: AtomicU64,
     /// Catch-up: all durable events up to here have been queued, and how many it queued.
     fed: AtomicU64,
     replayed: AtomicU32,
@@ -139,6 +141,7 @@ impl Session {
             ended: AtomicBool::new(false),
             closing_since_ms: AtomicU64::new(0),
             inflight: AtomicU32::new(0),
+            resumed_ms: AtomicU64::new(0),
             fed: AtomicU64::new(0),
             replayed: AtomicU32::new(0),
             refusals: Mutex::new(Refusals::default()),
@@ -163,6 +166,15 @@ impl Session {
     /// Only under the hub's lock.
     pub fn set_lane(&self, lane: Lane) {
         self.lane.store(lane as u8, Ordering::Release);
+    }
+
+    /// When the session resumed from a cursor, if it did; ms of the gateway's clock.
+    pub fn resumed_ms(&self) -> Option<u64> {
+        Some(self.resumed_ms.load(Ordering::Relaxed)).filter(|ms| *ms != 0)
+    }
+
+    pub fn set_resumed(&self, now_ms: u64) {
+        self.resumed_ms.store(now_ms.max(1), Ordering::Relaxed);
     }
 
     /// Where the catch-up has come to.

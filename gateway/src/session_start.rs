@@ -6,7 +6,7 @@ use shared::{
     code::Code,
     cursor::{Cursor, Invalid},
     frame::{self, ServerFrame},
-    id::{Position, Seq},
+    id::Seq,
 };
 use tokio::net::TcpStream;
 use uuid::Uuid;
@@ -16,6 +16,7 @@ use crate::{
     auth, catch_up,
     clock::unix_ms,
     command::Failure,
+    feed,
     hub::{Encoding, attach::Attached, wire},
     session::{self, Session, close::Close, reply, socket::Socket},
 };
@@ -33,15 +34,17 @@ pub struct Opening {
 enum Resume {
     /// No cursor: only what comes.
     Fresh,
-    From(Position),
+    From(Cursor),
     /// The cursor is worth nothing: a fresh start, and the reason.
     Refused(Code),
-    /// The log has lost what the cursor covered: continue from the cut.
-    Void(Position),
+    /// This gateway does not know enough yet to judge the cursor.
+    NotYet,
 }
 
-/// How long a cursor from a gateway that is ahead may wait for this one's tail.
+/// How long a cursor from a gateway that is ahead may wait for this one.
 const AHEAD_PATIENCE: Duration = Duration::from_secs(2);
+/// How often a gateway that has yet to enter a cursor's epoch looks again.
+const EPOCH_POLL: Duration = Duration::from_millis(50);
 
 /// Starts a session on an upgraded socket. Returns once it runs on its own task.
 pub async fn start(app: Arc<App>, stream: TcpStream, early: &[u8], opening: Opening) {
@@ -79,6 +82,11 @@ pub async fn start(app: Arc<App>, stream: TcpStream, early: &[u8], opening: Open
         return;
     }
     let resume = resume(&app, opening.cursor).await;
+    if matches!(resume, Resume::NotYet) {
+        session.close(Close::Internal, app.clock.now_ms());
+        app.tracker.spawn(refused(app2, session, socket));
+        return;
+    }
     welcome(&app, &session, &resume);
     attach(&app, &session, &resume).await;
     // A revocation between the upgrade and the attach found no session to close.
@@ -119,9 +127,12 @@ async fn resume(app: &App, cursor: Option<Result<Cursor, Invalid>>) -> Resume {
         Some(Err(Invalid)) => return Resume::Refused(Code::CursorInvalid),
         Some(Ok(cursor)) => cursor,
     };
+    if tokio::time::timeout(AHEAD_PATIENCE, entered(app, cursor.epoch)).await.is_err() {
+        return Resume::NotYet;
+    }
     let position = cursor.position;
-    if let Some(cut) = app.epochs.cut_below(cursor) {
-        return Resume::Void(cut);
+    if app.epochs.is_void(cursor) {
+        return Resume::From(cursor);
     }
     if position.seq < app.oldest() {
         return Resume::Refused(Code::CursorExpired);
@@ -135,7 +146,23 @@ async fn resume(app: &App, cursor: Option<Result<Cursor, Invalid>>) -> Resume {
     if known.is_some_and(|id| id != position.id && position.seq > Seq::ZERO) {
         return Resume::Refused(Code::CursorInvalid);
     }
-    Resume::From(position)
+    Resume::From(cursor)
+}
+
+/// Waits until the hub is in the newest history on record, and in no earlier one than `epoch`.
+async fn entered(app: &App, epoch: u32) {
+    loop {
+        let (here, known) = (app.hub.lock().epoch, app.epochs.current());
+        if here >= epoch && here == known {
+            return;
+        }
+        if known < epoch
+            && let Err(error) = feed::learn_cuts(app).await
+        {
+            tracing::warn!(%error, "a cursor of a later epoch waits");
+        }
+        tokio::time::sleep(EPOCH_POLL).await;
+    }
 }
 
 fn welcome(app: &App, session: &Session, resume: &Resume) {
@@ -147,7 +174,7 @@ fn welcome(app: &App, session: &Session, resume: &Resume) {
         device_id: session.identity.device.to_string(),
         server_ts: unix_ms(),
         heartbeat_ms: settings.heartbeat_ms,
-        resumed: matches!(resume, Resume::From(_) | Resume::Void(_)),
+        resumed: matches!(resume, Resume::From(_)),
         limits: frame::Limits {
             frame_bytes: u32::try_from(settings.frame_bytes).unwrap_or(u32::MAX),
             body_bytes: shared::text::MAX_BODY_BYTES as u32,
@@ -169,12 +196,9 @@ fn welcome(app: &App, session: &Session, resume: &Resume) {
 }
 
 async fn attach(app: &Arc<App>, session: &Arc<Session>, resume: &Resume) {
-    if let Resume::Void(cut) = resume {
-        announce_void(app, session, *cut).await;
-    }
-    let from = match resume {
-        Resume::Fresh | Resume::Refused(_) => None,
-        Resume::From(position) | Resume::Void(position) => Some(*position),
+    let mut from = match resume {
+        Resume::From(cursor) => Some(*cursor),
+        Resume::Fresh | Resume::Refused(_) | Resume::NotYet => None,
     };
     loop {
         match app.hub.attach(session, from) {
@@ -186,23 +210,16 @@ async fn attach(app: &Arc<App>, session: &Arc<Session>, resume: &Resume) {
                     return session.close(Close::Internal, app.clock.now_ms());
                 }
             }
+            Attached::Cut => {
+                let Some((cursor, cut)) =
+                    from.and_then(|from| Some((from, app.epochs.lowest_after(from.epoch)?)))
+                else {
+                    return session.close(Close::Internal, app.clock.now_ms());
+                };
+                // A user who was forgotten again is loaded again, and then told.
+                from = app.hub.carry_over(session, cursor, cut).or(from);
+            }
         }
-    }
-}
-
-/// Tells a session that comes back with a void cursor where each of its chats goes on.
-async fn announce_void(app: &App, session: &Session, cut: Position) {
-    let chats: Vec<_> =
-        app.hub.lock().user(session.user()).map(|user| user.chats().collect()).unwrap_or_default();
-    let Ok(heads) = app.db.heads_at(&chats, cut.seq).await else {
-        return session.close(Close::Internal, app.clock.now_ms());
-    };
-    for (chat, head) in heads {
-        let reset = {
-            let state = app.hub.lock();
-            app.hub.reset_frame(&state, session.user(), chat, head, cut)
-        };
-        send(app, session, &reset.into());
     }
 }
 

@@ -67,11 +67,6 @@ const STATES: &str = concat!(
         FROM refused WHERE chat_id = q.chat_id AND seq > $2
     ) v ON true"
 );
-const HEADS: &str = "
-    SELECT q.chat_id, h.seq FROM unnest($1::bigint[]) AS q (chat_id)
-    CROSS JOIN LATERAL (
-        SELECT seq FROM events WHERE chat_id = q.chat_id AND seq <= $2 ORDER BY seq DESC LIMIT 1
-    ) h";
 
 pub(crate) fn role_of(number: i16) -> Role {
     match number {
@@ -178,16 +173,6 @@ impl Db {
             }
         }
         Ok((checkpoint_of(&rows)?, states))
-    }
-
-    /// The last valid event of each chat at or below `at`; a chat without one is left out.
-    ///
-    /// # Errors
-    /// [`Error`]
-    pub async fn heads_at(&self, chats: &[ChatId], at: Seq) -> Result<Vec<(ChatId, Seq)>, Error> {
-        let chats: Vec<i64> = chats.iter().map(|chat| chat.as_i64()).collect();
-        let rows = self.query(HEADS, &[&chats, &at.as_i64()]).await?;
-        rows.iter().map(|row| Ok((chat_id(row.try_get("chat_id")?)?, seq(row, "seq")?))).collect()
     }
 }
 

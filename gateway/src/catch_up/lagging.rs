@@ -9,7 +9,7 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use shared::{
     event::{Event, Fact, Head, Kind},
     fold::{self, ChatState},
@@ -21,7 +21,7 @@ use streams::{Entry, Partition, Scan};
 use crate::{
     app::App,
     command::Failure,
-    hub::{apply::joining, wire},
+    hub::{Hub, State, apply::joining, wire},
     session::{Lane, Session},
 };
 
@@ -143,14 +143,22 @@ impl Span {
             && let Some(entries) = scan.next().await.map_err(|_| Failure::log_unavailable())?
         {
             for entry in &entries {
+                let Some(_unchanged) = self.history(&app.hub) else { return Ok(()) };
                 self.feed(app, entry);
             }
             if let Some(last) = entries.last() {
+                let Some(_unchanged) = self.history(&app.hub) else { return Ok(()) };
                 self.covered(last.seq);
             }
-            self.settle(app).await;
+            self.settle().await;
         }
         Ok(())
+    }
+
+    /// Holds the hub in the history that is read; nothing once it has entered another.
+    fn history<'a>(&self, hub: &'a Hub) -> Option<MutexGuard<'a, State>> {
+        let state = hub.lock();
+        (state.epoch == self.epoch).then_some(state)
     }
 
     fn feed(&mut self, app: &App, entry: &Entry) {
@@ -190,10 +198,9 @@ impl Span {
     }
 
     /// Waits for readers that are full, for a while; goes on without those that stay so.
-    async fn settle(&mut self, app: &Arc<App>) {
-        let epoch = app.hub.lock().epoch;
+    async fn settle(&mut self) {
         for reader in self.readers.iter_mut().filter(|reader| !reader.full) {
-            if epoch != self.epoch || reader.session.closing().is_some() || reader.session.is_ended() {
+            if reader.session.closing().is_some() || reader.session.is_ended() {
                 reader.full = true;
             } else if reader.session.queued_bytes() > FULL_BYTES {
                 let drained = reader.session.drained(FULL_BYTES / 2);

@@ -47,6 +47,7 @@ impl Hub {
         for batch in entries.chunks(BATCH) {
             let now_ms = self.clock.now_ms();
             let mut state = self.lock();
+            state.applied_ms = now_ms;
             let outcome = batch.iter().try_for_each(|entry| self.apply_one(&mut state, entry, now_ms));
             let position = state.ring.position().seq;
             drop(state);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use shared::{
+    cursor::Cursor,
     frame,
     id::{Position, Seq, UserId},
 };
@@ -19,6 +20,8 @@ pub enum Attached {
     CatchUp,
     /// The user's memberships are not known here yet.
     Unknown,
+    /// Where it wants to go on from is of another history of the log than the hub's.
+    Cut,
 }
 
 /// What a catch-up does next.
@@ -48,14 +51,21 @@ const PIECE_BYTES: usize = 32 * 1024;
 impl Hub {
     /// Attaches a session whose client has everything up to `from` (`None`: it wants only what comes), queues
     /// what it missed, and makes it live.
-    pub fn attach(&self, session: &Arc<Session>, from: Option<Position>) -> Attached {
+    pub fn attach(&self, session: &Arc<Session>, from: Option<Cursor>) -> Attached {
         let now_ms = self.clock.now_ms();
         let mut state = self.lock();
         let position = state.ring.position();
-        let start = from.map_or(position.seq, |from| from.seq);
+        let start = from.map_or(position.seq, |from| from.position.seq);
+        let epoch = state.epoch;
         let Some(slot) = state.slots.get(&session.user()).copied() else { return Attached::Unknown };
         let Some(user) = state.users.get_mut(slot as usize) else { return Attached::Unknown };
+        if from.is_some_and(|from| from.epoch != epoch) {
+            return Attached::Cut;
+        }
         session.start_at(start);
+        if from.is_some() {
+            session.set_resumed(now_ms);
+        }
         user.sessions.push(session.clone());
         user.idle_since_ms = None;
         let missed =
@@ -73,14 +83,16 @@ impl Hub {
         Attached::Live
     }
 
-    /// Attaches a session again after the hub forgot all users; its catch-up goes on. `false`: the user is not
-    /// loaded.
-    pub fn reattach(&self, session: &Arc<Session>) -> bool {
+    /// Attaches a session again after the hub forgot all users on entering `epoch`; its catch-up goes on.
+    pub fn reattach(&self, session: &Arc<Session>, epoch: u32) -> Attached {
         let mut state = self.lock();
-        let Some(user) = state.user_mut(session.user()) else { return false };
+        if state.epoch != epoch {
+            return Attached::Cut;
+        }
+        let Some(user) = state.user_mut(session.user()) else { return Attached::Unknown };
         user.sessions.push(session.clone());
         user.idle_since_ms = None;
-        true
+        Attached::CatchUp
     }
 
     /// Queues events from the ring. `false`: it stopped where the piece was full; `fed` says where.

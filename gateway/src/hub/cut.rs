@@ -1,77 +1,147 @@
 //! The log lost its tail: everything above the cut is void, here as everywhere.
+//!
+//! A device may hold events that its cursor does not cover, so a cursor below the cut says nothing about what its
+//! device has of the void: each session that was fed, by this gateway or by another, in a history before the
+//! present one gets its `Reset`s. They carry cursors of the *former* history: a device that drops before it has
+//! read all of them is told all of them again. The first cursor of the present one comes behind them.
 
 use std::sync::{Arc, atomic::Ordering};
 
 use shared::{
+    cursor::Cursor,
     frame,
-    id::{ChatId, Position, Seq, UserId},
+    id::{ChatId, Position, Seq},
 };
 
-use super::{Hub, State, ring::Verdict, wire};
-use crate::session::{Lane, Session};
+use super::{Hub, State, ring::Verdict, user::User, wire};
+use crate::session::{Lane, Session, close::Close};
+
+/// A session that resumed this long before the hub last applied something has nothing from other gateways that the hub
+/// has not seen: far longer than one gateway's tail is behind another's while both get anything at all.
+const RESUME_DOUBT_MS: u64 = 10_000;
 
 impl Hub {
-    /// Takes back everything above `cut`, tells the sessions whose chats lost events, and returns all sessions:
-    /// each must be attached anew, since the memberships are to be loaded again.
+    /// Enters the history `epoch`, which has nothing of the present one above `cut`: takes that back, tells the
+    /// sessions whose chats lost events, and returns all sessions: each must be attached anew, since the memberships
+    /// are to be loaded again.
     pub fn cut(&self, cut: Position, epoch: u32) -> Vec<Arc<Session>> {
         let now_ms = self.clock.now_ms();
         let mut state = self.lock();
-        let lost = state.heads_after(cut.seq);
+        for (_, user) in &state.users {
+            for session in &user.sessions {
+                self.take_back(&state, user, session, cut, now_ms);
+            }
+        }
         state.epoch = epoch;
-        state.ring.cut(cut);
+        if state.ring.position().seq > cut.seq {
+            state.ring.cut(cut);
+        }
         // What was known to be stored above the cut is gone.
         self.expected.store(cut.seq.get(), Ordering::Release);
         while state.membership.back().is_some_and(|seq| *seq > cut.seq) {
             state.membership.pop_back();
         }
-        let mut sessions = Vec::new();
-        for (_, user) in &state.users {
-            for session in &user.sessions {
-                let (written, _) = session.fall_behind();
-                session.set_lane(Lane::CatchUp);
-                session.start_at(written.min(cut.seq));
-                for (chat, head) in lost.iter().filter(|(chat, _)| user.is_member(*chat)) {
-                    let frame = self.reset_frame(&state, user.id, *chat, *head, cut);
-                    session.push_control(wire::encode(&frame.into(), session.identity.encoding), now_ms);
-                }
-                sessions.push(session.clone());
-            }
-        }
-        state.users.clear();
-        state.slots.clear();
-        state.chats.clear();
+        let position = state.ring.position().seq;
+        let sessions = state.forget_all();
         // Commands stored above the cut are void; their clients send them again.
         let waiters: Vec<_> = std::mem::take(&mut state.waiters).into_values().flatten().collect();
         drop(state);
         for waiter in waiters {
             self.answer(waiter, Err(crate::command::Failure::log_unavailable()));
         }
-        self.announce(cut.seq);
+        self.announce(position);
         sessions
     }
 
-    /// What a session is told of one chat.
-    pub fn reset_frame(
+    /// Goes on after `position`: the log no longer has what comes before it. Returns all sessions, as [`Hub::cut`].
+    pub fn skip_to(&self, position: Position) -> Vec<Arc<Session>> {
+        let mut state = self.lock();
+        state.ring.skip_to(position);
+        state.membership.clear();
+        for session in state.sessions() {
+            let (has, _) = session.fall_behind();
+            session.set_lane(Lane::CatchUp);
+            session.start_at(has);
+        }
+        let sessions = state.forget_all();
+        drop(state);
+        self.announce(position.seq);
+        sessions
+    }
+
+    fn take_back(&self, state: &State, user: &User, session: &Session, cut: Position, now_ms: u64) {
+        let tip = state.ring.position();
+        let queued = if session.lane() == Lane::Live { tip.seq } else { session.fed() };
+        let (written, dropped) = session.fall_behind();
+        let has = if dropped == 0 { queued } else { written }.min(cut.seq);
+        session.set_lane(Lane::CatchUp);
+        session.start_at(has);
+        let doubtful = session.resumed_ms().is_some_and(|since| since + RESUME_DOUBT_MS > state.applied_ms);
+        let lost = |chat: &ChatId| state.loaded(*chat).is_some_and(|chat| chat.head > cut.seq);
+        let mut told = user.chats().chain(user.left_chats()).filter(|chat| doubtful || lost(chat)).peekable();
+        if told.peek().is_none() {
+            return;
+        }
+        let id = if has == cut.seq { Some(cut.id) } else { state.ring.id_at(has) };
+        let Some(id) = id else {
+            // A catch-up far below the ring. Its device comes back with its cursor, and is told then.
+            return session.close(Close::Internal, now_ms);
+        };
+        let cursor = self.seal(state, user.id, Position { seq: has, id });
+        self.reset(state, session, told, &cursor, cut, now_ms);
+    }
+
+    /// Brings a session that resumes from a cursor of a former history into the present one: tells it of all its
+    /// chats, and returns from where it goes on. `None`: its user is not loaded.
+    pub fn carry_over(&self, session: &Session, cursor: Cursor, cut: Position) -> Option<Cursor> {
+        let now_ms = self.clock.now_ms();
+        let state = self.lock();
+        let user = state.user(session.user())?;
+        let position = if cursor.position.seq > cut.seq { cut } else { cursor.position };
+        let sealed = self.sealer.seal(user.id, Cursor { position, ..cursor });
+        self.reset(&state, session, user.chats().chain(user.left_chats()), &sealed, cut, now_ms);
+        Some(Cursor { epoch: state.epoch, position })
+    }
+
+    fn reset(
         &self,
         state: &State,
-        user: UserId,
-        chat: ChatId,
-        after: Seq,
+        session: &Session,
+        chats: impl Iterator<Item = ChatId>,
+        cursor: &str,
         cut: Position,
-    ) -> frame::Reset {
-        frame::Reset { chat_id: chat, after_seq: after, cursor: self.seal(state, user, cut) }
+        now_ms: u64,
+    ) {
+        for chat_id in chats {
+            let after_seq = state.head_at(chat_id, cut.seq);
+            let frame = frame::Reset { chat_id, after_seq, cursor: cursor.to_owned() };
+            session.push_control(wire::encode(&frame.into(), session.identity.encoding), now_ms);
+        }
     }
 }
 
 impl State {
-    /// The chats with events above `seq`, and the last valid one of each at or below it.
-    fn heads_after(&self, seq: Seq) -> Vec<(ChatId, Seq)> {
-        let lost = |chat: &ChatId| self.ring.head(*chat).is_some_and(|head| head > seq);
-        let head = |chat: ChatId| {
-            let mut valid = self.ring.chain(chat).filter(|(_, slot)| slot.verdict == Verdict::Valid);
-            let first_lost = valid.by_ref().take_while(|(at, _)| *at > seq).last();
-            first_lost.map_or(seq, |(_, slot)| slot.prev)
+    /// The chat's last valid event at or below `seq`; `seq` itself, which is as true in a `Reset`, where that is not
+    /// known here.
+    fn head_at(&self, chat: ChatId, seq: Seq) -> Seq {
+        let Some(head) = self.loaded(chat).map(|chat| chat.head).filter(|_| self.ring.position().seq >= seq)
+        else {
+            return seq;
         };
-        self.chats.keys().copied().filter(lost).map(|chat| (chat, head(chat))).collect()
+        if head <= seq {
+            return head;
+        }
+        let above = self.ring.chain(chat).take_while(|(at, _)| *at > seq);
+        let first_above = above.filter(|(_, slot)| slot.verdict == Verdict::Valid).last();
+        first_above.map(|(_, slot)| slot.prev).filter(|prev| *prev <= seq).unwrap_or(seq)
+    }
+
+    /// Forgets all users and chats, whose states are as of another history; returns the sessions.
+    fn forget_all(&mut self) -> Vec<Arc<Session>> {
+        let sessions = self.sessions().cloned().collect();
+        self.users.clear();
+        self.slots.clear();
+        self.chats.clear();
+        sessions
     }
 }

@@ -214,6 +214,14 @@ impl Ring {
         self.evict();
     }
 
+    /// Forgets everything, and continues after `position`.
+    pub fn skip_to(&mut self, position: Position) {
+        while self.slots.pop_back().is_some() {}
+        self.heads.clear();
+        self.copies = Copies::default();
+        (self.bytes, self.floor) = (0, position);
+    }
+
     /// Forgets all above `cut`: the log lost its tail.
     pub fn cut(&mut self, cut: Position) {
         while self.position().seq > cut.seq {

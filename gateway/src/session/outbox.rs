@@ -84,14 +84,19 @@ impl Outbox {
         let half_written = self.offset > 0;
         let mut index = 0;
         let mut resume = self.written;
+        let mut first_dropped = None;
         self.frames.retain(|frame| {
             let keep = frame.covers == Seq::ZERO || (index == 0 && half_written);
             if keep {
                 resume = resume.max(frame.covers);
+            } else {
+                first_dropped.get_or_insert(frame.covers);
             }
             index += 1;
             keep
         });
+        // Between what was written and the first that was not there is nothing for this session.
+        let resume = first_dropped.map_or(resume, |seq| resume.max(Seq(seq.get() - 1)));
         self.bytes = self.frames.iter().map(|frame| frame.bytes.len()).sum::<usize>() - self.offset;
         (resume, before - self.frames.len())
     }

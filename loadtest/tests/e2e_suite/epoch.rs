@@ -159,7 +159,9 @@ async fn a_log_that_lost_its_tail_is_reset_for_everyone() {
     }
 }
 
-/// A cursor from before the cut is good; one from what was lost gets `Reset`, then what is true now.
+/// A cursor from before the cut is good, but its device may hold more than the cursor covers; one from what was lost
+/// goes on from the cut. Either is told where its chats stand, then what is true now; and all of it again, to a device
+/// that dropped after the first `Reset`.
 async fn void_cursors(
     cluster: &Cluster,
     accounts: &[loadtest::provision::Account],
@@ -169,21 +171,21 @@ async fn void_cursors(
 ) {
     let mut resumed = cluster.connect(1, &accounts[0]).with("cursor", kept).open().await.unwrap();
     let frames = until_live(&mut resumed).await;
-    assert!(frames.iter().all(|frame| frame["type"] != "Reset"), "{frames:?}");
+    let told = resets(&frames);
+    assert!(chats.iter().all(|chat| told.iter().any(|(reset, ..)| reset == chat)), "{told:?}");
     assert_eq!(frames.iter().filter(|frame| frame["type"] == "Message").count(), 24);
 
-    for gateway in [0, 1] {
-        let mut resumed = cluster.connect(gateway, &accounts[1]).with("cursor", void).open().await.unwrap();
+    let mut voids = vec![void.to_owned()];
+    for gateway in [0, 1, 0, 1] {
+        let void = voids.pop().unwrap();
+        let mut resumed = cluster.connect(gateway, &accounts[1]).with("cursor", &void).open().await.unwrap();
         let frames = until_live(&mut resumed).await;
-        let resets: Vec<(u64, u64)> = frames
-            .iter()
-            .filter(|frame| frame["type"] == "Reset")
-            .map(|frame| (frame["chatId"].as_u64().unwrap(), frame["afterSeq"].as_u64().unwrap()))
-            .collect();
-        assert!(chats.iter().all(|chat| resets.iter().any(|(reset, _)| reset == chat)), "{resets:?}");
+        let resets = resets(&frames);
+        voids.push(resets[0].2.clone());
+        assert!(chats.iter().all(|chat| resets.iter().any(|(reset, ..)| reset == chat)), "{resets:?}");
         // The gateway can't know what a void cursor had seen of other chats; it may say that nothing was lost.
         assert!(
-            resets.iter().all(|(chat, after)| *chat != untouched || *after >= last_untouched),
+            resets.iter().all(|(chat, after, _)| *chat != untouched || *after >= last_untouched),
             "{resets:?}"
         );
         // All of what came after the cut, and nothing of what was lost.
@@ -196,6 +198,18 @@ async fn void_cursors(
         assert!(bodies.iter().all(|body| ["sent again", "after the cut"].contains(body)), "{bodies:?}");
         resumed.close().await;
     }
+}
+
+/// Chat, the last that remains of it, and the cursor of each `Reset`.
+fn resets(frames: &[Value]) -> Vec<(u64, u64, String)> {
+    let resets = frames.iter().filter(|frame| frame["type"] == "Reset");
+    let number = |value: &Value| value.as_u64().unwrap();
+    resets
+        .map(|frame| {
+            let cursor = frame["cursor"].as_str().unwrap().to_owned();
+            (number(&frame["chatId"]), number(&frame["afterSeq"]), cursor)
+        })
+        .collect()
 }
 
 async fn until_live(socket: &mut loadtest::client::socket::Socket) -> Vec<Value> {
