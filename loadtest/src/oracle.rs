@@ -114,7 +114,7 @@ impl Oracle {
     /// A message goes out for the first time, or again after a cut made it void.
     pub fn sent(&self, user: u64, chat: u64, uuid: Uuid, body: &str) {
         let tick = self.tick();
-        self.book.lock().sent(Key { user, chat, uuid }, fingerprint(body), tick);
+        self.book.lock().sent(Key { user, chat, uuid }, body, tick);
     }
 
     pub fn acked(&self, user: u64, chat: u64, uuid: Uuid, seq: u64, dup: bool) {
@@ -136,9 +136,10 @@ impl Oracle {
         self.book.lock().postponed.clone()
     }
 
-    /// The log lost what was after `after` in this chat. Returns whose acked sends became void.
-    pub fn cut(&self, chat: u64, after: u64) -> Vec<Key> {
-        self.book.lock().cut(chat, after)
+    /// A device was told that the log lost what was after `after` in this chat. Returns its user's acked sends that
+    /// are void, and their bodies: a client sends the same again, since its first attempt may still be under way.
+    pub fn cut(&self, user: u64, chat: u64, after: u64) -> Vec<(Key, Box<str>)> {
+        self.book.lock().cut(user, chat, after)
     }
 
     /// What one member read as a chat's history.

@@ -16,7 +16,8 @@ pub struct Key {
 
 #[derive(Debug)]
 pub(super) struct Sent {
-    pub(super) body: u64,
+    /// Whole, since it may have to be sent again; what is delivered is many times more, and kept as fingerprints.
+    pub(super) body: Box<str>,
     pub(super) tick: u64,
     pub(super) answer: Answer,
 }
@@ -41,10 +42,11 @@ pub(super) struct Book {
 }
 
 impl Book {
-    pub(super) fn sent(&mut self, key: Key, body: u64, tick: u64) {
-        let entry = self.sends.entry(key).or_insert(Sent { body, tick, answer: Answer::None });
+    pub(super) fn sent(&mut self, key: Key, body: &str, tick: u64) {
+        let sent = || Sent { body: body.into(), tick, answer: Answer::None };
+        let entry = self.sends.entry(key).or_insert_with(sent);
         if entry.answer == Answer::Void {
-            *entry = Sent { body, tick, answer: Answer::None };
+            *entry = sent();
         }
     }
 
@@ -82,19 +84,19 @@ impl Book {
         self.violations.extend(complaint.map(|text| Violation::new(Breach::WrongAck, text)));
     }
 
-    pub(super) fn cut(&mut self, chat: u64, after: u64) -> Vec<Key> {
+    pub(super) fn cut(&mut self, user: u64, chat: u64, after: u64) -> Vec<(Key, Box<str>)> {
         let lost = |key: &Key, sent: &Sent| {
-            key.chat == chat && matches!(sent.answer, Answer::Acked(seq) if seq > after)
+            (key.user, key.chat) == (user, chat) && matches!(sent.answer, Answer::Acked(seq) if seq > after)
         };
-        let mut keys = Vec::new();
+        let mut void = Vec::new();
         for (key, sent) in &mut self.sends {
             if lost(key, sent) {
                 sent.answer = Answer::Void;
-                keys.push(*key);
+                void.push((*key, sent.body.clone()));
             }
         }
-        keys.sort();
-        keys
+        void.sort();
+        void
     }
 
     /// How many sends are unanswered, and the last acked sequence of each chat.

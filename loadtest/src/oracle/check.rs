@@ -138,7 +138,7 @@ impl Court<'_> {
                             let text = format!("acked as {seq}, which is {} of u{}", event.uuid, event.from);
                             found(Breach::Disagreement, key, text);
                         }
-                        Some(event) if event.body != sent.body && !event.is_blank() => {
+                        Some(event) if event.body != fingerprint(&sent.body) && !event.is_blank() => {
                             found(Breach::Disagreement, key, format!("another body at {seq}"));
                         }
                         _ => {}
@@ -244,7 +244,7 @@ impl Court<'_> {
                 _ => {}
             }
             let altered = message.deleted || message.edited_ts.is_some();
-            if sent.is_some_and(|sent| !altered && sent.body != fingerprint(&message.body)) {
+            if sent.is_some_and(|sent| !altered && *sent.body != *message.body) {
                 found(Breach::Disagreement, format!("another body at {seq}"));
             }
         }

@@ -68,6 +68,7 @@ struct Chat {
     /// The last event of this session's chain; 0 before the first.
     head: u64,
     covered: u64,
+    resets: u64,
     events: Vec<Delivered>,
     /// What `Fetch` brought.
     fetched: Vec<Delivered>,
@@ -167,6 +168,7 @@ impl DeviceLog {
     pub fn reset(&self, chat: u64, after: u64) {
         let mut state = self.state.lock();
         let chat = state.chats.entry(chat).or_default();
+        chat.resets += 1;
         chat.events.retain(|event| event.seq <= after);
         chat.fetched.retain(|event| event.seq <= after);
         chat.head = chat.head.min(chat.events.last().map_or(0, |event| event.seq));
@@ -192,6 +194,11 @@ impl DeviceLog {
     pub fn head(&self, chat: u64) -> u64 {
         let state = self.state.lock();
         state.chats.get(&chat).and_then(|chat| chat.events.last()).map_or(0, |event| event.seq)
+    }
+
+    /// How often the device was told that a chat may have lost something.
+    pub fn resets(&self, chat: u64) -> u64 {
+        self.state.lock().chats.get(&chat).map_or(0, |chat| chat.resets)
     }
 
     /// Whether the device has been live and has not gone for good.

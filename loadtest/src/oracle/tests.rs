@@ -344,8 +344,8 @@ fn what_a_cut_made_void_must_be_gone() {
     for log in [&run.alice, &run.bob] {
         log.reset(CHAT, 10);
     }
-    let void = run.oracle.cut(CHAT, 10);
-    assert_eq!(void.iter().map(|key| key.uuid).collect::<Vec<_>>(), [b, c]);
+    let void = run.oracle.cut(ALICE, CHAT, 10);
+    assert_eq!(void.iter().map(|(key, _)| key.uuid).collect::<Vec<_>>(), [b, c]);
     run.clean();
     run.oracle.sent(ALICE, CHAT, b, "hi");
     run.oracle.acked(ALICE, CHAT, b, 11, false);

@@ -15,8 +15,9 @@ use crate::{
         outbox::Outbox,
         socket::{Connect, Received, Refused, Socket},
     },
+    clock::now_ns,
     frame::Incoming,
-    oracle::{Oracle, device_log::DeviceLog},
+    oracle::{Oracle, book::Key, device_log::DeviceLog},
     report::Latencies,
 };
 
@@ -207,6 +208,14 @@ impl Life {
         self.count_unanswered();
     }
 
+    /// What the log has lost of this device's own goes out again, as it was.
+    fn send_again(&mut self, chat: u64, after: u64) {
+        for (Key { user, chat, uuid }, body) in self.oracle.cut(self.identity.user, chat, after) {
+            self.oracle.sent(user, chat, uuid, &body);
+            self.accept(chat, uuid, &body, now_ns());
+        }
+    }
+
     fn count_unanswered(&self) {
         self.ends.unanswered.store(self.outbox.len() as u64, Ordering::Release);
     }
@@ -273,6 +282,7 @@ impl Life {
                 self.refused(uuid, &code, temporary, Duration::from_millis(retry_after_ms));
             }
             Incoming::Reset { chat, after, cursor } => {
+                self.send_again(chat, after);
                 self.log.reset(chat, after);
                 self.keep(&cursor);
             }
