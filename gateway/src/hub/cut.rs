@@ -2,8 +2,9 @@
 //!
 //! A device may hold events that its cursor does not cover, so a cursor below the cut says nothing about what its
 //! device has of the void: each session that was fed, by this gateway or by another, in a history before the
-//! present one gets its `Reset`s. They carry cursors of the *former* history: a device that drops before it has
-//! read all of them is told all of them again. The first cursor of the present one comes behind them.
+//! present one gets its `Reset`s. Only the last of them carries a cursor of the present history: a device that drops
+//! among them is told all of them again, and one that has read them all is not shown the void by a gateway that has
+//! yet to hear of the cut.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -25,11 +26,11 @@ impl Hub {
     /// sessions whose chats lost events, and returns all sessions: each must be attached anew, since the memberships
     /// are to be loaded again.
     pub fn cut(&self, cut: Position, epoch: u32) -> Vec<Arc<Session>> {
-        let now_ms = self.clock.now_ms();
+        let turn = Turn { cut, epoch, now_ms: self.clock.now_ms() };
         let mut state = self.lock();
         for (_, user) in &state.users {
             for session in &user.sessions {
-                self.take_back(&state, user, session, cut, now_ms);
+                self.take_back(&state, user, session, &turn);
             }
         }
         state.epoch = epoch;
@@ -69,55 +70,60 @@ impl Hub {
         sessions
     }
 
-    fn take_back(&self, state: &State, user: &User, session: &Session, cut: Position, now_ms: u64) {
-        let tip = state.ring.position();
-        let queued = if session.lane() == Lane::Live { tip.seq } else { session.fed() };
+    fn take_back(&self, state: &State, user: &User, session: &Session, turn: &Turn) {
+        let tip = state.ring.position().seq;
+        let queued = if session.lane() == Lane::Live { tip } else { session.fed() };
         let (written, dropped) = session.fall_behind();
-        let has = if dropped == 0 { queued } else { written }.min(cut.seq);
+        let has = if dropped == 0 { queued } else { written }.min(turn.cut.seq);
         session.set_lane(Lane::CatchUp);
         session.start_at(has);
         let doubtful = session.resumed_ms().is_some_and(|since| since + RESUME_DOUBT_MS > state.applied_ms);
-        let lost = |chat: &ChatId| state.loaded(*chat).is_some_and(|chat| chat.head > cut.seq);
-        let mut told = user.chats().chain(user.left_chats()).filter(|chat| doubtful || lost(chat)).peekable();
-        if told.peek().is_none() {
+        let lost = |chat: &ChatId| state.loaded(*chat).is_some_and(|chat| chat.head > turn.cut.seq);
+        let told: Vec<ChatId> =
+            user.chats().chain(user.left_chats()).filter(|chat| doubtful || lost(chat)).collect();
+        if told.is_empty() {
             return;
         }
-        let id = if has == cut.seq { Some(cut.id) } else { state.ring.id_at(has) };
+        let id = if has == turn.cut.seq { Some(turn.cut.id) } else { state.ring.id_at(has) };
         let Some(id) = id else {
             // A catch-up far below the ring. Its device comes back with its cursor, and is told then.
-            return session.close(Close::Internal, now_ms);
+            return session.close(Close::Internal, turn.now_ms);
         };
-        let cursor = self.seal(state, user.id, Position { seq: has, id });
-        self.reset(state, session, told, &cursor, cut, now_ms);
+        let from = Cursor { epoch: state.epoch, position: Position { seq: has, id } };
+        self.reset(state, session, &told, from, turn);
     }
 
     /// Brings a session that resumes from a cursor of a former history into the present one: tells it of all its
     /// chats, and returns from where it goes on. `None`: its user is not loaded.
     pub fn carry_over(&self, session: &Session, cursor: Cursor, cut: Position) -> Option<Cursor> {
-        let now_ms = self.clock.now_ms();
         let state = self.lock();
         let user = state.user(session.user())?;
+        let chats: Vec<ChatId> = user.chats().chain(user.left_chats()).collect();
         let position = if cursor.position.seq > cut.seq { cut } else { cursor.position };
-        let sealed = self.sealer.seal(user.id, Cursor { position, ..cursor });
-        self.reset(&state, session, user.chats().chain(user.left_chats()), &sealed, cut, now_ms);
-        Some(Cursor { epoch: state.epoch, position })
+        let turn = Turn { cut, epoch: state.epoch, now_ms: self.clock.now_ms() };
+        Some(self.reset(&state, session, &chats, Cursor { position, ..cursor }, &turn))
     }
 
-    fn reset(
-        &self,
-        state: &State,
-        session: &Session,
-        chats: impl Iterator<Item = ChatId>,
-        cursor: &str,
-        cut: Position,
-        now_ms: u64,
-    ) {
-        for chat_id in chats {
-            let after_seq = state.head_at(chat_id, cut.seq);
-            let frame = frame::Reset { chat_id, after_seq, cursor: cursor.to_owned() };
-            session.push_control(wire::encode(&frame.into(), session.identity.encoding), now_ms);
+    /// Queues the `Reset`s of a session that has all up to `from`. The same place in the present history.
+    fn reset(&self, state: &State, session: &Session, chats: &[ChatId], from: Cursor, turn: &Turn) -> Cursor {
+        let to = Cursor { epoch: turn.epoch, ..from };
+        let [former, present] = [from, to].map(|cursor| self.sealer.seal(session.user(), cursor));
+        for (index, chat_id) in chats.iter().copied().enumerate() {
+            let last = index + 1 == chats.len();
+            let cursor = if last { &present } else { &former }.clone();
+            let frame = frame::Reset { chat_id, after_seq: state.head_at(chat_id, turn.cut.seq), cursor };
+            session.push_control(wire::encode(&frame.into(), session.identity.encoding), turn.now_ms);
         }
+        to
     }
+}
+
+/// The turn to another history of the log.
+struct Turn {
+    /// The last that both have.
+    cut: Position,
+    epoch: u32,
+    now_ms: u64,
 }
 
 impl State {

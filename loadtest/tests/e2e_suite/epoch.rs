@@ -1,10 +1,17 @@
 //! The log loses its tail: NATS is stopped, an older copy of its store put back, and started. That is not hidden:
 //! `Reset`, a clean history, no void cursor accepted, and the lost messages can be sent again.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use loadtest::{
-    client::device::{Device, Identity},
+    client::{
+        device::{Device, Identity},
+        socket::Socket,
+    },
     oracle::{Oracle, log},
     report::Latencies,
     smoke::{Crowd, Load},
@@ -13,7 +20,7 @@ use serde_json::{Value, json};
 use xtask::servers::{Options, Server};
 
 use crate::support::{
-    cluster::{Build, Cluster, SOON},
+    cluster::{Build, Cluster, SOON, ask, send_frame},
     wait::{secs, until},
 };
 
@@ -97,11 +104,7 @@ async fn a_log_that_lost_its_tail_is_reset_for_everyone() {
 
     let last_untouched = *projected(&cluster, &accounts[0], untouched).await.last().unwrap();
 
-    let store = cluster.stack().nats.dir().join("jetstream");
-    let backup = cluster.dir().join("older");
-    cluster.stack().nats.stop().unwrap();
-    copy(&store, &backup);
-    cluster.stack().nats.restart().unwrap();
+    let backup = back_up(&mut cluster);
     for round in 0..5 {
         say(&format!("lost {round}"));
     }
@@ -110,11 +113,7 @@ async fn a_log_that_lost_its_tail_is_reset_for_everyone() {
     let (void_socket, void_cursor) = cluster.live(1, &accounts[1]).await;
     void_socket.close().await;
 
-    cluster.stack().nats.stop().unwrap();
-    fs::remove_dir_all(&store).unwrap();
-    copy(&backup, &store);
-    cluster.stack().nats.restart().unwrap();
-
+    restore(&mut cluster, &backup);
     // Every device hears of it, for the chats that lost something.
     until("everyone is told", secs(60), async || {
         devices.iter().all(|device| chats.iter().all(|chat| device.log.resets(*chat) > 0))
@@ -197,7 +196,7 @@ fn resets(frames: &[Value]) -> Vec<(u64, u64, String)> {
         .collect()
 }
 
-async fn until_live(socket: &mut loadtest::client::socket::Socket) -> Vec<Value> {
+async fn until_live(socket: &mut Socket) -> Vec<Value> {
     let mut frames = Vec::new();
     loop {
         let frame = socket.frame(SOON).await.unwrap();
@@ -240,20 +239,76 @@ async fn a_log_loses_its_tail_while_everyone_talks() {
 
 async fn lose_the_tail(cluster: &mut Cluster) {
     tokio::time::sleep(secs(2)).await;
-    let store = cluster.stack().nats.dir().join("jetstream");
-    let backup = cluster.dir().join("older");
-    cluster.stack().nats.stop().unwrap();
-    copy(&store, &backup);
-    cluster.stack().nats.restart().unwrap();
+    let backup = back_up(cluster);
     let (url, prefix) = (cluster.env("MT_NATS_URL").to_owned(), cluster.env("MT_STREAM_PREFIX").to_owned());
     tokio::time::sleep(secs(2)).await;
     let lost_at_least = log::read(&url, &prefix).await.unwrap().last().unwrap().seq;
-    cluster.stack().nats.stop().unwrap();
+    assert!(last_kept(&backup, cluster).await < lost_at_least);
+    restore(cluster, &backup);
+}
+
+/// A gateway that has yet to hear of the cut still holds what was lost. A device that has been told of it elsewhere is not
+/// shown that again.
+#[tokio::test]
+async fn a_gateway_that_has_yet_to_hear_of_the_cut_shows_nothing_void() {
+    let mut cluster = Build::new("epoch_behind").private().gateways(2).start().await;
+    let accounts = cluster.accounts(2).await;
+    let chat = cluster.group(&[&accounts[0], &accounts[1]]).await;
+    let (mut reader, _) = cluster.live(0, &accounts[0]).await;
+    let (mut writer, _) = cluster.live(0, &accounts[1]).await;
+    let (mut elsewhere, _) = cluster.live(1, &accounts[0]).await;
+    stored(&mut writer, chat, "kept").await;
+    let backup = back_up(&mut cluster);
+    for _ in 0..5 {
+        stored(&mut writer, chat, "lost").await;
+    }
+    let mut messages = 0;
+    while messages < 6 {
+        elsewhere.expect("Message", SOON).await.unwrap();
+        messages += 1;
+    }
+    elsewhere.close().await;
+
+    cluster.gateways[1].sigstop().unwrap();
+    restore(&mut cluster, &backup);
+    let reset = reader.expect("Reset", secs(30)).await.unwrap();
+    writer.expect("Reset", secs(30)).await.unwrap();
+    for _ in 0..5 {
+        stored(&mut writer, chat, "new").await;
+    }
+    reader.close().await;
+    let behind = cluster.connect(1, &accounts[0]).with("cursor", reset["cursor"].as_str().unwrap());
+    let thaw = async { cluster.gateways[1].sigcont().unwrap() };
+    let (resumed, ()) = tokio::join!(behind.open(), thaw);
+    let frames = until_live(&mut resumed.unwrap()).await;
+    let bodies: Vec<&str> = frames.iter().filter_map(|frame| frame["body"].as_str()).collect();
+    assert_eq!(bodies, ["new"; 5]);
+}
+
+/// Sends until it is acked: NATS has just been away.
+async fn stored(socket: &mut Socket, chat: u64, body: &str) {
+    let (_, frame) = send_frame(chat, body);
+    until("an ack", secs(30), async || ask(socket, &frame).await["type"] == "Ack").await;
+}
+
+/// Copies the store of NATS, which is down meanwhile.
+fn back_up(cluster: &mut Cluster) -> PathBuf {
+    let backup = cluster.dir().join("older");
+    let nats = &mut cluster.stack().nats;
+    nats.stop().unwrap();
+    copy(&nats.dir().join("jetstream"), &backup);
+    nats.restart().unwrap();
+    backup
+}
+
+/// Puts the copy in the place of the store, as after a power failure.
+fn restore(cluster: &mut Cluster, backup: &Path) {
+    let nats = &mut cluster.stack().nats;
+    nats.stop().unwrap();
+    let store = nats.dir().join("jetstream");
     fs::remove_dir_all(&store).unwrap();
-    copy(&backup, &store);
-    let last = last_kept(&backup, cluster).await;
-    assert!(last < lost_at_least);
-    cluster.stack().nats.restart().unwrap();
+    copy(backup, &store);
+    nats.restart().unwrap();
 }
 
 /// The last sequence of a store, as another server sees it.
