@@ -219,13 +219,13 @@ mod tests {
             let total = outbox.bytes();
             outbox.advance(taken.min(total), 0);
             let half = outbox.offset > 0;
-            let first = outbox.frames.front().map(|frame| frame.covers);
-            let (resume, _) = outbox.drop_durable();
-            if half && let Some(covers) = first && covers > Seq::ZERO {
-                prop_assert_eq!(resume, covers);
-            } else {
-                prop_assert_eq!(resume, outbox.written());
-            }
+            let queued: Vec<Seq> = outbox.frames.iter().map(|frame| frame.covers).collect();
+            let (resume, dropped) = outbox.drop_durable();
+            let lost: Vec<Seq> = queued.into_iter().skip(half.into()).filter(|seq| *seq > Seq::ZERO).collect();
+            prop_assert_eq!(dropped, lost.len());
+            prop_assert!(lost.iter().all(|seq| *seq > resume), "the log is read from before what was dropped");
+            let kept = outbox.frames.front().map_or(Seq::ZERO, |frame| frame.covers).max(outbox.written());
+            prop_assert!(resume >= kept, "and from behind what was not");
             prop_assert!(outbox.frames.iter().skip(usize::from(half)).all(|frame| frame.covers == Seq::ZERO));
             let left: usize = outbox.frames.iter().map(|frame| frame.bytes.len()).sum();
             prop_assert_eq!(outbox.bytes(), left - outbox.offset);
