@@ -4,7 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use shared::id::Seq;
 use sql::Checkpoint;
-use streams::Barrier;
+use streams::{
+    Barrier, Nats, Partition,
+    signal::{ProjectionWanted, Signal},
+};
 use tokio::{sync::watch, time::Instant};
 
 use crate::command::Failure;
@@ -24,13 +27,14 @@ const HINT_INTERVAL: Duration = Duration::from_millis(250);
 /// See the module.
 pub struct Reads {
     barrier: Barrier,
+    nats: Nats,
     /// The projection's checkpoint as far as hints tell; only ever a reason to look again.
     hints: watch::Sender<Seq>,
 }
 
 impl Reads {
-    pub fn new(barrier: Barrier) -> Arc<Self> {
-        Arc::new(Self { barrier, hints: watch::Sender::new(Seq::ZERO) })
+    pub fn new(barrier: Barrier, nats: Nats) -> Arc<Self> {
+        Arc::new(Self { barrier, nats, hints: watch::Sender::new(Seq::ZERO) })
     }
 
     /// The projector says that it has come this far.
@@ -61,10 +65,19 @@ impl Reads {
             if Instant::now() >= deadline {
                 return Ok(Fresh { value, stale: true });
             }
+            self.want(target);
             let next = deadline.min(Instant::now() + HINT_INTERVAL);
             // A hint or the time: either is a reason to look again.
             let _elapsed =
                 tokio::time::timeout_at(next, hints.wait_for(|hint| *hint >= target)).await.is_err();
+        }
+    }
+
+    /// Asks the projector not to gather any longer. If that is lost, the projection comes in its own time.
+    fn want(&self, seq: Seq) {
+        let wanted = ProjectionWanted { partition: Partition::FIRST.get(), seq };
+        if let Err(error) = self.nats.signal(&Signal::ProjectionWanted(wanted)) {
+            tracing::debug!(%error, "a read waits unsaid");
         }
     }
 }

@@ -201,7 +201,7 @@ async fn assemble(
         revocations: Arc::new(revocations),
         limits: Limits::new(&settings.limits, redis.clone(), registry),
         origins: Origins::new(&settings.origin),
-        reads: Reads::new(barrier),
+        reads: Reads::new(barrier, nats.clone()),
         presence: Arc::new(presence),
         epochs: Epochs::default(),
         lagging: Lagging::default(),

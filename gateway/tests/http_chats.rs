@@ -293,6 +293,20 @@ async fn the_list_is_by_activity_and_paged() {
     assert_eq!(world.user("eve").await.client.get("/v1/chats").await.ok(200)["chats"], json!([]));
 }
 
+/// A read waits two seconds at most, and this projector gathers for ten, unless it hears that somebody waits.
+#[tokio::test]
+async fn a_read_does_not_wait_until_the_projector_has_gathered() {
+    let world = World::start("gathers", 1, &[("MT_PROJECTOR_INTERVAL_MS", "10000")]).await;
+    let (ada, bob) = (world.user("ada").await, world.user("bob").await);
+    let chat = group(&ada, &[bob.id]).await;
+    let path = format!("/v1/chats/{}/messages", chat["id"]);
+    for sent in 1..=5 {
+        ada.client.post(&path, message("hi")).await.ok(201);
+        let history = bob.client.get(&path).await.ok(200);
+        assert_eq!((bodies(&history).len(), history.get("stale")), (sent, None));
+    }
+}
+
 #[tokio::test]
 async fn what_cannot_be_proven_fresh_says_so() {
     let mut world = World::start("stale", 1, &[]).await;

@@ -44,8 +44,9 @@ pub struct ProjectorSettings {
     #[arg(long, env = "MT_PROJECTOR_BATCH", default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub batch: u32,
 
-    /// The least time between two transactions: a quiet projector writes at once, a busy one gathers
-    #[arg(long, env = "MT_PROJECTOR_INTERVAL_MS", default_value_t = 40, value_parser = clap::value_parser!(u64).range(..=1_000))]
+    /// The least time between two transactions while no read waits for one: a quiet projector writes at once, a busy one
+    /// gathers
+    #[arg(long, env = "MT_PROJECTOR_INTERVAL_MS", default_value_t = 200, value_parser = clap::value_parser!(u64).range(..=10_000))]
     pub interval_ms: u64,
 
     /// The most members, over all chats, that are kept in memory between batches (eight bytes each)

@@ -17,8 +17,9 @@ use std::{
 
 use tokio::runtime::{Builder, Runtime};
 
-/// However far away the next transaction is, the process is deaf for this long at most: health checks and signals wait.
-const LONGEST: Duration = Duration::from_millis(50);
+/// However far away the next transaction is, the process is deaf for this long at most: reads that wait for the
+/// projection, health checks and signals wait for half of it on average.
+const LONGEST: Duration = Duration::from_millis(40);
 
 /// Until when the workers may sleep. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -44,12 +45,13 @@ impl Rest {
         Builder::new_multi_thread().enable_all().on_thread_park(move || rest.sleep()).build()
     }
 
-    /// There is nothing to do before `at`.
+    /// There is nothing to do before `at`. Returns then, or after [`LONGEST`]; what came meanwhile has been read.
     pub async fn until(&self, at: Instant) {
-        let deaf_until = at.min(Instant::now() + LONGEST);
-        let since_zero = deaf_until.saturating_duration_since(self.zero).as_nanos();
+        let until = at.min(Instant::now() + LONGEST);
+        let since_zero = until.saturating_duration_since(self.zero).as_nanos();
         self.until.store(u64::try_from(since_zero).unwrap_or(u64::MAX), Ordering::Relaxed);
-        tokio::time::sleep_until(at.into()).await;
+        tokio::time::sleep_until(until.into()).await;
+        tokio::task::yield_now().await;
     }
 
     fn sleep(&self) {

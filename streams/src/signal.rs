@@ -37,6 +37,8 @@ macro_rules! signals {
 signals! {
     /// The projection has reached a position. Repeated, so that a lost one does not matter.
     Watermark(Watermark) = "watermark",
+    /// A read waits for the projection: it shall not gather any longer.
+    ProjectionWanted(ProjectionWanted) = "projection_wanted",
     /// The log lost its tail, and that is on record.
     EpochChanged(EpochChanged) = "epoch",
     /// A gateway's sessions that came and went since its last report.
@@ -61,6 +63,13 @@ pub struct Watermark {
     pub partition: u16,
     pub epoch: u32,
     pub position: Position,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProjectionWanted {
+    pub partition: u16,
+    /// Up to here.
+    pub seq: Seq,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -240,6 +249,7 @@ mod tests {
                 partners: vec![user],
             }]),
             Signal::SnapshotWanted(SnapshotWanted { gateway: None }),
+            Signal::ProjectionWanted(ProjectionWanted { partition: 0, seq: Seq(9) }),
             Signal::Revoked(Revoked { user, did: Uuid::nil() }),
         ];
         for signal in signals {

@@ -74,7 +74,10 @@ fn receive_one(app: &Arc<App>, signal: Signal) {
             app.revocations.note(&Revoked { user: Some(revoked.user), did: revoked.did, ts: unix_ms() });
         }
         Signal::SnapshotWanted(wanted) => presence.reporter.want_snapshot(wanted.gateway),
-        Signal::EpochChanged(_) | Signal::Connections(_) | Signal::Snapshot(_) => {}
+        Signal::ProjectionWanted(_)
+        | Signal::EpochChanged(_)
+        | Signal::Connections(_)
+        | Signal::Snapshot(_) => {}
     }
 }
 

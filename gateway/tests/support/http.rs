@@ -61,7 +61,7 @@ impl World {
                 services.push(service);
                 urls.push(url_of(addr));
             }
-            let (projector, _) = isolated.spawn("projector", "projector", &[]).unwrap();
+            let (projector, _) = isolated.spawn("projector", "projector", env).unwrap();
             Self { gateways: services, urls, projector: Some(projector), isolated }
         });
         for index in 0..gateways {

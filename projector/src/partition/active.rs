@@ -2,11 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::FutureExt;
 use shared::id::{ChatId, Position, Seq, UserId};
 use sql::{Checkpoint, projection::Writer};
 use streams::{
     Entry, Partition, Tail, TailItem, TailSettings, TailStats,
-    signal::{EpochChanged, Signal, Watermark},
+    signal::{EpochChanged, Signal, SignalKind, Signals, Watermark},
 };
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -40,6 +41,8 @@ pub(super) enum Failure {
     #[error(transparent)]
     Sql(#[from] sql::Error),
     #[error(transparent)]
+    Nats(#[from] streams::Unavailable),
+    #[error(transparent)]
     Fold(#[from] FoldError),
     #[error(transparent)]
     TooNew(#[from] TooNew),
@@ -52,7 +55,7 @@ impl Failure {
     pub(super) const fn is_temporary(&self) -> bool {
         match self {
             Self::Sql(error) | Self::Fold(FoldError::Sql(error)) => error.is_temporary(),
-            Self::Fold(FoldError::Moved) => true,
+            Self::Nats(_) | Self::Fold(FoldError::Moved) => true,
             Self::TooNew(_) | Self::Expired { .. } => false,
         }
     }
@@ -85,8 +88,11 @@ pub(super) struct Active<'a> {
     attaches: u64,
     /// Up to here the ids of chats and users are known to be given.
     ids: (ChatId, UserId),
-    /// Before this, a batch is gathered rather than written.
+    /// Before this, a batch is gathered rather than written, unless it is wanted.
     next_commit: Instant,
+    signals: Signals,
+    /// Reads wait for the projection up to here.
+    wanted: Seq,
     ticks: u32,
 }
 
@@ -114,6 +120,8 @@ impl<'a> Active<'a> {
             attaches: 1,
             ids,
             next_commit: Instant::now(),
+            signals: projector.nats.signals(&[SignalKind::ProjectionWanted]).await?,
+            wanted: Seq::ZERO,
             ticks: 0,
         })
     }
@@ -133,6 +141,10 @@ impl<'a> Active<'a> {
             biased;
             () = stop.cancelled() => return Err(Stop::End(End::Stopped)),
             _ = ticks.tick() => return self.tick().await,
+            signal = self.signals.next() => {
+                self.note(&signal);
+                return Ok(());
+            }
             item = self.tail.next() => item,
         };
         match item {
@@ -161,9 +173,7 @@ impl<'a> Active<'a> {
                 Ok(TailItem::Quiet) => {}
                 Ok(TailItem::Attached { .. }) => self.count_attaches(),
                 Ok(item @ (TailItem::LostTail { .. } | TailItem::Expired { .. })) => after = Some(item),
-                Err(_) if Instant::now() < self.next_commit => {
-                    self.projector.rest.until(self.next_commit.into()).await
-                }
+                Err(_) if self.may_rest() => self.projector.rest.until(self.next_commit.into()).await,
                 Err(_) => break,
             }
         }
@@ -177,6 +187,22 @@ impl<'a> Active<'a> {
                 Ok(())
             }
             None => Ok(()),
+        }
+    }
+
+    /// Whether it is too early to write, and nobody waits.
+    fn may_rest(&mut self) -> bool {
+        while let Some(signal) = self.signals.next().now_or_never() {
+            self.note(&signal);
+        }
+        self.wanted <= self.folder.checkpoint().position.seq && Instant::now() < self.next_commit
+    }
+
+    fn note(&mut self, signal: &Signal) {
+        if let Signal::ProjectionWanted(wanted) = signal
+            && wanted.partition == self.partition.get()
+        {
+            self.wanted = self.wanted.max(wanted.seq);
         }
     }
 

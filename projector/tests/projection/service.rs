@@ -1,9 +1,9 @@
 //! The projector's process on real servers: killed, stopped, fed with garbage, cut off.
 
-use std::{path::Path, process::Command};
+use std::{path::Path, process::Command, time::Duration};
 
 use shared::id::Seq;
-use streams::signal::{Signal, SignalKind};
+use streams::signal::{ProjectionWanted, Signal, SignalKind};
 use xtask::testing::{Isolated, Stack};
 
 use crate::log::{Log, PATIENCE, eventually, get, metric};
@@ -34,6 +34,26 @@ async fn it_folds_the_log_and_says_how_far() {
     eventually("no lag", async || metric(address, "projector_lag_events") == 0.0).await;
     let status = projector.stop(PATIENCE).unwrap().expect("it ends");
     assert!(status.success(), "{status}");
+}
+
+/// What a projector that gathers for ten seconds has not written comes at once to whoever waits for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn it_writes_what_a_read_waits_for() {
+    let log = open("wanted").await;
+    let (_projector, _) =
+        log.corner.spawn("projector", "projector", &[("MT_PROJECTOR_INTERVAL_MS", "10000")]).unwrap();
+    log.fill(2, 5).await;
+    log.caught_up().await;
+    let began = std::time::Instant::now();
+    for round in 0..20 {
+        log.fill(30 + round, 2).await;
+        let seq = log.end().await;
+        let wanted = Signal::ProjectionWanted(ProjectionWanted { partition: 0, seq });
+        log.nats.signal(&wanted).unwrap();
+        log.caught_up().await;
+    }
+    assert!(began.elapsed() < Duration::from_secs(20 * 10), "none of them waited for its time");
+    log.verify().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
