@@ -18,7 +18,7 @@ use crate::{
     command::Failure,
     hub::{
         State,
-        attach::{Attached, Step},
+        attach::{Reattached, Step},
         wire,
     },
     session::{Lane, Session, close::Close, socket::LOW_WATER_BYTES},
@@ -32,33 +32,39 @@ const LAST: Seq = Seq(i64::MAX as u64);
 const PAGE_EVENTS: usize = 256;
 const PAGE_BYTES: usize = 64 * 1024;
 
-/// Starts the catch-up of a session whose lane is [`Lane::CatchUp`].
+/// Starts the catch-up of a session whose lane is [`Lane::CatchUp`]; an earlier one ends.
 pub fn spawn(app: &Arc<App>, session: &Arc<Session>) {
     app.tracker.spawn(run(app.clone(), session.clone()));
 }
 
-/// Loads a session's user anew and attaches it again, after the hub forgot all users on entering `epoch`.
+/// Loads a session's user anew and attaches it again, after the hub forgot all users; `epoch` was the hub's then.
 pub fn reattach(app: &Arc<App>, session: &Arc<Session>, epoch: u32) {
     let (app2, session) = (app.clone(), session.clone());
     app.tracker.spawn(async move {
         while session.closing().is_none() && !session.is_ended() {
             if app2.loader.user(session.user()).await.is_ok() {
                 match app2.hub.reattach(&session, epoch) {
-                    Attached::Unknown => {}
-                    // Cut again before it was back: its device is told when it resumes.
-                    Attached::Cut => session.close(Close::Internal, app2.clock.now_ms()),
-                    Attached::Live | Attached::CatchUp => return run(app2, session).await,
+                    Reattached::CatchUp => return run(app2, session).await,
+                    Reattached::Ended => return,
+                    // Its device is told when it resumes.
+                    Reattached::Cut => session.close(Close::Internal, app2.clock.now_ms()),
+                    Reattached::Unknown => tokio::time::sleep(RETRY).await,
                 }
+            } else {
+                tokio::time::sleep(RETRY).await;
             }
-            tokio::time::sleep(RETRY).await;
         }
+        // Nobody sweeps a session that is not attached.
+        tokio::time::sleep(app2.settings.session.linger()).await;
+        session.end();
     });
 }
 
 async fn run(app: Arc<App>, session: Arc<Session>) {
+    let turn = session.next_catch_up();
     loop {
         session.drained(LOW_WATER_BYTES).await;
-        if session.closing().is_some() || session.is_ended() {
+        if session.closing().is_some() || session.is_ended() || !session.is_catch_up(turn) {
             return;
         }
         match app.hub.advance(&session) {

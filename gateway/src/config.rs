@@ -160,6 +160,11 @@ impl SessionSettings {
         }
     }
 
+    /// How long a closed session may take to read the close.
+    pub const fn linger(&self) -> Duration {
+        Duration::from_millis(self.linger_ms)
+    }
+
     pub fn durable_quota(&self) -> Quota {
         quota(self.commands_per_s, self.commands_burst)
     }

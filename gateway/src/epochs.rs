@@ -15,9 +15,15 @@ impl Default for Epochs {
 }
 
 impl Epochs {
-    /// Takes the cuts on record.
+    /// Takes the cuts on record, unless more are known: several tasks ask, and the answers may overtake each other.
     pub fn set(&self, cuts: Vec<Cut>) {
-        self.0.send_if_modified(|known| std::mem::replace(known, cuts.clone()) != cuts);
+        self.0.send_if_modified(|known| {
+            let news = cuts.len() >= known.len() && cuts != *known;
+            if news {
+                *known = cuts;
+            }
+            news
+        });
     }
 
     /// For whoever must act on a new cut.
@@ -30,9 +36,11 @@ impl Epochs {
         self.0.borrow().last().map_or(0, |cut| cut.epoch)
     }
 
-    /// Whether a cut that was declared after the cursor was sealed voids it.
-    pub fn is_void(&self, cursor: Cursor) -> bool {
-        self.lowest_after(cursor.epoch).is_some_and(|cut| cut.seq < cursor.position.seq)
+    /// The place up to which the present history has what a cursor covers: its own, or that of a lower cut which was
+    /// declared after it was sealed.
+    pub fn kept_of(&self, cursor: Cursor) -> Position {
+        let cut = self.lowest_after(cursor.epoch).filter(|cut| cut.seq < cursor.position.seq);
+        cut.unwrap_or(cursor.position)
     }
 
     /// The lowest of the cuts declared after this epoch: what remains of its history.
@@ -54,19 +62,21 @@ mod tests {
     }
 
     #[test]
-    fn a_cursor_is_void_above_a_later_cut() {
+    fn a_cursor_is_worth_nothing_above_a_later_cut() {
         let epochs = Epochs::default();
         epochs.set(vec![
             Cut { epoch: 1, position: at(100), found_ms: 0 },
             Cut { epoch: 2, position: at(50), found_ms: 0 },
         ]);
         let cursor = |epoch, seq| Cursor { epoch, position: at(seq) };
-        assert!(!epochs.is_void(cursor(0, 50)));
-        assert!(epochs.is_void(cursor(0, 80)), "the lowest cut counts");
-        assert!(epochs.is_void(cursor(1, 80)));
-        assert!(!epochs.is_void(cursor(2, 80)));
+        assert_eq!(epochs.kept_of(cursor(0, 40)), at(40));
+        assert_eq!(epochs.kept_of(cursor(0, 80)), at(50), "the lowest cut counts");
+        assert_eq!(epochs.kept_of(cursor(1, 80)), at(50));
+        assert_eq!(epochs.kept_of(cursor(2, 80)), at(80));
         assert_eq!(epochs.lowest_after(0), Some(at(50)));
         assert_eq!(epochs.lowest_after(2), None);
         assert_eq!(epochs.current(), 2);
+        epochs.set(vec![]);
+        assert_eq!(epochs.current(), 2, "an answer that was overtaken");
     }
 }

@@ -95,9 +95,9 @@ fn follow_cuts(app: &Arc<App>, tail: &mut Tail) {
     );
     // Also if this gateway has not come so far: its devices may have been elsewhere before.
     reattach(app, app.hub.cut(cut, current));
-    if tail.position().seq > cut.seq {
-        tail.restart_from(cut);
-    }
+    // What it has read ahead is of the former history.
+    let at = if tail.position().seq > cut.seq { cut } else { tail.position() };
+    tail.restart_from(at);
 }
 
 /// What applying left for those who hold no lock: catch-ups to start and chats to load.

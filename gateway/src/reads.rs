@@ -67,9 +67,11 @@ impl Reads {
             }
             self.want(target);
             let next = deadline.min(Instant::now() + HINT_INTERVAL);
-            // A hint or the time: either is a reason to look again.
-            let _elapsed =
-                tokio::time::timeout_at(next, hints.wait_for(|hint| *hint >= target)).await.is_err();
+            // A hint or the time: either is a reason to look again. What was hinted before is none: the log may have
+            // lost that since.
+            let hinted =
+                async { while hints.changed().await.is_ok() && *hints.borrow_and_update() < target {} };
+            let _elapsed = tokio::time::timeout_at(next, hinted).await.is_err();
         }
     }
 

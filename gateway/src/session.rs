@@ -91,6 +91,8 @@ pub struct Session {
     inflight: AtomicU32,
     /// When the session resumed from a cursor; ms of the gateway's clock, zero: it did not.
     resumed_ms: AtomicU64,
+    /// How many catch-ups it has had; only the last one feeds it.
+    catch_ups: AtomicU32,
     /// Catch-up: all durable events up to here have been queued, and how many it queued.
     fed: AtomicU64,
     replayed: AtomicU32,
@@ -142,6 +144,7 @@ impl Session {
             closing_since_ms: AtomicU64::new(0),
             inflight: AtomicU32::new(0),
             resumed_ms: AtomicU64::new(0),
+            catch_ups: AtomicU32::new(0),
             fed: AtomicU64::new(0),
             replayed: AtomicU32::new(0),
             refusals: Mutex::new(Refusals::default()),
@@ -175,6 +178,16 @@ impl Session {
 
     pub fn set_resumed(&self, now_ms: u64) {
         self.resumed_ms.store(now_ms.max(1), Ordering::Relaxed);
+    }
+
+    /// A catch-up begins; earlier ones end.
+    pub fn next_catch_up(&self) -> u32 {
+        self.catch_ups.fetch_add(1, Ordering::AcqRel) + 1
+    }
+
+    /// Whether this is still the catch-up that feeds the session.
+    pub fn is_catch_up(&self, turn: u32) -> bool {
+        self.catch_ups.load(Ordering::Acquire) == turn
     }
 
     /// Where the catch-up has come to.

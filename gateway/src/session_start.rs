@@ -6,7 +6,7 @@ use shared::{
     code::Code,
     cursor::{Cursor, Invalid},
     frame::{self, ServerFrame},
-    id::Seq,
+    id::{ChatId, Position, Seq},
 };
 use tokio::net::TcpStream;
 use uuid::Uuid;
@@ -37,8 +37,6 @@ enum Resume {
     From(Cursor),
     /// The cursor is worth nothing: a fresh start, and the reason.
     Refused(Code),
-    /// This gateway does not know enough yet to judge the cursor.
-    NotYet,
 }
 
 /// How long a cursor from a gateway that is ahead may wait for this one.
@@ -81,12 +79,11 @@ pub async fn start(app: Arc<App>, stream: TcpStream, early: &[u8], opening: Open
         app.tracker.spawn(refused(app2, session, socket));
         return;
     }
-    let resume = resume(&app, opening.cursor).await;
-    if matches!(resume, Resume::NotYet) {
+    let Some(resume) = resume(&app, opening.cursor).await else {
         session.close(Close::Internal, app.clock.now_ms());
         app.tracker.spawn(refused(app2, session, socket));
         return;
-    }
+    };
     welcome(&app, &session, &resume);
     attach(&app, &session, &resume).await;
     // A revocation between the upgrade and the attach found no session to close.
@@ -98,7 +95,7 @@ pub async fn start(app: Arc<App>, stream: TcpStream, early: &[u8], opening: Open
 
 /// Tells the peer why it gets no session. Nobody sweeps this socket, so its time is bounded here.
 async fn refused(app: Arc<App>, session: Arc<Session>, mut socket: Box<Socket>) {
-    let linger = Duration::from_millis(app.settings.session.linger_ms);
+    let linger = app.settings.session.linger();
     let closed = tokio::time::timeout(linger, socket.run(&session, &app)).await.is_ok();
     tracing::debug!(closed, "refused a session");
     count_close(&app, &session);
@@ -121,45 +118,46 @@ fn count_close(app: &App, session: &Session) {
     app.metrics.closed_total.get_or_create(&vec![("reason", reason)]).inc();
 }
 
-async fn resume(app: &App, cursor: Option<Result<Cursor, Invalid>>) -> Resume {
+/// Judges the cursor. `None`: this gateway does not know enough to do so, and another may.
+async fn resume(app: &App, cursor: Option<Result<Cursor, Invalid>>) -> Option<Resume> {
     let cursor = match cursor {
-        None => return Resume::Fresh,
-        Some(Err(Invalid)) => return Resume::Refused(Code::CursorInvalid),
+        None => return Some(Resume::Fresh),
+        Some(Err(Invalid)) => return Some(Resume::Refused(Code::CursorInvalid)),
         Some(Ok(cursor)) => cursor,
     };
-    if tokio::time::timeout(AHEAD_PATIENCE, entered(app, cursor.epoch)).await.is_err() {
-        return Resume::NotYet;
+    // An epoch is on record before anybody seals a cursor of it.
+    if !tokio::time::timeout(AHEAD_PATIENCE, entered(app, cursor.epoch)).await.ok()? {
+        return Some(Resume::Refused(Code::CursorInvalid));
     }
-    let position = cursor.position;
-    if app.epochs.is_void(cursor) {
-        return Resume::From(cursor);
+    let Position { seq, id } = app.epochs.kept_of(cursor);
+    if seq < app.oldest() {
+        return Some(Resume::Refused(Code::CursorExpired));
     }
-    if position.seq < app.oldest() {
-        return Resume::Refused(Code::CursorExpired);
-    }
-    let passed = app.hub.passed(position.seq);
-    if tokio::time::timeout(AHEAD_PATIENCE, passed).await.is_err() {
-        return Resume::Refused(Code::CursorInvalid);
+    if tokio::time::timeout(AHEAD_PATIENCE, app.hub.passed(seq)).await.is_err() {
+        return Some(Resume::Refused(Code::CursorInvalid));
     }
     // Below the ring, the seal and the epoch vouch for the cursor: we made it, and no cut went below it.
-    let known = app.hub.lock().ring.id_at(position.seq);
-    if known.is_some_and(|id| id != position.id && position.seq > Seq::ZERO) {
-        return Resume::Refused(Code::CursorInvalid);
+    let known = app.hub.lock().ring.id_at(seq);
+    if known.is_some_and(|known| known != id && seq > Seq::ZERO) {
+        return Some(Resume::Refused(Code::CursorInvalid));
     }
-    Resume::From(cursor)
+    Some(Resume::From(cursor))
 }
 
-/// Waits until the hub is in the newest history on record, and in no earlier one than `epoch`.
-async fn entered(app: &App, epoch: u32) {
+/// Waits until the hub is in the newest history on record, and in no earlier one than `epoch`. `false`: there is no such
+/// epoch on record.
+async fn entered(app: &App, epoch: u32) -> bool {
     loop {
         let (here, known) = (app.hub.lock().epoch, app.epochs.current());
         if here >= epoch && here == known {
-            return;
+            return true;
         }
-        if known < epoch
-            && let Err(error) = feed::learn_cuts(app).await
-        {
-            tracing::warn!(%error, "a cursor of a later epoch waits");
+        if known < epoch {
+            match feed::learn_cuts(app).await {
+                Ok(()) if app.epochs.current() < epoch => return false,
+                Ok(()) => {}
+                Err(error) => tracing::debug!(%error, "a cursor of a later epoch waits"),
+            }
         }
         tokio::time::sleep(EPOCH_POLL).await;
     }
@@ -198,7 +196,7 @@ fn welcome(app: &App, session: &Session, resume: &Resume) {
 async fn attach(app: &Arc<App>, session: &Arc<Session>, resume: &Resume) {
     let mut from = match resume {
         Resume::From(cursor) => Some(*cursor),
-        Resume::Fresh | Resume::Refused(_) | Resume::NotYet => None,
+        Resume::Fresh | Resume::Refused(_) => None,
     };
     loop {
         match app.hub.attach(session, from) {
@@ -210,17 +208,26 @@ async fn attach(app: &Arc<App>, session: &Arc<Session>, resume: &Resume) {
                     return session.close(Close::Internal, app.clock.now_ms());
                 }
             }
-            Attached::Cut => {
-                let Some((cursor, cut)) =
-                    from.and_then(|from| Some((from, app.epochs.lowest_after(from.epoch)?)))
-                else {
+            Attached::Cut => match carry_over(app, session, from).await {
+                Ok(carried) => from = carried,
+                Err(failure) => {
+                    tracing::warn!(%failure, "a session could not start after a cut");
                     return session.close(Close::Internal, app.clock.now_ms());
-                };
-                // A user who was forgotten again is loaded again, and then told.
-                from = app.hub.carry_over(session, cursor, cut).or(from);
-            }
+                }
+            },
         }
     }
+}
+
+/// Tells a session with a cursor of a former history where its chats stand. From where it goes on; still from there, if
+/// its user is to be loaded once more.
+async fn carry_over(app: &App, session: &Session, from: Option<Cursor>) -> Result<Option<Cursor>, Failure> {
+    let Some(cursor) = from else { return Ok(None) };
+    let Some(cut) = app.epochs.lowest_after(cursor.epoch) else { return Err(Failure::log_unavailable()) };
+    // The hub knows only of those that its ring saw end.
+    let (_, memberships) = app.db.memberships_of(&[session.user()], cut.seq).await?;
+    let left: Vec<ChatId> = memberships.into_iter().map(|membership| membership.chat).collect();
+    Ok(app.hub.carry_over(session, cursor, cut, &left).or(from))
 }
 
 fn send(app: &App, session: &Session, frame: &ServerFrame) {

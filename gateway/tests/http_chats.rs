@@ -293,10 +293,10 @@ async fn the_list_is_by_activity_and_paged() {
     assert_eq!(world.user("eve").await.client.get("/v1/chats").await.ok(200)["chats"], json!([]));
 }
 
-/// A read waits two seconds at most, and this projector gathers for ten, unless it hears that somebody waits.
+/// A read waits two seconds at most, and this projector gathers for four, unless it hears that somebody waits.
 #[tokio::test]
 async fn a_read_does_not_wait_until_the_projector_has_gathered() {
-    let world = World::start("gathers", 1, &[("MT_PROJECTOR_INTERVAL_MS", "10000")]).await;
+    let world = World::start("gathers", 1, &[("MT_PROJECTOR_INTERVAL_MS", "4000")]).await;
     let (ada, bob) = (world.user("ada").await, world.user("bob").await);
     let chat = group(&ada, &[bob.id]).await;
     let path = format!("/v1/chats/{}/messages", chat["id"]);

@@ -37,6 +37,9 @@ pub enum Command {
     Rebuild,
 }
 
+/// The lock's session in Postgres ends after five seconds without a statement.
+const MOST_INTERVAL_MS: u64 = 4_000;
+
 /// How events are folded.
 #[derive(Debug, Clone, Args)]
 pub struct ProjectorSettings {
@@ -46,7 +49,7 @@ pub struct ProjectorSettings {
 
     /// The least time between two transactions while no read waits for one: a quiet projector writes at once, a busy one
     /// gathers
-    #[arg(long, env = "MT_PROJECTOR_INTERVAL_MS", default_value_t = 200, value_parser = clap::value_parser!(u64).range(..=10_000))]
+    #[arg(long, env = "MT_PROJECTOR_INTERVAL_MS", default_value_t = 200, value_parser = clap::value_parser!(u64).range(..=MOST_INTERVAL_MS))]
     pub interval_ms: u64,
 
     /// The most members, over all chats, that are kept in memory between batches (eight bytes each)

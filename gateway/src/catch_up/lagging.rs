@@ -47,7 +47,12 @@ pub struct Lagging {
 pub async fn read(app: &Arc<App>, session: &Arc<Session>) -> Result<(), Failure> {
     let lagging = &app.lagging;
     let fed = session.fed();
-    lagging.waiting.lock().push(session.clone());
+    {
+        let mut waiting = lagging.waiting.lock();
+        if !waiting.iter().any(|other| Arc::ptr_eq(other, session)) {
+            waiting.push(session.clone());
+        }
+    }
     let _turn = lagging.turn.lock().await;
     let batch: Vec<Arc<Session>> = {
         let mut waiting = lagging.waiting.lock();

@@ -24,6 +24,19 @@ pub enum Attached {
     Cut,
 }
 
+/// What became of a session that was attached before the hub forgot all users.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Reattached {
+    /// A catch-up must feed it.
+    CatchUp,
+    /// The user's memberships are not known here yet.
+    Unknown,
+    /// The hub has entered yet another history.
+    Cut,
+    /// Its socket is gone.
+    Ended,
+}
+
 /// What a catch-up does next.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step {
@@ -83,16 +96,20 @@ impl Hub {
         Attached::Live
     }
 
-    /// Attaches a session again after the hub forgot all users on entering `epoch`; its catch-up goes on.
-    pub fn reattach(&self, session: &Arc<Session>, epoch: u32) -> Attached {
+    /// Attaches a session again after the hub forgot all users, in the history that was `epoch` then.
+    pub fn reattach(&self, session: &Arc<Session>, epoch: u32) -> Reattached {
         let mut state = self.lock();
-        if state.epoch != epoch {
-            return Attached::Cut;
+        // A session is marked as ended before it is detached, so none is attached behind its detachment.
+        if session.is_ended() {
+            return Reattached::Ended;
         }
-        let Some(user) = state.user_mut(session.user()) else { return Attached::Unknown };
+        if state.epoch != epoch {
+            return Reattached::Cut;
+        }
+        let Some(user) = state.user_mut(session.user()) else { return Reattached::Unknown };
         user.sessions.push(session.clone());
         user.idle_since_ms = None;
-        Attached::CatchUp
+        Reattached::CatchUp
     }
 
     /// Queues events from the ring. `false`: it stopped where the piece was full; `fed` says where.

@@ -6,8 +6,12 @@
 //! among them is told all of them again, and one that has read them all is not shown the void by a gateway that has
 //! yet to hear of the cut.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, atomic::Ordering},
+};
 
+use parking_lot::MutexGuard;
 use shared::{
     cursor::Cursor,
     frame,
@@ -15,7 +19,10 @@ use shared::{
 };
 
 use super::{Hub, State, ring::Verdict, user::User, wire};
-use crate::session::{Lane, Session, close::Close};
+use crate::{
+    command::Failure,
+    session::{Lane, Session, close::Close},
+};
 
 /// A session that resumed this long before the hub last applied something has nothing from other gateways that the hub
 /// has not seen: far longer than one gateway's tail is behind another's while both get anything at all.
@@ -23,8 +30,8 @@ const RESUME_DOUBT_MS: u64 = 10_000;
 
 impl Hub {
     /// Enters the history `epoch`, which has nothing of the present one above `cut`: takes that back, tells the
-    /// sessions whose chats lost events, and returns all sessions: each must be attached anew, since the memberships
-    /// are to be loaded again.
+    /// sessions whose chats lost events or may have, and returns all sessions: each must be attached anew, since the
+    /// memberships are to be loaded again.
     pub fn cut(&self, cut: Position, epoch: u32) -> Vec<Arc<Session>> {
         let turn = Turn { cut, epoch, now_ms: self.clock.now_ms() };
         let mut state = self.lock();
@@ -42,16 +49,7 @@ impl Hub {
         while state.membership.back().is_some_and(|seq| *seq > cut.seq) {
             state.membership.pop_back();
         }
-        let position = state.ring.position().seq;
-        let sessions = state.forget_all();
-        // Commands stored above the cut are void; their clients send them again.
-        let waiters: Vec<_> = std::mem::take(&mut state.waiters).into_values().flatten().collect();
-        drop(state);
-        for waiter in waiters {
-            self.answer(waiter, Err(crate::command::Failure::log_unavailable()));
-        }
-        self.announce(position);
-        sessions
+        self.begin_anew(state)
     }
 
     /// Goes on after `position`: the log no longer has what comes before it. Returns all sessions, as [`Hub::cut`].
@@ -64,9 +62,23 @@ impl Hub {
             session.set_lane(Lane::CatchUp);
             session.start_at(has);
         }
-        let sessions = state.forget_all();
+        self.begin_anew(state)
+    }
+
+    /// Forgets all users and chats, whose states are as of another place or history; returns the sessions.
+    fn begin_anew(&self, mut state: MutexGuard<'_, State>) -> Vec<Arc<Session>> {
+        let sessions = state.sessions().cloned().collect();
+        state.users.clear();
+        state.slots.clear();
+        state.chats.clear();
+        let position = state.ring.position().seq;
+        // Commands that wait for their verdict may be void; their clients send them again.
+        let waiters: Vec<_> = std::mem::take(&mut state.waiters).into_values().flatten().collect();
         drop(state);
-        self.announce(position.seq);
+        for waiter in waiters {
+            self.answer(waiter, Err(Failure::log_unavailable()));
+        }
+        self.announce(position);
         sessions
     }
 
@@ -78,27 +90,36 @@ impl Hub {
         session.set_lane(Lane::CatchUp);
         session.start_at(has);
         let doubtful = session.resumed_ms().is_some_and(|since| since + RESUME_DOUBT_MS > state.applied_ms);
-        let lost = |chat: &ChatId| state.loaded(*chat).is_some_and(|chat| chat.head > turn.cut.seq);
+        let lost = |chat: &ChatId| state.loaded(*chat).is_none_or(|chat| chat.head > turn.cut.seq);
         let told: Vec<ChatId> =
             user.chats().chain(user.left_chats()).filter(|chat| doubtful || lost(chat)).collect();
-        if told.is_empty() {
-            return;
-        }
         let id = if has == turn.cut.seq { Some(turn.cut.id) } else { state.ring.id_at(has) };
-        let Some(id) = id else {
-            // A catch-up far below the ring. Its device comes back with its cursor, and is told then.
-            return session.close(Close::Internal, turn.now_ms);
-        };
-        let from = Cursor { epoch: state.epoch, position: Position { seq: has, id } };
-        self.reset(state, session, &told, from, turn);
+        match id.filter(|_| turn.cut.seq >= state.ring.floor().seq) {
+            Some(_) if told.is_empty() => {}
+            Some(id) => {
+                let from = Cursor { epoch: state.epoch, position: Position { seq: has, id } };
+                self.reset(state, session, &told, from, turn);
+            }
+            // Below the ring nobody here knows what it had, or what it has left since. Its device comes back with its
+            // cursor, and is told then.
+            None => session.close(Close::Internal, turn.now_ms),
+        }
     }
 
     /// Brings a session that resumes from a cursor of a former history into the present one: tells it of all its
-    /// chats, and returns from where it goes on. `None`: its user is not loaded.
-    pub fn carry_over(&self, session: &Session, cursor: Cursor, cut: Position) -> Option<Cursor> {
+    /// chats, those that it left since included, and returns from where it goes on. `None`: its user is not loaded.
+    pub fn carry_over(
+        &self,
+        session: &Session,
+        cursor: Cursor,
+        cut: Position,
+        left: &[ChatId],
+    ) -> Option<Cursor> {
         let state = self.lock();
         let user = state.user(session.user())?;
-        let chats: Vec<ChatId> = user.chats().chain(user.left_chats()).collect();
+        let chats: BTreeSet<ChatId> =
+            user.chats().chain(user.left_chats()).chain(left.iter().copied()).collect();
+        let chats: Vec<ChatId> = chats.into_iter().collect();
         let position = if cursor.position.seq > cut.seq { cut } else { cursor.position };
         let turn = Turn { cut, epoch: state.epoch, now_ms: self.clock.now_ms() };
         Some(self.reset(&state, session, &chats, Cursor { position, ..cursor }, &turn))
@@ -109,8 +130,8 @@ impl Hub {
         let to = Cursor { epoch: turn.epoch, ..from };
         let [former, present] = [from, to].map(|cursor| self.sealer.seal(session.user(), cursor));
         for (index, chat_id) in chats.iter().copied().enumerate() {
-            let last = index + 1 == chats.len();
-            let cursor = if last { &present } else { &former }.clone();
+            let is_last = index + 1 == chats.len();
+            let cursor = if is_last { present.clone() } else { former.clone() };
             let frame = frame::Reset { chat_id, after_seq: state.head_at(chat_id, turn.cut.seq), cursor };
             session.push_control(wire::encode(&frame.into(), session.identity.encoding), turn.now_ms);
         }
@@ -140,14 +161,5 @@ impl State {
         let above = self.ring.chain(chat).take_while(|(at, _)| *at > seq);
         let first_above = above.filter(|(_, slot)| slot.verdict == Verdict::Valid).last();
         first_above.map(|(_, slot)| slot.prev).filter(|prev| *prev <= seq).unwrap_or(seq)
-    }
-
-    /// Forgets all users and chats, whose states are as of another history; returns the sessions.
-    fn forget_all(&mut self) -> Vec<Arc<Session>> {
-        let sessions = self.sessions().cloned().collect();
-        self.users.clear();
-        self.slots.clear();
-        self.chats.clear();
-        sessions
     }
 }

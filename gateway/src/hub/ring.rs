@@ -216,7 +216,7 @@ impl Ring {
 
     /// Forgets everything, and continues after `position`.
     pub fn skip_to(&mut self, position: Position) {
-        while self.slots.pop_back().is_some() {}
+        self.slots.clear();
         self.heads.clear();
         self.copies = Copies::default();
         (self.bytes, self.floor) = (0, position);

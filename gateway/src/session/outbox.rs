@@ -54,9 +54,12 @@ impl Outbox {
         self.written
     }
 
-    /// Sets the position that a new session starts from.
-    pub const fn start_at(&mut self, position: Seq) {
+    /// Sets the position that a session starts from, or goes back to: a frame that is half on the wire proves no more.
+    pub fn start_at(&mut self, position: Seq) {
         self.written = position;
+        if let Some(front) = self.frames.front_mut() {
+            front.covers = front.covers.min(position);
+        }
     }
 
     /// Whether one more frame of `length` bytes stays within the bounds.
@@ -95,6 +98,7 @@ impl Outbox {
             index += 1;
             keep
         });
+        self.wake_if_drained(usize::MAX);
         // Between what was written and the first that was not there is nothing for this session.
         let resume = first_dropped.map_or(resume, |seq| resume.max(Seq(seq.get() - 1)));
         self.bytes = self.frames.iter().map(|frame| frame.bytes.len()).sum::<usize>() - self.offset;

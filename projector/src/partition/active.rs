@@ -9,6 +9,7 @@ use streams::{
     Entry, Partition, Tail, TailItem, TailSettings, TailStats,
     signal::{EpochChanged, Signal, SignalKind, Signals, Watermark},
 };
+use tokio::task::unconstrained;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout_at};
 use tokio_util::sync::CancellationToken;
 
@@ -192,7 +193,7 @@ impl<'a> Active<'a> {
 
     /// Whether it is too early to write, and nobody waits.
     fn may_rest(&mut self) -> bool {
-        while let Some(signal) = self.signals.next().now_or_never() {
+        while let Some(signal) = unconstrained(self.signals.next()).now_or_never() {
             self.note(&signal);
         }
         self.wanted <= self.folder.checkpoint().position.seq && Instant::now() < self.next_commit
