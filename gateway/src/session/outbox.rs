@@ -235,4 +235,17 @@ mod tests {
             prop_assert_eq!(outbox.bytes(), left - outbox.offset);
         }
     }
+
+    /// The log is cut below a frame that is half on the wire: its end is written, but it proves nothing any more.
+    #[test]
+    fn a_half_written_frame_proves_nothing_beyond_the_place_that_a_session_goes_back_to() {
+        let mut outbox = Outbox::default();
+        outbox.push(frame(120, 10), 0);
+        outbox.advance(4, 0);
+        assert_eq!(outbox.drop_durable(), (Seq(120), 0));
+        outbox.start_at(Seq(100));
+        outbox.advance(6, 0);
+        assert!(outbox.is_empty());
+        assert_eq!(outbox.written(), Seq(100));
+    }
 }
