@@ -45,8 +45,8 @@ impl Rest {
         Builder::new_multi_thread().enable_all().on_thread_park(move || rest.sleep()).build()
     }
 
-    /// There is nothing to do before `at`. Returns then, or after [`LONGEST`], and behind the tasks that were woken in the
-    /// meantime.
+    /// There is nothing to do before `at`. Returns then, or once the process has been deaf for as long as it may be, and
+    /// behind the tasks that were woken in the meantime.
     pub async fn until(&self, at: Instant) {
         let until = at.min(Instant::now() + LONGEST);
         let since_zero = until.saturating_duration_since(self.zero).as_nanos();
