@@ -1,23 +1,19 @@
 //! Frames as bytes: JSON text and MessagePack, both ways.
 //!
 //! Both encodings come from the one declaration of each frame in [`crate::frame`], so they cannot drift. Writing
-//! goes straight into the buffer; reading takes one pass over the frame that borrows its fields, then one typed
-//! look at each. Invariants: no input panics or recurses; what is no frame at all is `frame.malformed`, what is
-//! one with wrong fields is `command.invalid` and echoes the uuid whenever that could be read; frame types and
-//! fields of newer peers are ignored. What texts may hold (blank bodies, emoji) is not decided here.
-
-mod json;
-mod msgpack;
-pub(crate) mod raw;
-pub(crate) mod sink;
-pub(crate) mod value;
+//! goes straight into the buffer. Reading splits the frame into its fields in one pass without copies, and then
+//! reads each field once by its type.
+//!
+//! Invariants: no input panics or recurses. Bytes that are no frame are refused as `frame.malformed`; a frame with
+//! wrong fields is refused as `command.invalid`, with its uuid if that could be read. Frame types and fields of newer
+//! peers are ignored. The rules for texts (blank bodies, emoji) are in [`crate::text`] and not applied here.
 
 use uuid::Uuid;
 
-use self::raw::{Fault, Fields, Raw};
 use crate::{
     code::Code,
     frame::{ClientFrame, FrameSet, ServerFrame},
+    value::{Fault, Fields, Raw, json::NoObject, msgpack},
 };
 
 /// Why bytes are no frame. `uuid` is the command's, when it could be read.
@@ -87,17 +83,17 @@ pub fn decode_server_msgpack(bytes: &[u8]) -> Result<Option<ServerFrame>, Reject
 
 fn decode_json<F: FrameSet>(bytes: &[u8], check: fn(&F) -> Option<Fault>) -> Result<Option<F>, Rejected> {
     let text = std::str::from_utf8(bytes).map_err(|_| malformed("the frame is not UTF-8"))?;
-    let object = json::object(text, F::FIELDS).map_err(|error| match error {
-        json::NoObject::Syntax => malformed("the frame is not JSON"),
-        json::NoObject::Shape => invalid(None, None, "a frame is a JSON object"),
+    let (fields, duplicate) = Fields::of_json(text, F::FIELDS).map_err(|error| match error {
+        NoObject::Syntax => malformed("the frame is not JSON"),
+        NoObject::Shape => invalid(None, None, "a frame is a JSON object"),
     })?;
-    let uuid = object.fields.get::<Option<Uuid>>("uuid").ok().flatten();
-    if let Some(field) = object.duplicate {
+    let uuid = fields.get::<Option<Uuid>>("uuid").ok().flatten();
+    if let Some(field) = duplicate {
         let uuid = uuid.filter(|_| field != "uuid");
         return Err(invalid(uuid, Some(field), format!("`{field}` stands twice")));
     }
-    let name = object.fields.get::<String>("type").map_err(|fault| fault.reject(uuid))?;
-    finish(F::read_type(&name, &object.fields), uuid, check)
+    let name = fields.get::<String>("type").map_err(|fault| fault.reject(uuid))?;
+    finish(F::read_type(&name, &fields), uuid, check)
 }
 
 fn decode_msgpack<F: FrameSet>(bytes: &[u8], check: fn(&F) -> Option<Fault>) -> Result<Option<F>, Rejected> {

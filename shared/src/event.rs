@@ -1,15 +1,15 @@
 //! Events: the accepted facts in the log, and their bytes.
 //!
-//! The bytes are a MessagePack array `[version, kind, actor, device, uuid, data]`; `data` is an array of the
-//! kind's fields, to which later versions append and which they never reorder. Golden files of every version
-//! decode for ever. The chat is the subject, the time is JetStream's, so neither is in here.
+//! The bytes are a MessagePack array `[version, kind, actor, device, uuid, data]`; `data` is an array of the kind's
+//! fields. Later versions append fields to `data` and never reorder them, and the golden files of every version decode
+//! for ever. An event holds neither its chat, which is part of the NATS subject, nor its time, which JetStream
+//! assigns.
 
 use rmp::decode::{read_array_len, read_bin_len, read_int, read_str_len};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
 use crate::{
-    codec::sink::done,
     id::{Seq, UserId},
     permission::{ChatType, Role},
 };
@@ -17,18 +17,18 @@ use crate::{
 /// The version that this build writes; it reads this one and all before.
 pub const VERSION: u8 = 1;
 
-/// One fact and who caused it.
+/// One fact, and the user who caused it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
     pub actor: UserId,
-    /// The label of the device that sent the command, for the operator's eyes; empty for server-made ones.
+    /// The label of the device that sent the command, for operators only; empty if the server made the event.
     pub device: String,
     /// The client's idempotency key, unique per (actor, chat).
     pub uuid: Uuid,
     pub fact: Fact,
 }
 
-/// Who may read what was written before they joined.
+/// How far back a member may read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum History {
@@ -54,7 +54,7 @@ impl History {
     }
 }
 
-/// Why a member is no longer one.
+/// Why a member left a chat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LeaveReason {
@@ -77,7 +77,7 @@ impl LeaveReason {
     }
 }
 
-/// A member and the role they got.
+/// A member, with the role that they got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MemberRole {
@@ -94,8 +94,9 @@ pub struct Mention {
     pub length: u32,
 }
 
-/// What happened. `author` in the message facts is the immutable author of the target: it is looked up before
-/// the append and trusted by the fold, which knows chats but no messages.
+/// The accepted change. `author` in the message facts is the author of the target message, who never changes. The
+/// gateway looks the author up before the append, and the fold trusts it, because the fold knows chats but no
+/// messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fact {
     ChatCreated(ChatCreated),
@@ -108,7 +109,7 @@ pub enum Fact {
     RoleChanged(RoleChanged),
     TitleChanged(TitleChanged),
     SettingsChanged(SettingsChanged),
-    /// Appended to chat-less subject 0 of a partition to prove that its log accepts writes.
+    /// Proves that a partition's log accepts writes; it is appended to subject 0, which is no chat.
     Noop,
 }
 
@@ -175,10 +176,24 @@ pub struct SettingsChanged {
     pub history: History,
 }
 
-/// The kind's number in the log. Never reused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum Kind {
+/// Declares [`Kind`] and [`Kind::ALL`] from one list, so that neither can lack a kind.
+macro_rules! kinds {
+    ($($kind:ident = $number:literal),* $(,)?) => {
+        /// The kind of a fact. Its number stands in the log and in Postgres, and is never reused.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum Kind {
+            $($kind = $number,)*
+        }
+
+        impl Kind {
+            /// Every kind, in the order of their numbers.
+            pub const ALL: [Self; [$($number),*].len()] = [$(Self::$kind),*];
+        }
+    };
+}
+
+kinds! {
     Noop = 0,
     ChatCreated = 1,
     MessageSent = 2,
@@ -193,32 +208,37 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Every kind, in the order of their numbers.
-    pub const ALL: [Self; 11] = [
-        Self::Noop,
-        Self::ChatCreated,
-        Self::MessageSent,
-        Self::MessageEdited,
-        Self::MessageDeleted,
-        Self::Reacted,
-        Self::MembersJoined,
-        Self::MemberLeft,
-        Self::RoleChanged,
-        Self::TitleChanged,
-        Self::SettingsChanged,
-    ];
-
     pub const fn number(self) -> u8 {
         self as u8
     }
 
     pub fn from_number(number: u8) -> Option<Self> {
-        Self::ALL.get(usize::from(number)).copied()
+        Self::ALL.into_iter().find(|kind| kind.number() == number)
     }
 
-    /// Whether events of this kind change who is a member of a chat.
+    /// As Postgres stores it.
+    pub const fn as_i16(self) -> i16 {
+        self as i16
+    }
+
+    /// The inverse of [`Kind::as_i16`].
+    pub fn from_i16(number: i16) -> Option<Self> {
+        u8::try_from(number).ok().and_then(Self::from_number)
+    }
+
+    /// Whether events of this kind add or remove members of a chat.
     pub const fn changes_members(self) -> bool {
-        matches!(self, Self::ChatCreated | Self::MembersJoined | Self::MemberLeft)
+        match self {
+            Self::ChatCreated | Self::MembersJoined | Self::MemberLeft => true,
+            Self::Noop
+            | Self::MessageSent
+            | Self::MessageEdited
+            | Self::MessageDeleted
+            | Self::Reacted
+            | Self::RoleChanged
+            | Self::TitleChanged
+            | Self::SettingsChanged => false,
+        }
     }
 }
 
@@ -240,22 +260,22 @@ impl Fact {
     }
 }
 
-/// Why bytes from the log are no event.
+/// Why bytes from the log could not be read as an event.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
-    /// Written by a newer build: stop and alert, never skip.
+    /// A newer build wrote the event. The reader must stop and alert, never skip it.
     #[error("event version {0} is newer than this build")]
     UnknownVersion(u8),
-    /// A kind of a newer build, likewise.
+    /// The kind is that of a newer build. The reader must stop and alert, never skip it.
     #[error("event kind {0} is newer than this build")]
     UnknownKind(u8),
-    /// Not an event at all: void for everyone.
+    /// The bytes are no event. Every reader skips them.
     #[error("corrupt event: {0}")]
     Corrupt(&'static str),
 }
 
 impl DecodeError {
-    /// Whether every reader, now and later, will call it void.
+    /// Whether every reader, of this build or a later one, finds the same.
     pub const fn is_corrupt(&self) -> bool {
         matches!(self, Self::Corrupt(_))
     }
@@ -267,18 +287,24 @@ impl Event {
     /// The event as the log stores it.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(64 + self.body_len());
-        // rmp's own error type has no other cause here than the writer.
-        done(self.write(&mut out));
+        infallible(self.write(&mut out));
         out
     }
 
+    /// Roughly the bytes of `data`, so that the buffer seldom grows.
     fn body_len(&self) -> usize {
         match &self.fact {
             Fact::MessageSent(sent) => sent.body.len() + sent.mentions.len() * 32,
             Fact::MessageEdited(edited) => edited.body.len() + edited.mentions.len() * 32,
             Fact::ChatCreated(created) => created.members.len() * 20,
             Fact::MembersJoined(joined) => joined.members.len() * 20,
-            _ => 32,
+            Fact::MessageDeleted(_)
+            | Fact::Reacted(_)
+            | Fact::MemberLeft(_)
+            | Fact::RoleChanged(_)
+            | Fact::TitleChanged(_)
+            | Fact::SettingsChanged(_)
+            | Fact::Noop => 32,
         }
     }
 
@@ -325,8 +351,8 @@ impl Event {
     }
 }
 
-/// The fields that all events share, read without touching `data`: what a gateway needs of an event that no
-/// local device wants.
+/// The fields that all events share, read without touching `data`. A gateway needs no more of an event that none of
+/// its devices wants.
 #[derive(Debug, Clone, Copy)]
 pub struct Head<'a> {
     pub kind: Kind,
@@ -368,7 +394,11 @@ impl<'a> Head<'a> {
     }
 }
 
+/// rmp's error. Its only cause is the writer, and a `Vec` takes every write.
 struct EncodeFailure;
+
+/// Drops the result of writing an event into a `Vec`, which cannot fail.
+fn infallible(_: Result<(), EncodeFailure>) {}
 
 fn put<T: Serialize>(out: &mut Vec<u8>, data: &T) -> Result<(), EncodeFailure> {
     rmp_serde::encode::write(out, data).map_err(|_| EncodeFailure)

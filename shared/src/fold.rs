@@ -1,8 +1,8 @@
 //! The validity of events: a pure fold over one chat's events in the log's order.
 //!
 //! Every reader of the log (each gateway, the projector, a rebuild) computes the same verdicts with this one
-//! function. A verdict depends on the chat's state alone: members, roles and settings. An event that is refused
-//! changes nothing and is not part of the chat (no `prev` points to it).
+//! function. A verdict depends only on the event and on the chat's state: members, roles and settings. A refused
+//! event changes nothing and is not part of the chat (no `prev` points to it).
 
 use smallvec::SmallVec;
 
@@ -16,7 +16,7 @@ use crate::{
 /// The most members a chat can have, whatever the settings: a bound on the state of one chat (80 KB).
 pub const MAX_MEMBERS: usize = 10_000;
 
-/// What decides the validity of a chat's next event.
+/// The state of a chat by which its next event is judged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChatState {
     pub chat_type: ChatType,
@@ -24,8 +24,8 @@ pub struct ChatState {
     pub members: Members,
 }
 
-/// Members and roles, sorted by user, eight bytes each: gateways hold many of these. Those of a direct chat need no
-/// allocation.
+/// Members and roles, sorted by user. A member takes eight bytes, because gateways hold many of these lists. The two
+/// members of a direct chat need no allocation.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Members(SmallVec<[u64; 2]>);
 
@@ -150,7 +150,9 @@ pub fn verdict(chat: Option<&ChatState>, event: &Event) -> Result<(), Code> {
             match (left.user_id == event.actor, left.reason) {
                 (true, LeaveReason::Left) => may(Action::Leave)?,
                 (false, LeaveReason::Removed) => may(Action::Remove(target))?,
-                _ => return Err(Code::CommandInvalid),
+                (true, LeaveReason::Removed) | (false, LeaveReason::Left) => {
+                    return Err(Code::CommandInvalid);
+                }
             }
             keeps_an_owner(&state.members, target, None)
         }
@@ -179,18 +181,27 @@ fn change(state: &mut ChatState, fact: &Fact) {
         Fact::MemberLeft(left) => state.members.remove(left.user_id),
         Fact::RoleChanged(changed) => state.members.set(changed.user_id, changed.role),
         Fact::SettingsChanged(changed) => state.history = changed.history,
-        _ => {}
+        // Titles and messages are no part of the state, and a chat is created once.
+        Fact::ChatCreated(_)
+        | Fact::MessageSent(_)
+        | Fact::MessageEdited(_)
+        | Fact::MessageDeleted(_)
+        | Fact::Reacted(_)
+        | Fact::TitleChanged(_)
+        | Fact::Noop => {}
     }
 }
 
 fn creatable(created: &ChatCreated) -> Result<(), Code> {
     let members: Members = created.members.iter().copied().collect();
-    match created.chat_type {
-        ChatType::Direct if members.len() != 2 => Err(Code::CommandInvalid),
-        ChatType::Group if members.is_empty() => Err(Code::CommandInvalid),
-        _ if members.len() > MAX_MEMBERS => Err(Code::ChatFull),
-        _ => Ok(()),
+    let fits = match created.chat_type {
+        ChatType::Direct => members.len() == 2,
+        ChatType::Group => !members.is_empty(),
+    };
+    if !fits {
+        return Err(Code::CommandInvalid);
     }
+    if members.len() > MAX_MEMBERS { Err(Code::ChatFull) } else { Ok(()) }
 }
 
 fn create(created: &ChatCreated) -> ChatState {
@@ -212,8 +223,8 @@ fn joinable(members: &Members, joined: &[MemberRole]) -> Result<(), Code> {
     if members.len() + joined.len() > MAX_MEMBERS { Err(Code::ChatFull) } else { Ok(()) }
 }
 
-/// The last owner of a group stays its owner, or is the last one who leaves. Stepping down alone would leave a group
-/// that nobody owns once others join.
+/// Refuses a change after which a group has members but no owner: the last owner can neither step down nor leave before
+/// the others. This holds for an owner who is alone as well, because others may join later.
 fn keeps_an_owner(members: &Members, from: Role, to: Option<Role>) -> Result<(), Code> {
     let loses_last = from == Role::Owner && to != Some(Role::Owner) && members.owners() == 1;
     let some_stay = to.is_some() || members.len() > 1;

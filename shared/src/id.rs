@@ -155,6 +155,21 @@ pub fn message_id(actor: UserId, chat: ChatId, uuid: Uuid) -> String {
     format!("{actor}-{chat}-{}", uuid.simple())
 }
 
+/// The text in the place of a uuid in the first published example. The example must work verbatim, so the text
+/// stands for [`EXAMPLE_UUID`].
+pub const EXAMPLE_UUID_TEXT: &str = "client-generated-uuid";
+/// The uuid of [`EXAMPLE_UUID_TEXT`]. Its version is 8, so that no generator makes it; its bytes spell "minitg" and
+/// "client".
+pub const EXAMPLE_UUID: Uuid = Uuid::from_u128(0x6d69_6e69_7467_8000_8000_636c_6965_6e74);
+
+/// A client's uuid: 8-4-4-4-12 or 32 hexadecimal digits in any case, or the example's text.
+pub fn client_uuid(text: &str) -> Option<Uuid> {
+    match text.len() {
+        32 | 36 => Uuid::try_parse(text).ok(),
+        _ => (text == EXAMPLE_UUID_TEXT).then_some(EXAMPLE_UUID),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -84,7 +84,7 @@ pub fn device(value: &Value) -> Result<String, Fault> {
 }
 
 pub fn uuid(value: &Value) -> Result<Uuid, Fault> {
-    shared::frame::client_uuid(string(value)?).ok_or(Fault::OutOfRange)
+    shared::id::client_uuid(string(value)?).ok_or(Fault::OutOfRange)
 }
 
 /// A message's body, verbatim.

@@ -1,14 +1,15 @@
-//! What clients send.
+//! The frames that clients send.
 //!
-//! Every command may carry a `uuid`, which an error echoes; where it is no idempotency key it comes last.
+//! Every command may carry a `uuid`, and an error about the command repeats it. A `uuid` that is no idempotency key
+//! is optional and is the last field.
 
 use uuid::Uuid;
 
 use super::server::{Ping, Pong, PresenceState};
 use crate::{
-    codec::raw::Fault,
     event::Mention,
     id::{ChatId, Seq, UserId},
+    value::Fault,
 };
 
 frame! {
@@ -90,7 +91,7 @@ frame! {
 }
 
 frame! {
-    /// Whose presence to report, instead of the set before.
+    /// The users whose presence the server reports from now on; replaces the set before.
     WatchPresence = 40, "WatchPresence" {
         user_ids: Vec<UserId> => "userIds",
         uuid: Option<Uuid> => "uuid",
@@ -133,7 +134,7 @@ frames! {
 }
 
 impl ClientFrame {
-    /// What the command's error or answer echoes.
+    /// The uuid that the answer to the command, or its error, repeats.
     pub const fn uuid(&self) -> Option<Uuid> {
         match self {
             Self::SendMessage(SendMessage { uuid, .. })
@@ -151,7 +152,7 @@ impl ClientFrame {
         }
     }
 
-    /// The first field whose value has the right type but is none that a client may send.
+    /// The first field with a value of the right type that a client must not send.
     pub(crate) fn out_of_range(&self) -> Option<Fault> {
         let (field, seq) = match self {
             Self::EditMessage(EditMessage { seq, .. })
@@ -163,9 +164,15 @@ impl ClientFrame {
             Self::SetPresence(SetPresence { state: PresenceState::Offline, .. }) => {
                 return Some(Fault { field: "state", missing: false, expected: "online or away" });
             }
-            _ => return None,
+            Self::SetPresence(SetPresence { state: PresenceState::Online | PresenceState::Away, .. })
+            | Self::Delivered(_)
+            | Self::Typing(_)
+            | Self::WatchPresence(_)
+            | Self::Auth(_)
+            | Self::Ping(_)
+            | Self::Pong(_) => return None,
         };
-        // Nothing has sequence 0. "After 0" alone makes sense: from the start.
+        // No event has sequence 0. Only `after` may be 0: "from the start".
         let expected = "an integer from 1 to 2^53-1";
         (seq == Some(Seq::ZERO)).then_some(Fault { field, missing: false, expected })
     }

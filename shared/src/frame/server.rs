@@ -1,18 +1,21 @@
-//! What the server sends.
+//! The frames that the server sends.
 
 use std::borrow::Cow;
 
 use uuid::Uuid;
 
-use super::{Declared, EventData, Frame, declared};
+use super::{
+    declare::{Declared, Frame, declared},
+    event_data::EventData,
+};
 use crate::{
-    codec::{
-        raw::{Fault, Fields, Raw},
-        sink::{Json, Msgpack, Sink},
-        value::{Value, object, word},
-    },
     event::Mention,
     id::{ChatId, Seq, UserId},
+    value::{
+        Fault, Fields, Raw, Sink, Value, msgpack, object,
+        sink::{Buffer, Json, Msgpack},
+        word,
+    },
 };
 
 frame! {
@@ -197,22 +200,42 @@ frame! {
     }
 }
 
-/// The frames that pages hold. Pages do not, so nothing nests.
+/// The frames that pages hold. No page holds a page, so frames nest one level deep.
 const DURABLE: [Declared; 2] = [declared::<Message>(), declared::<Event>()];
 
 impl Value for ServerFrame {
     const EXPECTED: &'static str = "a Message or Event frame";
 
     fn put(&self, sink: &mut impl Sink) {
-        sink.frame(self);
+        match sink.buffer() {
+            Buffer::Json(out) => self.put_json(out),
+            Buffer::Msgpack(out) => self.put_msgpack(out),
+        }
     }
 
     fn get(raw: Raw<'_>) -> Option<Self> {
-        let (kind, fields) = raw.frame(&[Message::FIELDS, Event::FIELDS], &DURABLE)?;
+        let (kind, fields) = durable(raw)?;
         if kind == Message::KIND {
             Message::read(&fields).map(Self::Message).ok()
         } else {
             Event::read(&fields).map(Self::Event).ok()
+        }
+    }
+}
+
+/// The kind and fields of a frame inside a page.
+fn durable(raw: Raw<'_>) -> Option<(u8, Fields<'_>)> {
+    match raw {
+        Raw::Json(_) => {
+            let fields = raw.object(&[Message::FIELDS, Event::FIELDS])?;
+            let name = fields.get::<String>("type").ok()?;
+            DURABLE.iter().find(|frame| frame.name == name).map(|frame| (frame.kind, fields))
+        }
+        Raw::Msgpack(raw) => {
+            let mut elements = msgpack::elements(raw)?;
+            let kind = elements.next().and_then(|raw| Raw::Msgpack(raw).uint())?;
+            let frame = DURABLE.iter().find(|frame| u64::from(frame.kind) == kind)?;
+            Some((frame.kind, Fields::in_order(frame.fields, elements.map(Raw::Msgpack))))
         }
     }
 }

@@ -30,6 +30,7 @@ fn every_kind_has_a_fixture() {
     for kind in Kind::ALL {
         assert!(sampled.contains(&kind), "{kind:?}");
         assert_eq!(Kind::from_number(kind.number()), Some(kind));
+        assert_eq!(Kind::from_i16(kind.as_i16()), Some(kind));
     }
 }
 

@@ -7,8 +7,8 @@ use shared::{
         encode_client_json, encode_client_msgpack, encode_json, encode_msgpack,
     },
     event::{Event, Fact, MessageEdited, MessageSent},
-    frame::{self, ClientFrame, EXAMPLE_UUID, EventData, ServerFrame, client_uuid, delivered},
-    id::{MAX_ID, Seq},
+    frame::{self, ClientFrame, EventData, ServerFrame, delivered},
+    id::{EXAMPLE_UUID, MAX_ID, Seq, client_uuid},
 };
 
 use crate::{

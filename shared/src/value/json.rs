@@ -1,6 +1,7 @@
-//! Reading JSON in one pass: an object becomes its known fields' raw texts, checked for syntax only.
+//! JSON as raw texts: an object is split into the texts of its known fields, an array into those of its elements.
 //!
-//! serde_json skips values without recursion, so nesting costs no stack.
+//! One pass checks the syntax and leaves the values unread. serde_json skips values without recursion, so nesting
+//! costs no stack.
 
 use std::fmt;
 
@@ -10,30 +11,25 @@ use serde::{
 };
 use serde_json::{error::Category, value::RawValue};
 
-use super::raw::{Fields, Raw};
-
-/// An object's known fields; `duplicate` is a field that stands twice.
-pub(super) struct Object<'a> {
-    pub(super) fields: Fields<'a>,
-    pub(super) duplicate: Option<&'static str>,
-}
-
 /// Why a text is no object.
-pub(super) enum NoObject {
-    /// It is not JSON.
+pub(crate) enum NoObject {
+    /// The text is not JSON.
     Syntax,
-    /// It is another JSON value.
+    /// The text is another JSON value.
     Shape,
 }
 
-/// The object's fields that stand in `names`.
+/// Hands each field of the object whose name is `type` or in `names` to `insert`, which says whether the name was
+/// new. Returns a name that stands twice.
 pub(super) fn object<'a>(
     text: &'a str,
     names: &'static [&'static [&'static str]],
-) -> Result<Object<'a>, NoObject> {
+    insert: impl FnMut(&'static str, &'a str) -> bool,
+) -> Result<Option<&'static str>, NoObject> {
     let mut deserializer = serde_json::Deserializer::from_str(text);
-    let read =
-        deserializer.deserialize_map(Collect(names)).and_then(|object| deserializer.end().map(|()| object));
+    let read = deserializer
+        .deserialize_map(Collect { names, insert })
+        .and_then(|duplicate| deserializer.end().map(|()| duplicate));
     read.map_err(|error| match error.classify() {
         Category::Data if serde_json::from_str::<IgnoredAny>(text).is_ok() => NoObject::Shape,
         _ => NoObject::Syntax,
@@ -46,36 +42,39 @@ pub(super) fn elements(text: &str) -> Option<Vec<&str>> {
     Some(raws.into_iter().map(RawValue::get).collect())
 }
 
-/// The text between the quotes, without a copy if nothing is escaped. The syntax has been checked.
+/// The text between the quotes of a string whose syntax was checked. Copies only if something is escaped.
 pub(super) fn text(raw: &str) -> Option<std::borrow::Cow<'_, str>> {
     let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
     if inner.contains('\\') { serde_json::from_str(raw).ok() } else { Some(inner.into()) }
 }
 
-struct Collect(&'static [&'static [&'static str]]);
+struct Collect<I> {
+    names: &'static [&'static [&'static str]],
+    insert: I,
+}
 
-impl<'de> Visitor<'de> for Collect {
-    type Value = Object<'de>;
+impl<'de, I: FnMut(&'static str, &'de str) -> bool> Visitor<'de> for Collect<I> {
+    type Value = Option<&'static str>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object<'de>, A::Error> {
-        let mut object = Object { fields: Fields::default(), duplicate: None };
-        while let Some(name) = map.next_key_seed(Known(self.0))? {
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut duplicate = None;
+        while let Some(name) = map.next_key_seed(Known(self.names))? {
             let raw = map.next_value::<&RawValue>()?.get();
             if let Some(name) = name
-                && !object.fields.insert(name, Raw::Json(raw))
+                && !(self.insert)(name, raw)
             {
-                object.duplicate = Some(name);
+                duplicate = Some(name);
             }
         }
-        Ok(object)
+        Ok(duplicate)
     }
 }
 
-/// A key, as the known name that it is.
+/// Reads a key as the known name that equals it, or as `None`.
 struct Known(&'static [&'static [&'static str]]);
 
 impl<'de> DeserializeSeed<'de> for Known {

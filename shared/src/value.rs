@@ -1,33 +1,22 @@
-//! What can stand in a field, in both encodings at once.
+//! One value in two encodings: each type says once how it is written and read, for JSON and MessagePack.
+//!
+//! This file holds the plain types (numbers, texts, lists) and the macros by which rooms above add their own.
+//! [`sink`] writes, [`raw`] reads on top of [`json`] and [`msgpack`]. A value never allocates for nesting and never
+//! panics on hostile bytes. Frames are unknown here.
+
+pub(crate) mod json;
+pub(crate) mod msgpack;
+pub(crate) mod raw;
+pub(crate) mod sink;
 
 use std::borrow::Cow;
 
 use uuid::Uuid;
 
-use super::{raw::Raw, sink::Sink};
-use crate::{
-    event::{History, LeaveReason, MemberRole, Mention},
-    id::{ChatId, MAX_ID, Seq, UserId},
-    permission::{ChatType, Role},
+pub(crate) use self::{
+    raw::{Fault, Fields, Raw, Value},
+    sink::Sink,
 };
-
-pub(crate) trait Value: Sized {
-    /// What must stand in the field, for the reader of an error.
-    const EXPECTED: &'static str;
-
-    fn put(&self, sink: &mut impl Sink);
-    fn get(raw: Raw<'_>) -> Option<Self>;
-
-    /// Whether the field is left out.
-    fn is_absent(&self) -> bool {
-        false
-    }
-
-    /// The value of a field that was left out; `None` if it must not be.
-    fn absent() -> Option<Self> {
-        None
-    }
-}
 
 impl<T: Value> Value for Option<T> {
     const EXPECTED: &'static str = T::EXPECTED;
@@ -117,48 +106,40 @@ impl Value for Cow<'static, str> {
     }
 }
 
-/// Integers: how to make one, and how to get its number.
+/// Integers: how to make one from its number, and how to get its number.
 macro_rules! integer {
     ($type:ty, $expected:literal, $from:expr, $number:expr) => {
-        impl Value for $type {
+        impl $crate::value::Value for $type {
             const EXPECTED: &'static str = $expected;
 
-            fn put(&self, sink: &mut impl Sink) {
+            fn put(&self, sink: &mut impl $crate::value::Sink) {
                 let number: fn($type) -> u64 = $number;
                 sink.uint(number(*self));
             }
 
-            fn get(raw: Raw<'_>) -> Option<Self> {
+            fn get(raw: $crate::value::Raw<'_>) -> Option<Self> {
                 let from: fn(u64) -> Option<Self> = $from;
                 from(raw.uint()?)
             }
         }
     };
 }
+pub(crate) use integer;
 
 integer!(u64, "an integer from 0 to 2^53-1", Some, |number| number);
 integer!(u32, "an integer from 0 to 2^32-1", |number| number.try_into().ok(), u64::from);
-integer!(UserId, "an integer from 1 to 2^53-1", |number| Self::new(number).ok(), UserId::get);
-integer!(ChatId, "an integer from 1 to 2^53-1", |number| Self::new(number).ok(), ChatId::get);
-integer!(Seq, "an integer from 0 to 2^53-1", |number| (number <= MAX_ID).then_some(Self(number)), Seq::get);
-integer!(
-    ChatType,
-    "1 (direct) or 2 (group)",
-    |number| number.try_into().ok().and_then(Self::from_number),
-    |chat_type| chat_type.number().into()
-);
 
-/// Closed sets of words, with `as_str` and `parse`.
+/// Closed sets of words: enums with `as_str` and `parse`.
 macro_rules! word {
     ($type:ty, $expected:literal) => {
-        impl $crate::codec::value::Value for $type {
+        impl $crate::value::Value for $type {
             const EXPECTED: &'static str = $expected;
 
-            fn put(&self, sink: &mut impl $crate::codec::sink::Sink) {
+            fn put(&self, sink: &mut impl $crate::value::Sink) {
                 sink.text(self.as_str());
             }
 
-            fn get(raw: $crate::codec::raw::Raw<'_>) -> Option<Self> {
+            fn get(raw: $crate::value::Raw<'_>) -> Option<Self> {
                 Self::parse(&raw.text()?)
             }
         }
@@ -166,26 +147,22 @@ macro_rules! word {
 }
 pub(crate) use word;
 
-word!(Role, "owner, admin or member");
-word!(History, "all or join");
-word!(LeaveReason, "left or removed");
-
-/// Objects inside frames: the same names in both encodings, every field always there.
+/// Objects: the same names in both encodings, every field always present.
 macro_rules! object {
     ($type:ty { $($field:ident => $name:literal),* $(,)? }) => {
-        impl $crate::codec::value::Value for $type {
+        impl $crate::value::Value for $type {
             const EXPECTED: &'static str = concat!("an object of", $(" ", $name),*);
 
-            fn put(&self, sink: &mut impl $crate::codec::sink::Sink) {
+            fn put(&self, sink: &mut impl $crate::value::Sink) {
                 sink.open_object([$($name),*].len());
                 $(
                     sink.key($name, concat!("\"", $name, "\":"));
-                    $crate::codec::value::Value::put(&self.$field, sink);
+                    $crate::value::Value::put(&self.$field, sink);
                 )*
                 sink.close_object();
             }
 
-            fn get(raw: $crate::codec::raw::Raw<'_>) -> Option<Self> {
+            fn get(raw: $crate::value::Raw<'_>) -> Option<Self> {
                 let fields = raw.object(&[&[$($name),*]])?;
                 Some(Self { $($field: fields.get($name).ok()?),* })
             }
@@ -193,6 +170,3 @@ macro_rules! object {
     };
 }
 pub(crate) use object;
-
-object!(Mention { user_id => "userId", start => "start", length => "length" });
-object!(MemberRole { user_id => "userId", role => "role" });

@@ -1,15 +1,16 @@
-//! A field's value as it stands on the wire, and the fields of a frame or object.
+//! Reading values: a value as it stands on the wire, the fields of a frame or object, and the types that fields hold.
 
 use std::borrow::Cow;
 
 use smallvec::SmallVec;
 use uuid::Uuid;
 
-use super::{json, msgpack, value::Value};
-use crate::{
-    frame::{Declared, client_uuid},
-    id::MAX_ID,
+use super::{
+    json::{self, NoObject},
+    msgpack,
+    sink::Sink,
 };
+use crate::id::{MAX_ID, client_uuid};
 
 /// One well-formed value.
 #[derive(Debug, Clone, Copy)]
@@ -72,51 +73,63 @@ impl<'a> Raw<'a> {
         }
     }
 
-    /// The known fields of an object; `None` also if one stands twice.
+    /// The known fields of an object; `None` if the value is no object or a field stands twice.
     pub(crate) fn object(self, names: &'static [&'static [&'static str]]) -> Option<Fields<'a>> {
         match self {
-            Self::Json(raw) => json::object(raw, names)
-                .ok()
-                .filter(|object| object.duplicate.is_none())
-                .map(|object| object.fields),
-            Self::Msgpack(raw) => msgpack::object(raw, names),
-        }
-    }
-
-    /// A whole frame inside a list: its kind and fields, if it is one of the known.
-    pub(crate) fn frame(
-        self,
-        names: &'static [&'static [&'static str]],
-        known: &[Declared],
-    ) -> Option<(u8, Fields<'a>)> {
-        match self {
-            Self::Json(_) => {
-                let fields = self.object(names)?;
-                let name = fields.get::<String>("type").ok()?;
-                known.iter().find(|frame| frame.name == name).map(|frame| (frame.kind, fields))
+            Self::Json(raw) => {
+                let (fields, duplicate) = Fields::of_json(raw, names).ok()?;
+                duplicate.is_none().then_some(fields)
             }
             Self::Msgpack(raw) => {
-                let mut elements = msgpack::elements(raw)?;
-                let kind = elements.next().and_then(|raw| Raw::Msgpack(raw).uint())?;
-                let frame = known.iter().find(|frame| u64::from(frame.kind) == kind)?;
-                Some((frame.kind, Fields::in_order(frame.fields, elements.map(Raw::Msgpack))))
+                let mut fields = Fields::default();
+                msgpack::object(raw, names, |name, raw| fields.insert(name, Raw::Msgpack(raw)))?;
+                Some(fields)
             }
         }
     }
 }
 
-/// The fields that a frame or object came with.
+/// A Rust type that can stand in a field, in both encodings.
+pub(crate) trait Value: Sized {
+    /// The expectation that an error states, such as "true or false".
+    const EXPECTED: &'static str;
+
+    fn put(&self, sink: &mut impl Sink);
+    fn get(raw: Raw<'_>) -> Option<Self>;
+
+    /// Whether the field is left out.
+    fn is_absent(&self) -> bool {
+        false
+    }
+
+    /// The value of a field that was left out; `None` if it must not be.
+    fn absent() -> Option<Self> {
+        None
+    }
+}
+
+/// The known fields of one frame or object, as they stand on the wire.
 #[derive(Debug, Default)]
 pub(crate) struct Fields<'a>(SmallVec<[(&'static str, Raw<'a>); 8]>);
 
 impl<'a> Fields<'a> {
+    /// The known fields of a JSON object, and one that stands twice.
+    pub(crate) fn of_json(
+        text: &'a str,
+        names: &'static [&'static [&'static str]],
+    ) -> Result<(Self, Option<&'static str>), NoObject> {
+        let mut fields = Self::default();
+        let duplicate = json::object(text, names, |name, raw| fields.insert(name, Raw::Json(raw)))?;
+        Ok((fields, duplicate))
+    }
+
     /// The fields of an array, by their place.
     pub(crate) fn in_order(names: &'static [&'static str], raws: impl Iterator<Item = Raw<'a>>) -> Self {
         Self(names.iter().copied().zip(raws).collect())
     }
 
-    /// Whether the name was new.
-    pub(crate) fn insert(&mut self, name: &'static str, raw: Raw<'a>) -> bool {
+    /// Returns whether the name was new; a second value of a name is ignored.
+    fn insert(&mut self, name: &'static str, raw: Raw<'a>) -> bool {
         let new = self.raw(name).is_none();
         if new {
             self.0.push((name, raw));
@@ -152,7 +165,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// A field that does not hold what it must.
+/// A field is missing or holds a wrong value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Fault {
     pub(crate) field: &'static str,

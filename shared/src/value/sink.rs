@@ -1,8 +1,8 @@
-//! Writing: the primitives of the two encodings, straight into a buffer.
+//! Writing values: the primitives of the two encodings, straight into a buffer.
 
 use uuid::Uuid;
 
-/// Where values are written. Lists and objects say their length first; what follows is in order.
+/// A writer of values. A list or object is opened with its length; its elements follow in order.
 pub(crate) trait Sink {
     fn nil(&mut self);
     fn boolean(&mut self, value: bool);
@@ -10,15 +10,21 @@ pub(crate) trait Sink {
     fn text(&mut self, value: &str);
     fn uuid(&mut self, value: Uuid);
     fn open_list(&mut self, length: usize);
-    /// Before each element of a list.
+    /// Called before each element of a list.
     fn element(&mut self);
     fn close_list(&mut self);
     fn open_object(&mut self, length: usize);
-    /// Before each value of an object; `quoted` is the name with quotes and colon.
+    /// Called before each value of an object; `quoted` is the name with quotes and colon.
     fn key(&mut self, name: &'static str, quoted: &'static str);
     fn close_object(&mut self);
-    /// A whole frame as an element of a list.
-    fn frame(&mut self, frame: &crate::frame::ServerFrame);
+    /// The buffer, by encoding, for a writer that has one form for each.
+    fn buffer(&mut self) -> Buffer<'_>;
+}
+
+/// Where a [`Sink`] writes, and in which encoding.
+pub(crate) enum Buffer<'a> {
+    Json(&'a mut Vec<u8>),
+    Msgpack(&'a mut Vec<u8>),
 }
 
 /// JSON without white space.
@@ -81,8 +87,8 @@ impl Sink for Json<'_> {
         self.0.push(b'}');
     }
 
-    fn frame(&mut self, frame: &crate::frame::ServerFrame) {
-        frame.put_json(self.0);
+    fn buffer(&mut self) -> Buffer<'_> {
+        Buffer::Json(self.0)
     }
 }
 
@@ -128,10 +134,10 @@ impl Sink for Msgpack<'_> {
 
     fn close_object(&mut self) {}
 
-    fn frame(&mut self, frame: &crate::frame::ServerFrame) {
-        frame.put_msgpack(self.0);
+    fn buffer(&mut self) -> Buffer<'_> {
+        Buffer::Msgpack(self.0)
     }
 }
 
-/// Writing into a `Vec` cannot fail.
-pub(crate) fn done<T, E>(_: Result<T, E>) {}
+/// Drops the result of a write into a `Vec`, which cannot fail.
+fn done<T, E>(_: Result<T, E>) {}

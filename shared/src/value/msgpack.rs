@@ -1,16 +1,15 @@
-//! Reading MessagePack: well-formedness in one pass without recursion, then slices of values.
+//! MessagePack as slices: one pass without recursion checks that a value is well-formed; arrays and maps are then
+//! split into the slices of their elements.
 
 use rmp::{
     Marker,
     decode::{read_array_len, read_map_len, read_marker},
 };
 
-use super::raw::{Fields, Raw};
-
 /// Moves past one value; `None` if it is cut short, uses the reserved marker, or holds text that is not UTF-8.
-pub(super) fn skip(rest: &mut &[u8]) -> Option<()> {
-    // Counting what is still to come replaces recursion. Each value takes a byte at least, so that a length that
-    // lies runs into the end.
+pub(crate) fn skip(rest: &mut &[u8]) -> Option<()> {
+    // A count of the values still to come replaces recursion. Each value takes at least one byte, so a false length
+    // runs into the end of the bytes.
     let mut pending: u64 = 1;
     while pending > 0 {
         pending = pending - 1 + skip_flat(rest)?;
@@ -18,7 +17,7 @@ pub(super) fn skip(rest: &mut &[u8]) -> Option<()> {
     Some(())
 }
 
-/// Moves past one scalar, or past the head of an array or map: how many values it holds.
+/// Moves past one scalar, or past the head of an array or map. Returns the number of values in the array or map.
 fn skip_flat(rest: &mut &[u8]) -> Option<u64> {
     match read_marker(rest).ok()? {
         Marker::Null | Marker::True | Marker::False | Marker::FixPos(_) | Marker::FixNeg(_) => {}
@@ -68,24 +67,28 @@ fn length(rest: &mut &[u8], bytes: usize) -> Option<usize> {
 }
 
 /// The elements of a well-formed array.
-pub(super) fn elements(mut raw: &[u8]) -> Option<impl Iterator<Item = &[u8]>> {
+pub(crate) fn elements(mut raw: &[u8]) -> Option<impl Iterator<Item = &[u8]>> {
     let count = read_array_len(&mut raw).ok()?;
     Some((0..count).map_while(move |_| one(&mut raw)))
 }
 
-/// The fields of a well-formed map that stand in `names`; `None` also if one stands twice.
-pub(super) fn object<'a>(mut raw: &'a [u8], names: &'static [&'static [&'static str]]) -> Option<Fields<'a>> {
-    let mut fields = Fields::default();
+/// Hands each field of a well-formed map whose name is in `names` to `insert`, which says whether the name was new.
+/// `None` if the value is no map or a name stands twice.
+pub(super) fn object<'a>(
+    mut raw: &'a [u8],
+    names: &'static [&'static [&'static str]],
+    mut insert: impl FnMut(&'static str, &'a [u8]) -> bool,
+) -> Option<()> {
     for _ in 0..read_map_len(&mut raw).ok()? {
         let (key, value) = (one(&mut raw)?, one(&mut raw)?);
         let known = rmp::decode::read_str_from_slice(key).ok().map(|(key, _)| key);
         if let Some(name) = names.iter().flat_map(|names| names.iter()).find(|name| Some(**name) == known)
-            && !fields.insert(name, Raw::Msgpack(value))
+            && !insert(name, value)
         {
             return None;
         }
     }
-    Some(fields)
+    Some(())
 }
 
 fn one<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
