@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use shared::id::Seq;
-use streams::Nats;
+use streams::{Nats, nap::Work};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -24,7 +24,6 @@ use crate::{
     presence::Presence,
     reads::Reads,
     redis::Redis,
-    wakeups::Work,
 };
 
 /// A client that was served this lately may go on: a request's next step, a chat's next message.

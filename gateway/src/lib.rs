@@ -26,5 +26,4 @@ pub mod serve;
 pub mod session;
 pub mod session_start;
 pub mod start;
-pub mod wakeups;
 pub mod ws;

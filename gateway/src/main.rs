@@ -3,11 +3,9 @@
 use std::sync::Arc;
 
 use clap::Parser;
-use gateway::{
-    config::{Cli, Task},
-    wakeups::Wakeups,
-};
+use gateway::config::{Cli, Task};
 use mimalloc::MiMalloc;
+use streams::nap::{self, WhileBusy};
 
 /// Gives memory back after a storm of connections, where glibc keeps 7 KB a socket.
 #[global_allocator]
@@ -15,17 +13,17 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
-    let wakeups = Arc::default();
-    Wakeups::runtime(&wakeups, cli.settings.nap())?.block_on(run(cli, &wakeups))
+    let naps = Arc::new(WhileBusy::new(cli.settings.nap()));
+    nap::runtime(naps.clone())?.block_on(run(cli, &naps))
 }
 
-async fn run(cli: Cli, wakeups: &Wakeups) -> anyhow::Result<()> {
+async fn run(cli: Cli, naps: &WhileBusy) -> anyhow::Result<()> {
     match cli.task {
         Some(Task::Keys) => gateway::keys::create(&cli.settings.auth.keys_dir).map_err(Into::into),
         Some(Task::Provision(args)) => gateway::provision::run(&cli.settings, &args).await,
         None => {
             let guard = otel::init("gateway", &cli.settings.otel)?;
-            let outcome = gateway::serve::run(cli.settings, wakeups, gateway::serve::signalled()).await;
+            let outcome = gateway::serve::run(cli.settings, naps, gateway::serve::signalled()).await;
             drop(guard);
             outcome
         }

@@ -12,7 +12,10 @@ use std::{
 use anyhow::Context;
 use prometheus_client::registry::Registry;
 use shared::cursor::Sealer;
-use streams::{Appender, Barrier, Nats, Partition};
+use streams::{
+    Appender, Barrier, Nats, Partition,
+    nap::{WhileBusy, Work},
+};
 use tokio::{
     net::{TcpListener, TcpSocket},
     signal::unix::SignalKind,
@@ -41,7 +44,6 @@ use crate::{
     redis::Redis,
     session::sweep,
     start,
-    wakeups::{Wakeups, Work},
 };
 
 /// Resolves on SIGTERM or Ctrl-C.
@@ -59,7 +61,7 @@ pub async fn signalled() {
 /// What makes it impossible to start or to go on: settings, keys, a taken address, an event of a newer build.
 pub async fn run(
     settings: Settings,
-    wakeups: &Wakeups,
+    naps: &WhileBusy,
     shutdown: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
     let listener =
@@ -68,7 +70,7 @@ pub async fn run(
     let mut registry = Registry::default();
     let app = assemble(settings, &mut registry, &mut tasks).await?;
     let weak = Arc::downgrade(&app);
-    wakeups.judged_by(move || weak.upgrade().map_or(Work::Answers, |app| app.work()));
+    naps.judged_by(move || weak.upgrade().map_or(Work::Answers, |app| app.work()));
     let connections = TaskTracker::new();
     serve_http(&app, listener, Arc::new(registry), &connections, &mut tasks).await?;
     let outcome = tokio::select! {

@@ -18,9 +18,10 @@ use std::{
 };
 
 use clap::Parser;
-use gateway::{config::Cli, serve, wakeups::Wakeups};
+use gateway::{config::Cli, serve};
 use serde_json::{Value, json};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+use streams::nap::WhileBusy;
 use support::{Client, PATIENCE, until};
 use uuid::Uuid;
 use xtask::{
@@ -120,7 +121,7 @@ async fn start(isolated: &Isolated) -> String {
     let args = settings.iter().flat_map(|(name, value)| [*name, *value]);
     let cli = Cli::try_parse_from(std::iter::once("gateway").chain(args)).unwrap();
     tokio::spawn(async move {
-        serve::run(cli.settings, &Wakeups::default(), std::future::pending()).await.unwrap()
+        serve::run(cli.settings, &WhileBusy::default(), std::future::pending()).await.unwrap()
     });
     let client = Client::new(&format!("http://{address}"));
     until("the gateway is ready", async || {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use projector::{config::ProjectorSettings, metrics::Metrics, partition::Projector, rest::Rest};
+use projector::{config::ProjectorSettings, metrics::Metrics, partition::Projector};
 use prometheus_client::registry::Registry;
 use shared::{
     event::{ChatCreated, Event, Fact, History, MemberRole, MessageSent},
@@ -57,7 +57,7 @@ async fn main() -> anyhow::Result<()> {
         db: db.clone(),
         metrics: metrics.clone(),
         settings,
-        rest: Rest::default(),
+        rest: Arc::default(),
     };
     let stop = CancellationToken::new();
     let last = nats.bounds(Partition::FIRST).await?.last;

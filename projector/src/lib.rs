@@ -17,6 +17,5 @@ pub mod metrics;
 pub mod partition;
 pub mod projection;
 pub mod rebuild;
-pub mod rest;
 
 pub use config::Config;

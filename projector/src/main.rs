@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Parser;
-use projector::{
-    Config, config::Command, health, metrics::Metrics, partition::Projector, rebuild::Rebuild, rest::Rest,
-};
+use projector::{Config, config::Command, health, metrics::Metrics, partition::Projector, rebuild::Rebuild};
 use prometheus_client::registry::Registry;
+use streams::nap::{self, Rest};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -20,11 +19,11 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> anyhow::Result<()> {
     let config = Config::parse();
-    let rest = Rest::default();
-    rest.runtime()?.block_on(run(config, rest))
+    let rest = Arc::new(Rest::default());
+    nap::runtime(rest.clone())?.block_on(run(config, rest))
 }
 
-async fn run(config: Config, rest: Rest) -> anyhow::Result<()> {
+async fn run(config: Config, rest: Arc<Rest>) -> anyhow::Result<()> {
     let _flushes_at_the_end = otel::init("projector", &config.otel)?;
     match config.command {
         None => serve(config, rest).await,
@@ -65,7 +64,7 @@ async fn replace(config: Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn serve(config: Config, rest: Rest) -> anyhow::Result<()> {
+async fn serve(config: Config, rest: Arc<Rest>) -> anyhow::Result<()> {
     let nats = streams::Nats::connect(&config.nats, "projector").await?;
     let db = sql::Db::new(&config.sql, "projector")?;
     let mut registry = Registry::default();

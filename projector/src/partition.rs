@@ -8,12 +8,12 @@ mod active;
 use std::{sync::Arc, time::Duration};
 
 use sql::{Db, projection::Writer};
-use streams::{Nats, Partition};
+use streams::{Nats, Partition, nap::Rest};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use self::active::{Active, End};
-use crate::{config::ProjectorSettings, metrics::Metrics, rest::Rest};
+use crate::{config::ProjectorSettings, metrics::Metrics};
 
 /// How often a standby asks for the lock: what a takeover costs at least.
 const STANDBY_INTERVAL: Duration = Duration::from_millis(500);
@@ -31,7 +31,7 @@ pub struct Projector {
     pub db: Db,
     pub metrics: Metrics,
     pub settings: Arc<ProjectorSettings>,
-    pub rest: Rest,
+    pub rest: Arc<Rest>,
 }
 
 impl Projector {

@@ -1,7 +1,7 @@
 //! Everything that knows a subject: stream definitions, append, tail, reads of the log, signals.
 //!
 //! No other crate imports a NATS client, builds a subject or parses one. What leaves this crate is typed: ids,
-//! events, entries. Two transports are used: `async-nats` for requests, signals and the read stream, and our own
+//! events, entries. Its `nap` is the runtime of the services that follow the log. Two transports are used: `async-nats` for requests, signals and the read stream, and our own
 //! `line` for the two hot paths, append and tail, whose connections must die with all that they hold.
 
 pub mod append;
@@ -9,6 +9,7 @@ pub mod barrier;
 pub mod connect;
 mod line;
 pub mod marks;
+pub mod nap;
 pub mod read;
 pub mod signal;
 pub mod stream;

@@ -1,21 +1,16 @@
-//! Moderation of wake-ups, as network cards moderate interrupts: a busy worker naps before it waits for events.
+//! The gateway's naps: a worker naps while it is busy.
 //!
-//! At thousands of messages a second each of them finds a worker that has just gone to sleep, and waking it costs the
-//! kernel (here, in NATS, and in every client on the same machine) more than the message does. A worker that ran out
-//! of work while it is busy therefore sleeps a little first, deaf to everything; what comes meanwhile is found in one
-//! go and travels together: commands to the log in one write, and their events back in one read. Two things are never
-//! made to wait: what comes while the workers are not busy, and the log's answers to what was sent to it. And a gateway
-//! that is kept busy by other gateways' events alone naps longer.
+//! The commands that arrive during a nap go to the log in one write, and their events come back in one read. Two things
+//! never wait for a nap: anything that arrives while the workers are not busy, and the log's answers to what this
+//! gateway sent. A gateway that handles only events which none of its clients want naps longer.
 
 use std::{
     cell::Cell,
-    io,
-    sync::{Arc, OnceLock},
-    thread,
+    sync::OnceLock,
     time::{Duration, Instant},
 };
 
-use tokio::runtime::{Builder, Runtime};
+use super::Nap;
 
 /// How long a worker is watched before it is called busy, or no longer busy.
 const WINDOW: Duration = Duration::from_millis(10);
@@ -23,57 +18,40 @@ const WINDOW: Duration = Duration::from_millis(10);
 /// A worker that runs out of work as often as this in a [`WINDOW`] is busy.
 const BUSY_PARKS: u32 = 8;
 
-/// How many naps long a nap is while nobody is served: who is served once in a while waits this much longer each time.
+/// A nap is this many times as long while nobody is served. A client that is served once in a while waits this much
+/// longer each time.
 const LONG_NAP: u32 = 4;
-/// And no longer than this, whatever the setting: far below what anybody notices.
+
+/// A long nap is no longer than this, whatever the setting: far below what a user notices.
 const LONGEST_NAP: Duration = Duration::from_millis(10);
 
 /// Whom a busy gateway works for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Work {
-    /// The log owes an answer to somebody here.
+    /// The log owes an answer to a client of this gateway.
     Answers,
-    /// Clients here send or receive.
+    /// Clients of this gateway send or receive.
     Clients,
-    /// All that comes is events that nobody here wants.
+    /// No client of this gateway wants the events that arrive.
     Nobody,
 }
 
 type Judge = Box<dyn Fn() -> Work + Send + Sync>;
 
-/// When the workers nap.
+/// Naps of one length while the worker is busy. By default never.
 #[derive(Default)]
-pub struct Wakeups {
+pub struct WhileBusy {
+    nap: Duration,
     work: OnceLock<Judge>,
 }
 
-impl Wakeups {
-    /// The runtime of a gateway, whose busy workers nap for `nap`; zero: never.
-    ///
-    /// # Errors
-    /// If threads can't be started.
-    pub fn runtime(self: &Arc<Self>, nap: Duration) -> io::Result<Runtime> {
-        let mut builder = Builder::new_multi_thread();
-        builder.enable_all();
-        if !nap.is_zero() {
-            let wakeups = Arc::clone(self);
-            builder.on_thread_park(move || {
-                let began = Instant::now();
-                if !WORKER.with(|worker| worker.parks(began)) {
-                    return;
-                }
-                match wakeups.work() {
-                    Work::Answers => return,
-                    Work::Clients => thread::sleep(nap),
-                    Work::Nobody => thread::sleep((nap * LONG_NAP).min(LONGEST_NAP.max(nap))),
-                }
-                WORKER.with(|worker| worker.napped(began.elapsed()));
-            });
-        }
-        builder.build()
+impl WhileBusy {
+    /// The naps last `nap`; zero: there are none.
+    pub fn new(nap: Duration) -> Self {
+        Self { nap, work: OnceLock::new() }
     }
 
-    /// Naps are as `judge` says, which is asked before each; none before this.
+    /// Before each nap `judge` is asked whom the gateway works for. Without a judge there are no naps.
     pub fn judged_by(&self, judge: impl Fn() -> Work + Send + Sync + 'static) {
         // Set once, by the one gateway of the process.
         drop(self.work.set(Box::new(judge)));
@@ -81,6 +59,23 @@ impl Wakeups {
 
     fn work(&self) -> Work {
         self.work.get().map_or(Work::Answers, |judge| judge())
+    }
+}
+
+impl Nap for WhileBusy {
+    fn length(&self) -> Duration {
+        if self.nap.is_zero() || !WORKER.with(|worker| worker.parks(Instant::now())) {
+            return Duration::ZERO;
+        }
+        match self.work() {
+            Work::Answers => Duration::ZERO,
+            Work::Clients => self.nap,
+            Work::Nobody => (self.nap * LONG_NAP).min(LONGEST_NAP.max(self.nap)),
+        }
+    }
+
+    fn napped(&self, time: Duration) {
+        WORKER.with(|worker| worker.napped(time));
     }
 }
 
@@ -92,6 +87,7 @@ thread_local! {
 struct Worker {
     /// The begin of the window; none before the first.
     since: Cell<Option<Instant>>,
+    /// How often the worker ran out of work in the window.
     parks: Cell<u32>,
     busy: Cell<bool>,
 }
@@ -101,12 +97,12 @@ impl Worker {
         Self { since: Cell::new(None), parks: Cell::new(0), busy: Cell::new(false) }
     }
 
-    /// A nap is in no window: it would make a busy worker look less so.
+    /// Takes a nap out of the window, because it would make a busy worker look less busy.
     fn napped(&self, time: Duration) {
         self.since.set(self.since.get().map(|since| since + time));
     }
 
-    /// Notes that the worker ran out of work. Whether it is busy.
+    /// Notes that the worker ran out of work. Returns whether it is busy.
     fn parks(&self, now: Instant) -> bool {
         let since = self.since.get().unwrap_or(now);
         let elapsed = now.saturating_duration_since(since);
@@ -127,8 +123,8 @@ impl Worker {
 mod tests {
     use super::*;
 
-    /// Parks every `every`, for `count` times, from `start` on, and naps for `nap` each time that it is busy: whether it
-    /// is at the end, and when that is.
+    /// Parks every `every`, for `count` times, from `start` on, and naps for `nap` each time that it is busy. Returns
+    /// whether it is busy at the end, and when that is.
     fn park(worker: &Worker, start: Instant, every: Duration, count: u32, nap: Duration) -> (bool, Instant) {
         let (mut now, mut busy) = (start, false);
         for _ in 0..count {
@@ -156,6 +152,25 @@ mod tests {
             assert!(!busy, "after a pause it is awake at once");
             let (busy, _) = park(&worker, now, Duration::from_millis(2), 100, nap);
             assert!(!busy);
+        }
+    }
+
+    #[test]
+    fn a_nap_is_as_long_as_the_work_allows() {
+        let nap = Duration::from_micros(1_200);
+        for (work, expected) in [
+            (None, Duration::ZERO),
+            (Some(Work::Answers), Duration::ZERO),
+            (Some(Work::Clients), nap),
+            (Some(Work::Nobody), nap * LONG_NAP),
+        ] {
+            let naps = WhileBusy::new(nap);
+            if let Some(work) = work {
+                naps.judged_by(move || work);
+            }
+            WORKER
+                .with(|worker| park(worker, Instant::now(), Duration::from_micros(100), 300, Duration::ZERO));
+            assert_eq!(naps.length(), expected, "{work:?}");
         }
     }
 }
