@@ -30,10 +30,7 @@ impl Known for Memory {
             if here.is_some() {
                 return Ok(here);
             }
-            self.db
-                .known_at_or_below(sql::PARTITION, seq)
-                .await
-                .map_err(|error| Unavailable { why: error.to_string() })
+            self.db.known_at_or_below(sql::PARTITION, seq).await.map_err(Unavailable::new)
         })
     }
 }

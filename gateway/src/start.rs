@@ -27,12 +27,7 @@ struct Projection(sql::Db);
 
 impl streams::Known for Projection {
     fn at_or_below(&self, seq: Seq) -> Recall<'_> {
-        Box::pin(async move {
-            self.0
-                .known_at_or_below(sql::PARTITION, seq)
-                .await
-                .map_err(|error| Unavailable { why: error.to_string() })
-        })
+        Box::pin(async move { self.0.known_at_or_below(sql::PARTITION, seq).await.map_err(Unavailable::new) })
     }
 }
 

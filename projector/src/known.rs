@@ -14,7 +14,7 @@ impl Known for Projected {
     fn at_or_below(&self, seq: Seq) -> Recall<'_> {
         Box::pin(async move {
             let known = self.db.known_at_or_below(self.partition.as_i16(), seq).await;
-            known.map_err(|error| Unavailable { why: error.to_string() })
+            known.map_err(Unavailable::new)
         })
     }
 }

@@ -1,25 +1,24 @@
 //! Appending events to the log: windowed, deduplicated, retried until a deadline.
 //!
-//! One task owns one connection (a lane); what is in flight when it dies fails at once and is tried again on
+//! One task owns one connection. When the connection dies, the appends in flight fail at once and are tried again on
 //! the next one with the same `Nats-Msg-Id`. Invariants: at most the window's number of appends await their
-//! acknowledgement; nothing is handed over unless the lane is connected and the deadline lies ahead; nothing that
-//! was given up is sent later.
+//! acknowledgement; an append is handed over only while the connection stands and the deadline lies ahead; an append
+//! that was given up is not sent later.
 
+mod connection;
 mod draft;
-mod lane;
+mod error;
 mod reply;
+mod stats;
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
-    },
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
 use shared::{
     event::{Event, Fact},
-    id::{ChatId, InvalidId, Seq, UserId, message_id},
+    id::{ChatId, Seq, UserId, message_id},
 };
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -30,61 +29,20 @@ use uuid::Uuid;
 use crate::{
     connect::{Nats, Unavailable, backoff},
     subject::Partition,
+    task::Task,
 };
+use connection::Publish;
 use draft::{Draft, Headers};
-use lane::Publish;
+pub use error::{AppendError, AttemptError};
+pub use reply::Appended;
 use reply::{Outcome, Refusal};
+pub use stats::AppendStats;
 
 /// The actor of appends that no user caused: no reader looks at it.
-const NOBODY: Result<UserId, InvalidId> = UserId::new(1);
-
-/// The verdict of the log about one append.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Appended {
-    pub seq: Seq,
-    /// The log has it from an earlier attempt. That says that an event with this key is at `seq`, not that it
-    /// holds this command.
-    pub duplicate: bool,
-}
-
-/// Why an event was not acknowledged.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum AppendError {
-    /// The outcome is unknown if `maybe_stored`, else nothing was stored. Temporary: to try the same event again is
-    /// safe.
-    #[error("the log did not acknowledge in time: {why}")]
-    Unavailable { why: String, maybe_stored: bool },
-    /// The log has reached its size limit. Nothing was stored.
-    #[error("the log is full")]
-    Full,
-    /// The chat of a first event has an event already, and it is not this one. Nothing was stored.
-    #[error("the chat exists in the log already")]
-    Exists,
-    /// Larger than the server takes. Nothing was stored.
-    #[error("the event is larger than the log takes")]
-    TooLarge,
-}
-
-impl From<AppendError> for Unavailable {
-    fn from(error: AppendError) -> Self {
-        Self::new(error)
-    }
-}
-
-/// Counters since the start, and a gauge.
-#[derive(Debug, Default)]
-pub struct AppendStats {
-    /// Events sent whose acknowledgement has not come.
-    pub in_flight: AtomicUsize,
-    /// Events acknowledged, duplicates included.
-    pub acked: AtomicU64,
-    /// Of these, those the log had already.
-    pub duplicates: AtomicU64,
-    /// Attempts after the first.
-    pub retries: AtomicU64,
-    /// Connections made.
-    pub connects: AtomicU64,
-}
+const NOBODY: UserId = match UserId::new(1) {
+    Ok(user) => user,
+    Err(_) => unreachable!(),
+};
 
 /// What is to be appended, with what an ordinary append does not need.
 #[derive(Debug, Clone, Copy)]
@@ -101,21 +59,23 @@ pub struct Request<'a> {
 #[derive(Clone)]
 pub struct Appender {
     nats: Nats,
-    lane: watch::Receiver<Option<mpsc::Sender<Publish>>>,
+    /// The queue of the present connection, if there is one.
+    queue: watch::Receiver<Option<mpsc::Sender<Publish>>>,
     stats: Arc<AppendStats>,
+    _keeps_connected: Arc<Task>,
 }
 
 impl Appender {
     /// Starts the connection task. Needs a tokio runtime.
     pub fn start(nats: &Nats) -> Self {
         let stats = Arc::new(AppendStats::default());
-        let lane = lane::start(nats, Arc::clone(&stats));
-        Self { nats: nats.clone(), lane, stats }
+        let (queue, task) = connection::start(nats, Arc::clone(&stats));
+        Self { nats: nats.clone(), queue, stats, _keeps_connected: Arc::new(task) }
     }
 
     /// Whether an append would be handed over right now.
     pub fn is_connected(&self) -> bool {
-        self.lane.borrow().is_some()
+        self.queue.borrow().is_some()
     }
 
     pub fn stats(&self) -> &AppendStats {
@@ -166,9 +126,7 @@ impl Appender {
     /// # Errors
     /// See [`AppendError`].
     pub async fn append_noop(&self, partition: Partition, deadline: Instant) -> Result<Seq, AppendError> {
-        let actor = NOBODY
-            .map_err(|error| AppendError::Unavailable { why: error.to_string(), maybe_stored: false })?;
-        let event = Event { actor, device: String::new(), uuid: Uuid::now_v7(), fact: Fact::Noop };
+        let event = Event { actor: NOBODY, device: String::new(), uuid: Uuid::now_v7(), fact: Fact::Noop };
         let id = format!("noop-{}", event.uuid.simple());
         let headers = Headers { id: &id, traceparent: None, first: false };
         let draft = Draft::new(&self.nats.layout.noop_subject(partition), headers, &event.encode());
@@ -187,16 +145,16 @@ impl Appender {
                 Ok(Outcome::Stored(appended)) => return Ok(self.stored(appended)),
                 Ok(Outcome::Refused(Refusal::NotFirst)) => match Box::pin(self.first_of(draft, id)).await {
                     Ok(verdict) => return verdict.map(|appended| self.stored(appended)),
-                    Err(error) => history.refused(error.why),
+                    Err(error) => history.failed(error.into()),
                 },
                 Ok(Outcome::Refused(Refusal::TooLarge)) => return Err(AppendError::TooLarge),
                 // Definite only while no earlier attempt may have been stored.
                 Ok(Outcome::Refused(Refusal::Full)) if !history.maybe_stored => {
                     return Err(AppendError::Full);
                 }
-                Ok(Outcome::Refused(Refusal::Full)) => history.refused("the log is full".to_owned()),
-                Ok(Outcome::Refused(Refusal::Temporary(why))) => history.refused(why),
-                Ok(Outcome::NotSent) => history.refused("not connected".to_owned()),
+                Ok(Outcome::Refused(Refusal::Full)) => history.failed(AttemptError::Full),
+                Ok(Outcome::Refused(Refusal::Temporary(error))) => history.failed(error),
+                Ok(Outcome::NotSent) => history.failed(AttemptError::NotConnected),
                 Ok(Outcome::Unknown) => history.no_answer(),
                 Err(_) => break,
             }
@@ -209,10 +167,10 @@ impl Appender {
 
     /// One hand-over.
     async fn attempt(&self, draft: &Draft, deadline: Instant, history: &mut History) -> Outcome {
-        let connected = self.lane.borrow().clone();
+        let connected = self.queue.borrow().clone();
         let sender = match connected {
             Some(sender) => sender,
-            None => match self.lane.clone().wait_for(Option::is_some).await.map(|sender| sender.clone()) {
+            None => match self.queue.clone().wait_for(Option::is_some).await.map(|sender| sender.clone()) {
                 Ok(Some(sender)) => sender,
                 _ => return Outcome::NotSent,
             },
@@ -236,7 +194,7 @@ impl Appender {
     async fn first_of(&self, draft: &Draft, id: &str) -> Result<Result<Appended, AppendError>, Unavailable> {
         let subject = draft.subject();
         let (partition, _) =
-            self.nats.layout.parse_chat(subject).ok_or_else(|| Unavailable::new("no chat"))?;
+            self.nats.layout.parse_chat(subject).ok_or_else(|| Unavailable::Because("no chat"))?;
         let read = async {
             let stream = self.nats.js.get_stream_no_info(self.nats.layout.chat_stream(partition)).await;
             let stream = stream.map_err(Unavailable::new)?;
@@ -255,7 +213,8 @@ impl Appender {
 /// What became of the attempts so far.
 #[derive(Default)]
 struct History {
-    why: String,
+    /// The failure of the last attempt; none if it was never answered.
+    last: Option<AttemptError>,
     /// An attempt is out that nobody has answered.
     handed_over: bool,
     /// An attempt was never answered: from now on no error is definite.
@@ -263,24 +222,25 @@ struct History {
 }
 
 impl History {
-    fn refused(&mut self, why: String) {
+    fn failed(&mut self, error: AttemptError) {
         self.handed_over = false;
-        self.why = why;
+        self.last = Some(error);
     }
 
     fn no_answer(&mut self) {
         self.handed_over = false;
         self.maybe_stored = true;
-        self.why.clear();
+        self.last = None;
     }
 
-    /// A lost lane and an overdue answer have taken their time already; a refusal comes at once.
+    /// The pause before the next attempt. A lost connection and an overdue answer have taken their time already; a
+    /// refusal comes at once.
     fn pause(&self, attempt: u32) -> Duration {
-        if self.why.is_empty() { Duration::ZERO } else { backoff(attempt) }
+        if self.last.is_none() { Duration::ZERO } else { backoff(attempt) }
     }
 
     fn unavailable(self) -> AppendError {
-        let why = if self.why.is_empty() { "no acknowledgement".to_owned() } else { self.why };
-        AppendError::Unavailable { why, maybe_stored: self.maybe_stored || self.handed_over }
+        let source = self.last.unwrap_or(AttemptError::NoAnswer);
+        AppendError::Unavailable { source, maybe_stored: self.maybe_stored || self.handed_over }
     }
 }

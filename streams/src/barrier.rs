@@ -4,7 +4,7 @@
 //! Invariant: an answer comes from a request begun after the question. Callers that ask while one is under way
 //! share the next one.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use shared::id::Seq;
 use tokio::{
@@ -16,6 +16,7 @@ use crate::{
     append::Appender,
     connect::{Nats, Unavailable},
     subject::Partition,
+    task::Task,
 };
 
 /// How long a caller waits. Past it a read is stale and a not-fresh write temporary.
@@ -24,20 +25,24 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Callers that wait; more of them wait to be let in.
 const QUEUE: usize = 1024;
 
+/// The task that asks has panicked.
+const STOPPED: Unavailable = Unavailable::Because("the task that asks where the log ends has stopped");
+
 type Answer = oneshot::Sender<Result<Seq, Unavailable>>;
 
 /// Asks for the end of one partition. Cheap to clone.
 #[derive(Clone)]
 pub struct Barrier {
     questions: mpsc::Sender<Answer>,
+    _asks: Arc<Task>,
 }
 
 impl Barrier {
     /// Starts the task that asks; it ends with the last clone.
     pub fn start(nats: &Nats, appender: &Appender, partition: Partition) -> Self {
         let (questions, queue) = mpsc::channel(QUEUE);
-        tokio::spawn(serve(nats.clone(), appender.clone(), partition, queue));
-        Self { questions }
+        let asks = Task::spawn("barrier", serve(nats.clone(), appender.clone(), partition, queue));
+        Self { questions, _asks: Arc::new(asks) }
     }
 
     /// The last sequence of the log, at a moment after the call began.
@@ -47,12 +52,12 @@ impl Barrier {
     pub async fn last_seq(&self) -> Result<Seq, Unavailable> {
         let ask = async {
             let (answer, answered) = oneshot::channel();
-            self.questions.send(answer).await.map_err(Unavailable::new)?;
-            answered.await.map_err(Unavailable::new)?
+            self.questions.send(answer).await.map_err(|_| STOPPED)?;
+            answered.await.map_err(|_| STOPPED)?
         };
         timeout(PATIENCE, ask)
             .await
-            .map_err(|_| Unavailable::new("the end of the log can't be proven in time"))?
+            .map_err(|_| Unavailable::Because("the end of the log can't be proven in time"))?
     }
 }
 

@@ -3,14 +3,7 @@
 //! [`Nats`] never fails to start because NATS is down: its client connects when it can and reconnects for ever.
 //! Requests made meanwhile fail within their timeout.
 
-use std::{
-    fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+use std::{fmt, io, sync::Arc, time::Duration};
 
 use async_nats::{Client, ConnectOptions, Event, ServerAddr, connection::State, jetstream};
 use tokio::{sync::watch, time::timeout};
@@ -94,19 +87,28 @@ pub enum SettingsError {
     #[error(transparent)]
     Prefix(#[from] InvalidPrefix),
     #[error("MT_NATS_URL: {0}")]
-    Url(String),
+    Url(#[source] io::Error),
+    #[error("MT_NATS_URL: names no server")]
+    NoServer,
+    #[error("MT_NATS_URL: {0}")]
+    Client(#[source] async_nats::ConnectError),
 }
 
 /// NATS did not answer in time, or not with what was asked for. Asking again later is safe.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("NATS is unavailable: {why}")]
-pub struct Unavailable {
-    pub why: String,
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Unavailable {
+    /// Nothing below failed: an answer is missing, or is not the wanted one.
+    #[error("NATS is unavailable: {0}")]
+    Because(&'static str),
+    /// The failure below; shared, as one failure may answer many callers.
+    #[error("NATS is unavailable: {0}")]
+    Failed(#[source] Arc<dyn std::error::Error + Send + Sync>),
 }
 
 impl Unavailable {
-    pub(crate) fn new(why: impl ToString) -> Self {
-        Self { why: why.to_string() }
+    /// For the failure of what was asked.
+    pub fn new(source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Failed(Arc::new(source))
     }
 }
 
@@ -119,7 +121,6 @@ pub struct Nats {
     pub(crate) target: Target,
     pub(crate) settings: Arc<NatsSettings>,
     connected: watch::Receiver<bool>,
-    dropped: Arc<AtomicU64>,
 }
 
 impl Nats {
@@ -131,11 +132,10 @@ impl Nats {
         let layout = Layout::new(&settings.stream_prefix)?;
         let servers = parse_urls(&settings.nats_url)?;
         let target = Target::new(&servers, name);
-        let dropped = Arc::new(AtomicU64::new(0));
         let (connection, connected) = watch::channel(false);
-        let client = control_client(&servers, name, connection, Arc::clone(&dropped)).await?;
+        let client = control_client(&servers, name, connection).await?;
         let js = jetstream::context::ContextBuilder::new().timeout(REQUEST_TIMEOUT).build(client.clone());
-        Ok(Self { client, js, layout, target, settings: Arc::new(settings.clone()), connected, dropped })
+        Ok(Self { client, js, layout, target, settings: Arc::new(settings.clone()), connected })
     }
 
     pub fn layout(&self) -> &Layout {
@@ -153,7 +153,7 @@ impl Nats {
     /// [`Unavailable`] if it does not within two seconds.
     pub async fn ping(&self) -> Result<(), Unavailable> {
         if !self.is_connected() {
-            return Err(Unavailable::new("not connected"));
+            return Err(Unavailable::Because("not connected"));
         }
         self.ask(async { self.js.query_account().await.map(drop).map_err(Unavailable::new) }).await
     }
@@ -169,26 +169,20 @@ impl Nats {
             wait_until(&mut connected, true).await;
             tokio::select! {
                 answer = request => answer,
-                () = wait_until(&mut connected, false) => Err(Unavailable::new("lost the connection")),
+                () = wait_until(&mut connected, false) => Err(Unavailable::Because("lost the connection")),
             }
         };
-        timeout(REQUEST_TIMEOUT, asked).await.map_err(|_| Unavailable::new("no answer"))?
-    }
-
-    /// How often a signal was dropped because its reader was too slow.
-    pub fn signals_dropped(&self) -> u64 {
-        self.dropped.load(Relaxed)
+        timeout(REQUEST_TIMEOUT, asked).await.map_err(|_| Unavailable::Because("no answer"))?
     }
 }
 
 fn parse_urls(urls: &str) -> Result<Vec<ServerAddr>, SettingsError> {
     let servers: Result<Vec<ServerAddr>, _> =
         urls.split(',').map(str::trim).filter(|url| !url.is_empty()).map(str::parse).collect();
-    let servers = servers.map_err(|error: std::io::Error| SettingsError::Url(error.to_string()))?;
-    if servers.is_empty() {
-        return Err(SettingsError::Url("names no server".to_owned()));
+    match servers {
+        Ok(servers) if servers.is_empty() => Err(SettingsError::NoServer),
+        servers => servers.map_err(SettingsError::Url),
     }
-    Ok(servers)
 }
 
 /// The client for requests, signals and read marks: none of these may wait for NATS to come back.
@@ -196,7 +190,6 @@ async fn control_client(
     servers: &[ServerAddr],
     name: &str,
     connection: watch::Sender<bool>,
-    dropped: Arc<AtomicU64>,
 ) -> Result<Client, SettingsError> {
     // The client does not look for credentials in its URLs.
     let options = match servers.first().and_then(Credentials::of) {
@@ -220,14 +213,13 @@ async fn control_client(
             match event {
                 Event::Connected => drop(connection.send_replace(true)),
                 Event::Disconnected | Event::Closed => drop(connection.send_replace(false)),
-                Event::SlowConsumer(_) => drop(dropped.fetch_add(1, Relaxed)),
                 _ => {}
             }
             std::future::ready(())
         })
         .connect(servers)
         .await
-        .map_err(|error| SettingsError::Url(error.to_string()))
+        .map_err(SettingsError::Client)
 }
 
 async fn wait_until(connected: &mut watch::Receiver<bool>, state: bool) {

@@ -3,10 +3,15 @@
 //! No other crate imports a NATS client, builds a subject or parses one. What leaves this crate is typed: ids,
 //! events, entries. Its `nap` is the runtime of the services that follow the log. Two transports are used: `async-nats` for requests, signals and the read stream, and our own
 //! `line` for the two hot paths, append and tail, whose connections must die with all that they hold.
+//!
+//! The rooms from the top; a room imports only rooms below it:
+//! `tail > barrier > append > read > consumer > entry > marks > signal > stream > connect > task > line > subject`.
 
 pub mod append;
 pub mod barrier;
 pub mod connect;
+mod consumer;
+mod entry;
 mod line;
 pub mod marks;
 pub mod nap;
@@ -15,10 +20,12 @@ pub mod signal;
 pub mod stream;
 pub mod subject;
 pub mod tail;
+mod task;
 
 pub use append::{AppendError, Appended, Appender};
 pub use barrier::Barrier;
 pub use connect::{Nats, NatsSettings, SettingsError, Unavailable};
+pub use entry::Entry;
 pub use read::{Bounds, Scan};
 pub use subject::{InvalidPrefix, Layout, Partition};
-pub use tail::{Entry, Known, Tail, TailItem, TailSettings, TailStats};
+pub use tail::{Known, Tail, TailItem, TailSettings, TailStats};

@@ -52,14 +52,14 @@ impl Nats {
     /// [`Unavailable`] if it can't: keep it and try again later.
     pub fn publish_mark(&self, mark: &Mark) -> Result<(), Unavailable> {
         if !self.is_connected() {
-            return Err(Unavailable::new("not connected"));
+            return Err(Unavailable::Because("not connected"));
         }
         let payload = Payload { chat: mark.chat, read: mark.read, delivered: mark.delivered };
         let payload = rmp_serde::to_vec_named(&payload).map_err(Unavailable::new)?;
         let publish = self.client.publish(self.layout.read_subject(mark.user), payload.into());
         match tokio::task::unconstrained(publish).now_or_never() {
             Some(sent) => sent.map_err(Unavailable::new),
-            None => Err(Unavailable::new("too many marks")),
+            None => Err(Unavailable::Because("too many marks")),
         }
     }
 }

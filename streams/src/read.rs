@@ -11,8 +11,9 @@ use tokio::time::timeout;
 
 use crate::{
     connect::{Nats, Unavailable, backoff},
+    consumer::{Broken, Consumer, Progress},
+    entry::Entry,
     subject::Partition,
-    tail::{Broken, Consumer, Entry, Progress},
 };
 
 /// A follower that was silent for longer does not count: a leader without a quorum of the others may be deposed.
@@ -79,7 +80,7 @@ impl Nats {
         if has_quorum(&info) {
             Ok(bounds(&info))
         } else {
-            Err(Unavailable::new("the leader of the log is out of touch with its followers"))
+            Err(Unavailable::Because("the leader of the log is out of touch with its followers"))
         }
     }
 
@@ -158,7 +159,7 @@ impl Scan {
     /// # Errors
     /// [`Unavailable`] if the log can't be read, also when it does not hold the range. The scan may be tried again.
     pub async fn next(&mut self) -> Result<Option<Vec<Entry>>, Unavailable> {
-        let mut why = Unavailable::new("not tried");
+        let mut why = Unavailable::Because("not tried");
         for attempt in 1..=SCAN_ATTEMPTS {
             if self.position >= self.to {
                 self.consumer = None;
@@ -190,7 +191,7 @@ impl Scan {
                 Ok(entries)
             }
             // A heartbeat means that the log has nothing more, and yet the range is not complete.
-            Ok(Progress::Heartbeat) => Err(Unavailable::new("the log ends before the scanned range")),
+            Ok(Progress::Heartbeat) => Err(Unavailable::Because("the log ends before the scanned range")),
             Err(broken) => Err(Unavailable::new(broken)),
         }
     }

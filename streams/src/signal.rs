@@ -1,7 +1,7 @@
 //! Signals: ephemeral news between services over core NATS. Any of them may be lost; nothing depends on one.
 //!
 //! One subject per kind. The bytes are a MessagePack map, so that fields can be added. A signal that can't leave
-//! at once, or whose reader is too slow, is dropped and counted.
+//! at once, or whose reader is too slow, is dropped.
 
 use futures_util::{FutureExt, StreamExt, stream::SelectAll};
 use serde::{Deserialize, Serialize};
@@ -208,14 +208,14 @@ impl Nats {
     /// [`Unavailable`] if it was dropped; most callers ignore that.
     pub fn signal(&self, signal: &Signal) -> Result<(), Unavailable> {
         if !self.is_connected() {
-            return Err(Unavailable::new("not connected"));
+            return Err(Unavailable::Because("not connected"));
         }
         let payload = rmp_serde::to_vec_named(signal).map_err(Unavailable::new)?;
         let subject = self.layout.signal_subject(signal.kind().subject());
         let publish = self.client.publish(subject, payload.into());
         match tokio::task::unconstrained(publish).now_or_never() {
             Some(sent) => sent.map_err(Unavailable::new),
-            None => Err(Unavailable::new("too many signals")),
+            None => Err(Unavailable::Because("too many signals")),
         }
     }
 

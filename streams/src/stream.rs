@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
+use async_nats::jetstream::{
+    context::CreateStreamError,
+    stream::{Config, DiscardPolicy, RetentionPolicy, StorageType},
+};
 
 use crate::{
     connect::{Nats, Unavailable},
@@ -26,6 +29,14 @@ impl std::fmt::Display for Drift {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}: {}", self.stream, self.what)
     }
+}
+
+/// A definition that NATS did not take.
+#[derive(Debug, thiserror::Error)]
+#[error("{stream}: {source}")]
+struct NotApplied {
+    stream: String,
+    source: CreateStreamError,
 }
 
 /// All streams of an installation.
@@ -94,7 +105,7 @@ pub async fn apply(nats: &Nats) -> Result<(), Unavailable> {
     for config in definitions(nats) {
         let name = config.name.clone();
         let applied = nats.js.create_or_update_stream(config).await;
-        applied.map_err(|error| Unavailable::new(format!("{name}: {error}")))?;
+        applied.map_err(|source| Unavailable::new(NotApplied { stream: name, source }))?;
     }
     Ok(())
 }

@@ -8,8 +8,6 @@
 //! At every attach and every few seconds the event at the position is compared with the log's (a leader read): if
 //! it differs, the log has lost its tail, and [`TailItem::LostTail`] says where the histories part.
 
-mod consumer;
-mod entry;
 mod identity;
 
 use std::{
@@ -26,10 +24,10 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::{
     connect::{Nats, Unavailable, backoff},
+    consumer::{Broken, Consumer, Progress},
+    entry::Entry,
     subject::Partition,
 };
-pub(crate) use consumer::{Broken, Consumer, Progress};
-pub use entry::Entry;
 use identity::{Check, Standing};
 pub use identity::{Known, Recall};
 

@@ -15,7 +15,7 @@ use shared::{
     frame::ServerFrame,
     id::{ChatId, Seq, UserId},
 };
-use streams::tail::Entry;
+use streams::Entry;
 use uuid::Uuid;
 
 use super::{

@@ -3,8 +3,17 @@
 use serde::Deserialize;
 use shared::id::Seq;
 
-use super::Appended;
+use super::error::AttemptError;
 use crate::line::Message;
+
+/// The verdict of the log about one append.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Appended {
+    pub seq: Seq,
+    /// The log has it from an earlier attempt. That says that an event with this key is at `seq`, not that it
+    /// holds this command.
+    pub duplicate: bool,
+}
 
 /// What became of one attempt.
 #[derive(Debug)]
@@ -17,14 +26,14 @@ pub(super) enum Outcome {
     Unknown,
 }
 
-/// An answer that is no.
-#[derive(Debug, PartialEq, Eq)]
+/// A refusal.
+#[derive(Debug)]
 pub(super) enum Refusal {
     Full,
     /// The subject has messages, and the append wanted none.
     NotFirst,
     TooLarge,
-    Temporary(String),
+    Temporary(AttemptError),
 }
 
 #[derive(Deserialize)]
@@ -57,15 +66,15 @@ const NO_RESPONDERS: u16 = 503;
 
 pub(super) fn read(message: Message<'_>) -> Outcome {
     match message.headers.status() {
-        Some(NO_RESPONDERS) => return temporary("the log has no leader"),
-        Some(status) => return temporary(&format!("status {status}")),
+        Some(NO_RESPONDERS) => return temporary(AttemptError::NoLeader),
+        Some(status) => return temporary(AttemptError::Status(status)),
         None => {}
     }
     match serde_json::from_slice::<PubAck>(message.payload) {
         Ok(PubAck { error: Some(error), .. }) => Outcome::Refused(refusal(error)),
-        Ok(PubAck { seq: 0, .. }) => temporary("an acknowledgement without a sequence"),
+        Ok(PubAck { seq: 0, .. }) => temporary(AttemptError::NoSequence),
         Ok(ack) => Outcome::Stored(Appended { seq: Seq(ack.seq), duplicate: ack.duplicate }),
-        Err(_) => temporary("an acknowledgement that can't be read"),
+        Err(error) => temporary(AttemptError::Unreadable(error)),
     }
 }
 
@@ -76,10 +85,10 @@ fn refusal(error: ApiError) -> Refusal {
         MESSAGE_EXCEEDS_MAXIMUM => Refusal::TooLarge,
         WRONG_LAST_SEQUENCE => Refusal::NotFirst,
         // Elections, overload, checks in flight on one subject (10158, 10164): all pass.
-        code => Refusal::Temporary(format!("{} ({code})", error.description)),
+        code => Refusal::Temporary(AttemptError::Refused { code, description: error.description }),
     }
 }
 
-fn temporary(why: &str) -> Outcome {
-    Outcome::Refused(Refusal::Temporary(why.to_owned()))
+fn temporary(error: AttemptError) -> Outcome {
+    Outcome::Refused(Refusal::Temporary(error))
 }

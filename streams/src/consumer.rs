@@ -8,9 +8,9 @@ use serde::Deserialize;
 use shared::id::Seq;
 use tokio::time::timeout;
 
-use super::entry::{Entry, Reader, place};
 use crate::{
     connect::{Nats, REQUEST_TIMEOUT, Unavailable},
+    entry::{Entry, Reader, place},
     line::{self, Line, Message},
     subject::{Layout, Partition, decimal},
 };
@@ -100,7 +100,7 @@ impl Consumer {
         match timeout(REQUEST_TIMEOUT, consumer.request_creation(&stream, heartbeat)).await {
             Ok(Ok(())) => Ok(consumer),
             Ok(Err(broken)) => Err(Unavailable::new(broken)),
-            Err(_) => Err(Unavailable::new("no answer to the creation of a consumer")),
+            Err(_) => Err(Unavailable::Because("no answer to the creation of a consumer")),
         }
     }
 

@@ -1,8 +1,8 @@
 //! The connection that appends travel on, and the task that owns it.
 //!
-//! Invariants: every publish taken from the queue is answered exactly once; a slot is free again once its append
-//! was answered, has timed out or the lane has died, and a late answer to its former user is recognised by the
-//! token and ignored.
+//! Invariants: every publish taken from the queue is answered exactly once; a slot is free again once its append was
+//! answered, has timed out or the connection has died. A late answer to the slot's former append has another token and
+//! is ignored.
 
 use std::{
     collections::VecDeque,
@@ -18,26 +18,28 @@ use tokio::{
 };
 
 use super::{
-    AppendStats,
     draft::Draft,
     reply::{self, Outcome},
+    stats::AppendStats,
 };
 use crate::{
     connect::{Nats, PING_INTERVAL, backoff},
     line::{self, Line, Target},
     subject::decimal,
+    task::Task,
 };
 
 /// Publishes taken from the queue at once, so that they leave in one write.
 const BATCH: usize = 64;
 
-/// The least time until the next write after one of [`BUSY`] publishes or more: a millisecond or two, by the runtime's
-/// timers, or three, if a worker naps. What comes meanwhile shares the next one, and with it a wake-up of the server's
-/// reader and of each of its consumers' writers: at thousands of appends a second those cost more than the appends.
+/// After a write of at least [`BUSY`] publishes, the next write waits this long (1 to 3 ms in practice), so that
+/// publishes share writes. Each write wakes the server's reader and each of its consumers' writers: at thousands of
+/// appends a second those wake-ups cost more than the appends.
 const PACE: Duration = Duration::from_millis(1);
+/// A write of fewer publishes than these is no sign of load: the next one does not wait.
 const BUSY: usize = 5;
 
-/// The one subscription of a lane.
+/// The one subscription of a connection.
 const REPLIES: u8 = 1;
 
 /// One attempt of an append.
@@ -47,13 +49,17 @@ pub(super) struct Publish {
     pub answer: oneshot::Sender<Outcome>,
 }
 
-/// Starts the task that keeps a lane connected for as long as a receiver lives.
-pub(super) fn start(nats: &Nats, stats: Arc<AppendStats>) -> watch::Receiver<Option<mpsc::Sender<Publish>>> {
+/// Starts the task that connects, again and again, for as long as a receiver lives. The receiver holds the queue of
+/// the present connection.
+pub(super) fn start(
+    nats: &Nats,
+    stats: Arc<AppendStats>,
+) -> (watch::Receiver<Option<mpsc::Sender<Publish>>>, Task) {
     let (current, watched) = watch::channel(None);
     let window = usize::from(nats.settings.append_window);
     let ack_timeout = Duration::from_millis(nats.settings.append_ack_timeout_ms);
-    tokio::spawn(keep_connected(nats.target.clone(), window, ack_timeout, current, stats));
-    watched
+    let work = keep_connected(nats.target.clone(), window, ack_timeout, current, stats);
+    (watched, Task::spawn("append", work))
 }
 
 async fn keep_connected(
@@ -81,11 +87,11 @@ async fn keep_connected(
         tracing::info!(server, "connected to append");
         let born = Instant::now();
         let (sender, queue) = mpsc::channel(window);
-        let mut lane = Lane::new(line, window, ack_timeout, stats.clone());
+        let mut connection = Connection::new(line, window, ack_timeout, stats.clone());
         current.send_replace(Some(sender));
-        let end = lane.run(queue, &current).await;
+        let end = connection.run(queue, &current).await;
         current.send_replace(None);
-        lane.fail_all();
+        connection.fail_all();
         if let Err(error) = end {
             tracing::warn!(%error, server, "lost the connection to append on");
         }
@@ -100,24 +106,28 @@ struct Pending {
     answer: oneshot::Sender<Outcome>,
 }
 
-struct Lane {
+/// One connection and the appends that travel on it.
+struct Connection {
     line: Line,
+    /// Where acknowledgements come to; the last token of their subject is the append's.
     inbox: String,
+    /// An append takes a slot from its sending to its answer: there are as many as the window is wide.
     slots: Vec<Option<Pending>>,
+    /// The slots that are free.
     free: Vec<usize>,
     /// Tokens in the order of their sending, to find the timed-out ones without a timer each.
     sent: VecDeque<(Instant, u64)>,
     next_round: u64,
     ack_timeout: Duration,
     stats: Arc<AppendStats>,
-    /// Taken from the queue, to be sent together.
+    /// Publishes taken from the queue, to be sent together.
     held: Vec<Publish>,
     next_write: Instant,
     last_heard: Instant,
     last_ping: Instant,
 }
 
-impl Lane {
+impl Connection {
     fn new(line: Line, window: usize, ack_timeout: Duration, stats: Arc<AppendStats>) -> Self {
         let now = Instant::now();
         Self {
@@ -136,7 +146,7 @@ impl Lane {
         }
     }
 
-    /// Serves until the line dies, or nobody is left who could append.
+    /// Sends and answers until the line dies or the last [`super::Appender`] is dropped.
     async fn run(
         &mut self,
         mut queue: mpsc::Receiver<Publish>,
@@ -157,7 +167,7 @@ impl Lane {
                     break Err(error);
                 },
                 taken = queue.recv_many(&mut self.held, room), if room > 0 => {
-                    // After all tasks that are ready, of which some append.
+                    // The tasks that are ready now may append as well: their publishes leave in the same write.
                     yield_now().await;
                     self.held.extend(std::iter::from_fn(|| queue.try_recv().ok()).take(room - taken));
                 }
@@ -174,7 +184,7 @@ impl Lane {
         end
     }
 
-    /// Sends what was taken from the queue, if it is time.
+    /// Sends the publishes that were taken from the queue, unless the last write was a moment ago.
     fn send_held(&mut self) {
         let now = Instant::now();
         if self.held.is_empty() || now < self.next_write {
@@ -205,7 +215,7 @@ impl Lane {
         self.sent.push_back((now, token));
     }
 
-    /// Answers those whose acknowledgements have arrived.
+    /// Answers the appends whose acknowledgements have arrived.
     fn hear(&mut self) -> io::Result<()> {
         self.last_heard = Instant::now();
         while let Some(message) = self.line.message()? {
@@ -220,7 +230,7 @@ impl Lane {
         Ok(())
     }
 
-    /// Gives up appends whose time is over, and the line if it looks cut.
+    /// Gives up appends whose acknowledgement is overdue, and the line if it looks cut.
     fn check(&mut self) -> io::Result<()> {
         let now = Instant::now();
         while let Some((sent, token)) = self.sent.front().copied() {
@@ -254,6 +264,7 @@ impl Lane {
         Ok(())
     }
 
+    /// Answers the appends in flight when the line has died.
     fn fail_all(&mut self) {
         for pending in self.slots.iter_mut().filter_map(Option::take) {
             answer(pending.answer, Outcome::Unknown);
@@ -262,7 +273,7 @@ impl Lane {
     }
 }
 
-/// A caller that has given up no longer wants to know.
+/// Answers a caller. One that has given up has dropped its end, and that is no failure.
 fn answer(to: oneshot::Sender<Outcome>, outcome: Outcome) {
     drop(to.send(outcome));
 }
