@@ -1,11 +1,13 @@
 //! Everything that knows a subject: stream definitions, append, tail, reads of the log, signals.
 //!
 //! No other crate imports a NATS client, builds a subject or parses one. What leaves this crate is typed: ids,
-//! events, entries. Its `nap` is the runtime of the services that follow the log. Two transports are used: `async-nats` for requests, signals and the read stream, and our own
-//! `line` for the two hot paths, append and tail, whose connections must die with all that they hold.
+//! events, entries. Its `nap` is the runtime of the services that follow the log. Two transports are used:
+//! `async-nats` for requests, signals and the read stream, and our own `line` for the two hot paths, append and tail,
+//! whose connections must die with all that they hold.
 //!
 //! The rooms from the top; a room imports only rooms below it:
-//! `tail > barrier > append > read > consumer > entry > marks > signal > stream > connect > task > line > subject`.
+//! `tail > barrier > append > read > consumer > entry > marks > signal > stream > connect > task > line > subject`, and
+//! `nap`, which imports none of them.
 
 pub mod append;
 pub mod barrier;
