@@ -161,8 +161,8 @@ impl Folded {
         Self {
             refused: rows.refused.len() as u64,
             dead_letters: rows.dead_letters.len() as u64,
-            last_chat: rows.chats.iter().map(|chat| chat.chat).max(),
-            last_user: rows.opened.iter().map(|opened| opened.user).max(),
+            last_chat: rows.chats.new.iter().map(|chat| chat.chat).max(),
+            last_user: rows.memberships.opened.iter().map(|opened| opened.user).max(),
             ..Self::default()
         }
     }

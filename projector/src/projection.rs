@@ -127,7 +127,7 @@ impl<'a> Batch<'a> {
         });
         self.chats.apply(id, entry, &event.fact);
         self.membership.apply(id, entry, &event.fact);
-        self.rows.overlay.apply(id, seq, entry.ts_ms, event, &entry.payload);
+        self.rows.messages.apply(id, seq, entry.ts_ms, event, &entry.payload);
     }
 
     fn finish(mut self, cache: &mut Cache) -> Rows<'a> {
@@ -158,6 +158,13 @@ fn target(fact: &Fact) -> Option<Seq> {
         Fact::MessageEdited(edited) => Some(edited.seq),
         Fact::MessageDeleted(deleted) => Some(deleted.seq),
         Fact::Reacted(reacted) => Some(reacted.seq),
-        _ => None,
+        Fact::ChatCreated(_)
+        | Fact::MessageSent(_)
+        | Fact::MembersJoined(_)
+        | Fact::MemberLeft(_)
+        | Fact::RoleChanged(_)
+        | Fact::TitleChanged(_)
+        | Fact::SettingsChanged(_)
+        | Fact::Noop => None,
     }
 }

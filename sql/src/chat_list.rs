@@ -12,6 +12,7 @@ use crate::{
     accounts::user_id,
     chats::chat_id,
     checkpoint::from_checkpoint,
+    kind::messages,
     message::{Message, join_overlay, message, message_columns},
     pool::Param,
     states::{chat_type, checkpoint_of, history, role_of},
@@ -62,7 +63,9 @@ macro_rules! chats {
                     - coalesce((SELECT n FROM events WHERE chat_id = ch.id AND seq <= k.read_seq
                                 ORDER BY seq DESC LIMIT 1), 0)
                     - (SELECT count(*) FROM revisions r JOIN events d USING (chat_id, seq)
-                       WHERE r.chat_id = ch.id AND r.seq > k.read_seq AND r.deleted_ts IS NOT NULL AND d.kind = 2) AS unread,
+                       WHERE r.chat_id = ch.id AND r.seq > k.read_seq AND r.deleted_ts IS NOT NULL AND d.kind IN (",
+            messages!(),
+            ")) AS unread,
                     e.*
                 FROM (
                     SELECT m.chat_id, m.role, m.own_seq, h.seq AS head, h.n, h.message_seq

@@ -8,7 +8,7 @@ use crate::{Db, Error};
 /// The partition whose checkpoint reads return.
 pub const PARTITION: i16 = 0;
 
-/// As of where rows are. The rows and the checkpoint are always from one snapshot.
+/// The position up to which the rows of an answer are complete. Rows and checkpoint are always from one snapshot.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Checkpoint {
     /// How often the log lost its tail before this.
@@ -42,7 +42,8 @@ macro_rules! from_checkpoint {
 }
 pub(crate) use from_checkpoint;
 
-const CHECKPOINT: &str =
+/// The checkpoint of a partition, `$1`.
+pub(crate) const CHECKPOINT: &str =
     "SELECT epoch AS c_epoch, seq AS c_seq, id AS c_id FROM checkpoints WHERE partition = $1";
 
 impl Db {

@@ -10,6 +10,7 @@ use crate::{
     Checkpoint, Db, Error,
     accounts::user_id,
     checkpoint::from_checkpoint,
+    kind::messages,
     states::{checkpoint_of, code},
 };
 
@@ -45,7 +46,9 @@ const COMMAND: &str = concat!(
 const FACT: &str = concat!(
     "SELECT c.*, e.actor, r.deleted_ts IS NOT NULL AS deleted",
     from_checkpoint!(),
-    "LEFT JOIN events e ON e.chat_id = $1 AND e.seq = $2 AND e.kind = 2
+    "LEFT JOIN events e ON e.chat_id = $1 AND e.seq = $2 AND e.kind IN (",
+    messages!(),
+    ")
     LEFT JOIN revisions r ON r.chat_id = e.chat_id AND r.seq = e.seq"
 );
 const EMOJI: &str = concat!(

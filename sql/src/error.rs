@@ -14,6 +14,9 @@ pub enum Error {
     /// A row holds what no version of this program writes.
     #[error("a row cannot be read: {0}")]
     Corrupt(&'static str),
+    /// A value holds bytes that no version of this program writes.
+    #[error("a row cannot be read: {what}: {source}")]
+    Undecodable { what: &'static str, source: Box<dyn std::error::Error + Send + Sync> },
 }
 
 /// Why the database is unavailable.
@@ -22,7 +25,7 @@ pub enum Cause {
     #[error("no answer in time")]
     Timeout,
     #[error("no connection: {0}")]
-    Pool(String),
+    Pool(#[source] deadpool_postgres::PoolError),
     #[error(transparent)]
     Postgres(tokio_postgres::Error),
 }
@@ -31,6 +34,13 @@ impl Error {
     /// Whether the same call may succeed later.
     pub const fn is_temporary(&self) -> bool {
         matches!(self, Self::Unavailable(_))
+    }
+
+    pub(crate) fn undecodable(
+        what: &'static str,
+        source: impl std::error::Error + Send + Sync + 'static,
+    ) -> Self {
+        Self::Undecodable { what, source: Box::new(source) }
     }
 
     pub(crate) const fn timeout() -> Self {
@@ -53,7 +63,7 @@ impl From<deadpool_postgres::PoolError> for Error {
     fn from(error: deadpool_postgres::PoolError) -> Self {
         match error {
             deadpool_postgres::PoolError::Backend(error) => Self::Unavailable(Cause::Postgres(error)),
-            other => Self::Unavailable(Cause::Pool(other.to_string())),
+            other => Self::Unavailable(Cause::Pool(other)),
         }
     }
 }

@@ -6,6 +6,7 @@ use tokio_postgres::Row;
 use crate::{
     Checkpoint, Db, Error, PageFrom,
     checkpoint::from_checkpoint,
+    kind::messages,
     message::{Message, join_overlay, message, message_columns},
     replay::{bound, readable},
     states::checkpoint_of,
@@ -32,7 +33,9 @@ macro_rules! history {
             "   FROM (
                     SELECT e.* FROM readable CROSS JOIN LATERAL (
                         SELECT * FROM events e
-                        WHERE e.chat_id = $2 AND e.kind = 2 AND e.seq >= lo AND e.seq <= hi AND e.seq ",
+                        WHERE e.chat_id = $2 AND e.kind IN (",
+            messages!(),
+            ") AND e.seq >= lo AND e.seq <= hi AND e.seq ",
             $bound,
             " $3 ORDER BY e.seq ",
             $order,

@@ -63,7 +63,7 @@ pub(crate) use {join_overlay, message_columns};
 /// `None` for a row without a message.
 pub(crate) fn message(row: &Row) -> Result<Option<Message>, Error> {
     let Some(payload) = row.try_get::<_, Option<&[u8]>>("payload")? else { return Ok(None) };
-    let Fact::MessageSent(sent) = decode(payload)? else {
+    let Fact::MessageSent(sent) = decode(payload)?.fact else {
         return Err(Error::Corrupt("an event of another kind stands for a message"));
     };
     let (seq, prev, ts): (i64, i64, i64) = (row.try_get("seq")?, row.try_get("prev")?, row.try_get("ts")?);
@@ -88,20 +88,19 @@ pub(crate) fn message(row: &Row) -> Result<Option<Message>, Error> {
         return Ok(Some(message));
     }
     if let Some(revised) = row.try_get::<_, Option<&[u8]>>("revised")? {
-        let Fact::MessageEdited(edited) = decode(revised)? else {
+        let Fact::MessageEdited(edited) = decode(revised)?.fact else {
             return Err(Error::Corrupt("an event of another kind stands for an edit"));
         };
         (message.body, message.mentions) = (edited.body, edited.mentions);
     }
     if let Some(reactions) = row.try_get::<_, Option<&str>>("reactions")? {
         message.reactions =
-            serde_json::from_str(reactions).map_err(|_| Error::Corrupt("reactions do not decode"))?;
+            serde_json::from_str(reactions).map_err(|error| Error::undecodable("reactions", error))?;
     }
     Ok(Some(message))
 }
 
-fn decode(payload: &[u8]) -> Result<Fact, Error> {
-    Event::decode(payload)
-        .map(|event| event.fact)
-        .map_err(|_| Error::Corrupt("a stored event does not decode"))
+/// A stored event.
+pub(crate) fn decode(payload: &[u8]) -> Result<Event, Error> {
+    Event::decode(payload).map_err(|error| Error::undecodable("a stored event", error))
 }

@@ -20,7 +20,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(10);
 /// A connection that nobody needed for this long is closed: it costs 60 KB here and megabytes at the server.
 const IDLE: Duration = Duration::from_secs(60);
-/// What the server gets to say that it cancelled a statement, before we give up on the connection.
+/// The server cancels a statement at its own limit. This is how much longer we wait for it to say so, before we give up
+/// the connection.
 const GRACE: Duration = Duration::from_millis(500);
 
 /// Every statement of this program finds its rows by an index and joins by nested loops over a few of them. A
@@ -81,7 +82,7 @@ impl Db {
 
     /// Closes the connections that a burst has left idle. To be called from time to time.
     pub fn close_idle(&self) {
-        // Their number is nobody's business.
+        // The pool returns how many it closed, which no metric shows.
         drop(self.pool.retain(|_, metrics| metrics.last_used() < IDLE));
     }
 
@@ -94,7 +95,7 @@ impl Db {
         self.limits.statement
     }
 
-    /// A connection for work that bounds itself.
+    /// A connection for work that sets its own time limit.
     pub(crate) async fn client(&self) -> Result<Object, Error> {
         Ok(self.pool.get().await?)
     }

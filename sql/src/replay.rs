@@ -9,7 +9,9 @@ use shared::{
 };
 use tokio_postgres::Row;
 
-use crate::{Checkpoint, Db, Error, chats::chat_id, checkpoint::from_checkpoint, states::checkpoint_of};
+use crate::{
+    Checkpoint, Db, Error, chats::chat_id, checkpoint::from_checkpoint, kind::texts, states::checkpoint_of,
+};
 
 /// An event as it is delivered again.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,8 +62,12 @@ macro_rules! event_columns {
 }
 macro_rules! join_deletion {
     () => {
-        " LEFT JOIN revisions r ON r.chat_id = e.chat_id AND r.seq = coalesce(e.target, e.seq)
-            AND e.kind IN (2, 3) AND r.deleted_ts IS NOT NULL "
+        concat!(
+            " LEFT JOIN revisions r ON r.chat_id = e.chat_id AND r.seq = coalesce(e.target, e.seq)
+            AND e.kind IN (",
+            texts!(),
+            ") AND r.deleted_ts IS NOT NULL "
+        )
     };
 }
 

@@ -8,31 +8,23 @@ use std::time::Duration;
 
 use deadpool_postgres::Transaction;
 
-use crate::{Checkpoint, Db, Error, migrations::PROJECTION, projection::Writer};
+use crate::{
+    Checkpoint, Db, Error,
+    migrations::PROJECTION,
+    projection::{Compared, Writer, tables},
+};
 
 /// The schema of a shadow.
 const SCHEMA: &str = "shadow";
 /// Where the old tables go before they are dropped.
 const RETIRED: &str = "retired";
-/// The tables of the projection. `checkpoints` first: everything that writes or must be fresh begins with it.
-const TABLES: [&str; 9] = [
-    "checkpoints",
-    "epochs",
-    "events",
-    "revisions",
-    "reactions",
-    "refused",
-    "dead_letters",
-    "chats",
-    "memberships",
-];
-/// What a table says, in one number that does not depend on the order of rows.
+/// The contents of a table in one number that does not depend on the order of rows.
 const FINGERPRINT: &str =
     "SELECT coalesce(sum(hashtextextended(t::text, 0)::numeric), 0)::text, count(*) FROM";
 /// Dropping a large schema removes many files.
 const PATIENCE: Duration = Duration::from_secs(3_600);
 
-/// What a table of a projection holds.
+/// The contents of a table, to be compared.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fingerprint {
     pub table: &'static str,
@@ -105,8 +97,9 @@ impl Db {
     ) -> Result<bool, E> {
         let mut client = self.client().await?;
         let transaction = client.transaction().await.map_err(Error::from)?;
-        // Whoever wants one of these tables waits now, and finds the new ones when we are done.
-        let lock = format!("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE", TABLES.join(", "));
+        // A statement that wants one of these tables waits now, and finds the new ones when we are done.
+        let names: Vec<&str> = tables().map(|table| table.name).collect();
+        let lock = format!("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE", names.join(", "));
         transaction.batch_execute(&lock).await.map_err(Error::from)?;
         let live = checkpoint(&transaction, "public", partition).await?;
         work(live).await?;
@@ -126,9 +119,9 @@ fn exchange() -> String {
         UPDATE {SCHEMA}.checkpoints s SET epoch = p.epoch FROM public.checkpoints p WHERE p.partition = s.partition;
         CREATE SCHEMA {RETIRED};"
     );
-    for table in TABLES {
+    for name in tables().map(|table| table.name) {
         script.push_str(&format!(
-            "ALTER TABLE public.{table} SET SCHEMA {RETIRED}; ALTER TABLE {SCHEMA}.{table} SET SCHEMA public;"
+            "ALTER TABLE public.{name} SET SCHEMA {RETIRED}; ALTER TABLE {SCHEMA}.{name} SET SCHEMA public;"
         ));
     }
     script
@@ -154,18 +147,16 @@ async fn checkpoint(
 }
 
 async fn fingerprints(transaction: &Transaction<'_>, schema: &str) -> Result<Vec<Fingerprint>, Error> {
-    let mut fingerprints = Vec::with_capacity(TABLES.len());
-    for table in TABLES.into_iter().filter(|table| !matches!(*table, "checkpoints" | "epochs")) {
-        // The mark of a closed interval is never read, and depends on where batches ended.
-        let rows = match table {
-            "memberships" => format!(
-                "(SELECT chat_id, user_id, from_seq, to_seq, joined_seq, joined_ts, role, gone,
-                    CASE WHEN to_seq IS NULL THEN own_seq END FROM {schema}.memberships) t"
-            ),
-            table => format!("{schema}.{table} t"),
+    let mut fingerprints = Vec::new();
+    for table in tables() {
+        let name = table.name;
+        let rows = match table.compared {
+            Compared::Nothing => continue,
+            Compared::Rows => format!("{schema}.{name} t"),
+            Compared::Columns(columns) => format!("(SELECT {columns} FROM {schema}.{name}) t"),
         };
         let row = transaction.query_one(&format!("{FINGERPRINT} {rows}"), &[]).await?;
-        fingerprints.push(Fingerprint { table, hash: row.try_get(0)?, rows: row.try_get(1)? });
+        fingerprints.push(Fingerprint { table: name, hash: row.try_get(0)?, rows: row.try_get(1)? });
     }
     Ok(fingerprints)
 }

@@ -73,7 +73,6 @@ const FAMILY_OF: &str = "
 const FAMILIES: &str = "
     SELECT did, user_id, device, created_ts, last_seen_ts FROM token_families
     WHERE user_id = $1 AND revoked_ts IS NULL AND expires_ts > $2 ORDER BY last_seen_ts DESC, did";
-const ALIVE: &str = "SELECT 1 FROM token_families WHERE did = $1 AND revoked_ts IS NULL";
 // The foreign key is checked at the end of the statement, by when both are gone. A scan, as it is rare: an index would
 // cost each rotation.
 const FORGET: &str = "
@@ -169,14 +168,6 @@ impl Db {
         rows.iter().map(family).collect()
     }
 
-    /// Whether the family exists and is not revoked.
-    ///
-    /// # Errors
-    /// [`Error`]
-    pub async fn family_alive(&self, did: Uuid) -> Result<bool, Error> {
-        Ok(self.query_opt(ALIVE, &[&did]).await?.is_some())
-    }
-
     /// Forgets families whose last refresh token ended before a time, `most` of them at once. How many went.
     ///
     /// # Errors
@@ -185,7 +176,7 @@ impl Db {
         self.execute(FORGET, &[&(before_ms as i64), &i64::from(most)]).await
     }
 
-    /// The families revoked at or after a time: what a gateway asks now and then, in case it missed a signal.
+    /// The families revoked at or after a time. Gateways ask now and then, as they may have missed the signal.
     ///
     /// # Errors
     /// [`Error`]

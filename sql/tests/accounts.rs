@@ -49,7 +49,6 @@ async fn provisioned_users_have_a_device_and_no_password() {
     let made = db.provision_users("load", 7, "web", 1_000, 9_000).await.unwrap();
     assert_eq!(made.iter().map(|(user, _)| user).collect::<HashSet<_>>().len(), 7);
     let (user, did) = made[3];
-    assert!(db.family_alive(did).await.unwrap());
     assert_eq!(db.families(user, 2_000).await.unwrap()[0].did, did);
     assert!(db.families(user, 9_000).await.unwrap().is_empty(), "expired");
     let email = db.user(user).await.unwrap().unwrap().email;
@@ -68,9 +67,9 @@ async fn a_refresh_token_is_good_once() {
     assert_eq!((family.created_ms, family.last_seen_ms), (10, 20));
     assert_eq!(db.rotate(b"none", b"x", 20, 120).await.unwrap(), Rotation::Unknown);
     assert_eq!(db.rotate(b"two", b"x", 120, 220).await.unwrap(), Rotation::Expired);
-    assert!(db.family_alive(did).await.unwrap(), "an expired token revokes nothing");
+    assert!(db.family_of(b"two").await.unwrap().is_some(), "an expired token revokes nothing");
     assert_eq!(db.rotate(b"one", b"x", 30, 130).await.unwrap(), Rotation::Reused { user, did });
-    assert!(!db.family_alive(did).await.unwrap());
+    assert!(db.family_of(b"two").await.unwrap().is_none(), "revoked");
     assert_eq!(db.rotate(b"two", b"x", 30, 130).await.unwrap(), Rotation::Revoked);
     assert_eq!(db.revoked_since(30).await.unwrap(), [did]);
     assert!(db.revoked_since(31).await.unwrap().is_empty());
@@ -116,7 +115,7 @@ async fn of_racing_rotations_one_wins_and_the_family_dies() {
             }
         }
         assert_eq!(won, 1);
-        assert!(!db.family_alive(did).await.unwrap());
+        assert!(db.family_of(&first).await.unwrap().is_none(), "revoked");
     }
 }
 

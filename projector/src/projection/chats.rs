@@ -35,7 +35,12 @@ impl Chats {
             Fact::SettingsChanged(_) | Fact::MembersJoined(_) | Fact::MemberLeft(_) => {
                 self.0.entry(id).or_default();
             }
-            _ => {}
+            Fact::MessageSent(_)
+            | Fact::MessageEdited(_)
+            | Fact::MessageDeleted(_)
+            | Fact::Reacted(_)
+            | Fact::RoleChanged(_)
+            | Fact::Noop => {}
         }
     }
 
@@ -46,7 +51,7 @@ impl Chats {
             let (history, title) = (state.history, change.title);
             let member_count = u32::try_from(state.members.len()).unwrap_or(u32::MAX);
             match change.created {
-                Some((created_seq, created_ms)) => rows.chats.push(NewChat {
+                Some((created_seq, created_ms)) => rows.chats.new.push(NewChat {
                     chat,
                     chat_type: state.chat_type,
                     created_seq,
@@ -55,7 +60,7 @@ impl Chats {
                     history,
                     member_count,
                 }),
-                None => rows.chat_changes.push(ChatChange { chat, title, history, member_count }),
+                None => rows.chats.changed.push(ChatChange { chat, title, history, member_count }),
             }
         }
     }

@@ -9,7 +9,7 @@ use shared::{
     id::{ChatId, Seq, UserId},
     permission::Role,
 };
-use sql::projection::{Closed, Opened, Origin, Rows};
+use sql::projection::{Closed, MembershipRows, Opened, Origin, Rows};
 use streams::Entry;
 
 /// The intervals that a batch touches.
@@ -25,12 +25,18 @@ impl Membership {
     /// Takes in a valid event.
     pub(super) fn apply(&mut self, chat: ChatId, entry: &Entry, fact: &Fact) {
         match fact {
-            // Those who are there from the start have nothing behind them that they could have missed.
+            // Members from the start have missed nothing, so their own mark is zero.
             Fact::ChatCreated(created) => self.join(chat, entry, &created.members, Seq::ZERO),
             Fact::MembersJoined(joined) => self.join(chat, entry, &joined.members, entry.seq),
             Fact::MemberLeft(left) => self.leave(chat, left.user_id, entry.seq),
             Fact::RoleChanged(changed) => self.change_role(chat, changed.user_id, changed.role, entry.seq),
-            _ => {}
+            Fact::MessageSent(_)
+            | Fact::MessageEdited(_)
+            | Fact::MessageDeleted(_)
+            | Fact::Reacted(_)
+            | Fact::TitleChanged(_)
+            | Fact::SettingsChanged(_)
+            | Fact::Noop => {}
         }
     }
 
@@ -73,7 +79,6 @@ impl Membership {
     }
 
     pub(super) fn finish(self, rows: &mut Rows<'_>) {
-        rows.closed = self.closed;
-        rows.opened = self.opened;
+        rows.memberships = MembershipRows { closed: self.closed, opened: self.opened };
     }
 }

@@ -2,13 +2,18 @@
 
 use std::time::Duration;
 
-use shared::id::{ChatId, UserId};
-use tokio::{task::JoinHandle, time::timeout};
+use shared::{
+    fold::ChatState,
+    id::{ChatId, Seq, UserId},
+};
+use tokio::{task::JoinSet, time::timeout};
 use tokio_postgres::{Client, NoTls, Row, Statement};
 use uuid::Uuid;
 
-use super::{Key, StoredChat, write::Statements};
-use crate::{Checkpoint, Db, Error, accounts::user_id, chats::chat_id, states::state_of};
+use super::{fold::Fold, groups::Groups};
+use crate::{
+    Checkpoint, Db, Error, accounts::user_id, chats::chat_id, checkpoint::CHECKPOINT, states::state_of,
+};
 
 /// The class of our advisory locks: "MT".
 const LOCK_CLASS: i32 = 0x4D54;
@@ -16,10 +21,11 @@ const LOCK_CLASS: i32 = 0x4D54;
 /// standby. A living one says something every second.
 const LEASE: Duration = Duration::from_secs(5);
 
-const CHECKPOINT: &str =
-    "SELECT epoch AS c_epoch, seq AS c_seq, id AS c_id FROM checkpoints WHERE partition = $1";
 const ENSURE: &str = "INSERT INTO checkpoints VALUES ($1, 0, 0, 0, 0) ON CONFLICT DO NOTHING";
 const LOCK: &str = "SELECT pg_try_advisory_lock($1, $2)";
+/// The first statement of a batch's transaction, so that one that waits for a transaction which steps the checkpoint
+/// back waits here, and not later with rows that the other wants.
+const LOCK_CHECKPOINT: &str = "SELECT FROM checkpoints WHERE partition = $1 FOR UPDATE";
 const LOAD: &str = "
     SELECT q.chat_id, ch.type, ch.history, m.users, m.roles, h.seq, h.message_seq, h.n,
         EXISTS (SELECT 1 FROM refused WHERE chat_id = q.chat_id) AS has_refused
@@ -38,20 +44,60 @@ const STORED: &str = "
        OR EXISTS (SELECT 1 FROM refused r WHERE r.chat_id = q.chat_id AND r.actor = q.actor AND r.uuid = q.uuid)";
 const LAST_IDS: &str = "SELECT (SELECT last_value FROM chat_ids), (SELECT last_value FROM user_ids)";
 
-/// A projector's session; see the module above.
+/// A command's idempotency key.
+pub type Key = (ChatId, UserId, Uuid);
+
+/// A chat as the projection holds it: what the next batch continues from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredChat {
+    pub chat: ChatId,
+    pub state: Option<ChatState>,
+    pub head: Seq,
+    pub message_seq: Seq,
+    pub n: u32,
+    /// Some command of the chat was refused.
+    pub has_refused: bool,
+}
+
+/// A projector's session: a connection that is not shared, its prepared statements, and the partition's lock once
+/// [`Writer::try_lock`] got it.
 pub struct Writer {
     pub(super) client: Client,
     pub(super) statements: Statements,
     pub(super) partition: i16,
     pub(super) patience: Duration,
-    connection: JoinHandle<()>,
+    /// The task that moves the connection's bytes. The set ends it when the writer is dropped, and the socket with it:
+    /// a transaction under way is committed or not. The lock lasts until then, so that the next projector to get it
+    /// finds the checkpoint that tells.
+    connection: JoinSet<()>,
+}
+
+/// Prepared once a session.
+pub(super) struct Statements {
+    pub(super) lock: Statement,
+    pub(super) fold: Fold,
+    pub(super) groups: Groups,
+    load: Statement,
+    stored: Statement,
+}
+
+impl Statements {
+    async fn prepare(client: &Client, partition: i16) -> Result<Self, tokio_postgres::Error> {
+        Ok(Self {
+            lock: client.prepare(LOCK_CHECKPOINT).await?,
+            fold: Fold::prepare(client).await?,
+            groups: Groups::prepare(client, partition).await?,
+            load: client.prepare(LOAD).await?,
+            stored: client.prepare(STORED).await?,
+        })
+    }
 }
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        // Whatever is under way ends with the socket, committed or not. The lock lasts until then, so whoever gets it
-        // next finds the checkpoint that says which.
-        self.connection.abort();
+        if let Some(Err(error)) = self.connection.try_join_next() {
+            tracing::error!(%error, "the task of the projector's session panicked");
+        }
     }
 }
 
@@ -82,14 +128,15 @@ impl Writer {
         );
         config.options(&options);
         let (client, connection) = config.connect(NoTls).await?;
-        let connection = tokio::spawn(async move {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
             if let Err(error) = connection.await {
                 tracing::warn!(%error, "the projector's session ended");
             }
         });
         client.execute(ENSURE, &[&partition]).await?;
-        let statements = Statements::prepare(&client).await?;
-        Ok(Self { client, statements, partition, patience, connection })
+        let statements = Statements::prepare(&client, partition).await?;
+        Ok(Self { client, statements, partition, patience, connection: tasks })
     }
 
     /// Takes the partition's lock if nobody has it. It is held until the session ends.
@@ -153,10 +200,6 @@ impl Writer {
             Err(_) => Err(Error::timeout()),
         }
     }
-}
-
-pub(super) async fn prepare_reads(client: &Client) -> Result<(Statement, Statement), tokio_postgres::Error> {
-    Ok((client.prepare(LOAD).await?, client.prepare(STORED).await?))
 }
 
 fn stored_chat(row: &Row) -> Result<StoredChat, Error> {
