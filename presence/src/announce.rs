@@ -1,4 +1,5 @@
-//! From decisions to announcements: what is due is decided, silent gateways are swept, and news goes out.
+//! From decisions to announcements: steps down that are due are decided, silent gateways are swept, and changes of
+//! users are announced.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -18,10 +19,10 @@ use crate::{
     config::Timing,
     listening::Listening,
     metrics::Metrics,
-    registry::{News, Registry},
+    registry::{Announcement, Registry},
 };
 
-/// How late news may be: little beside the second between two reports of a gateway.
+/// How late an announcement may be: little beside the second between two reports of a gateway.
 const TICK: Duration = Duration::from_millis(200);
 /// Partners of one user, in either direction of ids.
 const MAX_PARTNERS: usize = 5_000;
@@ -30,7 +31,7 @@ const PARTNERS_PER_SIGNAL: usize = 10_000;
 /// Users whose partners are remembered for the time that Postgres is away: some 50 MB with 20 partners each.
 const MAX_REMEMBERED: usize = 200_000;
 
-/// What this task works with.
+/// The task that announces.
 pub struct Announcer {
     pub nats: Nats,
     pub db: sql::Db,
@@ -70,23 +71,23 @@ impl Announcer {
             registry.look(silence_ms).await?;
         }
         loop {
-            let news = self.registry.claim().await?;
-            if news.is_empty() || !self.announce(&news).await {
+            let claimed = self.registry.claim().await?;
+            if claimed.is_empty() || !self.announce(&claimed).await {
                 return Ok(());
             }
-            self.registry.done(&news).await?;
+            self.registry.done(&claimed).await?;
         }
     }
 
-    /// `false`: NATS did not take it; the claims run out and others, or we, try again.
-    async fn announce(&mut self, news: &[News]) -> bool {
-        let mut partners = self.partners(news).await;
+    /// `false`: NATS did not take an announcement. The claims run out, and then this or another instance tries again.
+    async fn announce(&mut self, claimed: &[Announcement]) -> bool {
+        let mut partners = self.partners(claimed).await;
         let mut changes = Vec::new();
         let mut named = 0;
-        for news in news {
-            let partners = partners.remove(&news.user).map(|partners| partners.to_vec()).unwrap_or_default();
+        for Announcement { user, announced, .. } in claimed {
+            let partners = partners.remove(user).map(|partners| partners.to_vec()).unwrap_or_default();
             named += partners.len();
-            changes.push(PresenceChange { user: news.user, announced: news.announced, partners });
+            changes.push(PresenceChange { user: *user, announced: *announced, partners });
             if named >= PARTNERS_PER_SIGNAL {
                 named = 0;
                 if !self.send(std::mem::take(&mut changes)) {
@@ -107,9 +108,9 @@ impl Announcer {
         true
     }
 
-    /// The partners of each user; from memory where Postgres does not tell.
-    async fn partners(&mut self, news: &[News]) -> HashMap<UserId, Arc<[UserId]>> {
-        let users: HashSet<UserId> = news.iter().map(|news| news.user).collect();
+    /// The partners of each user; from memory while Postgres does not answer.
+    async fn partners(&mut self, claimed: &[Announcement]) -> HashMap<UserId, Arc<[UserId]>> {
+        let users: HashSet<UserId> = claimed.iter().map(|one| one.user).collect();
         let users: Vec<UserId> = users.into_iter().collect();
         match self.db.partners(&users, MAX_PARTNERS).await {
             Ok(pairs) => {

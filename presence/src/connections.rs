@@ -1,4 +1,4 @@
-//! What gateways report, into the registry, in order.
+//! Takes the reports and snapshots of gateways, in order, into the registry.
 
 use std::time::Duration;
 
@@ -12,13 +12,13 @@ use uuid::Uuid;
 use crate::{
     listening::Listening,
     metrics::Metrics,
-    registry::{Applied, Registry},
+    registry::{Registry, Reported},
 };
 
 /// Before a report that Redis did not take is tried again, or a subscription that failed.
 const RETRY: Duration = Duration::from_millis(200);
 
-/// What this task works with.
+/// The task that takes reports.
 pub struct Connections {
     pub nats: Nats,
     pub registry: Registry,
@@ -26,8 +26,8 @@ pub struct Connections {
 }
 
 impl Connections {
-    /// Takes reports for ever. While Redis is away they wait, up to the bound of the subscription; what exceeds it,
-    /// a snapshot makes up for.
+    /// Takes reports for ever. While Redis is away they wait, up to the bound of the subscription; a snapshot makes up
+    /// for those above it.
     pub async fn run(&self, listening: &Listening) {
         let mut signals = loop {
             match self.nats.signals(&[SignalKind::Connections]).await {
@@ -38,7 +38,7 @@ impl Connections {
                 }
             }
         };
-        // What happened before we listened.
+        // For what happened before this instance listened.
         self.want_snapshot(None);
         loop {
             let signal = signals.next().await;
@@ -54,7 +54,7 @@ impl Connections {
         match signal {
             Signal::Connections(report) => {
                 self.metrics.reports_total.inc();
-                if self.registry.report(report).await? == Applied::Notable {
+                if self.registry.report(report).await? == Reported::NeedsSnapshot {
                     self.metrics.gaps_total.inc();
                     self.want_snapshot(Some(report.gateway));
                 }
@@ -62,7 +62,15 @@ impl Connections {
             Signal::Snapshot(snapshot) => {
                 self.registry.snapshot(snapshot).await?;
             }
-            _ => {}
+            // Not subscribed to.
+            Signal::Watermark(_)
+            | Signal::ProjectionWanted(_)
+            | Signal::EpochChanged(_)
+            | Signal::SnapshotWanted(_)
+            | Signal::Presence(_)
+            | Signal::Typing(_)
+            | Signal::Receipts(_)
+            | Signal::Revoked(_) => {}
         }
         Ok(())
     }

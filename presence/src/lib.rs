@@ -5,6 +5,9 @@
 //! Several instances share the work: every decision is one atomic script, and the marks have one consumer for all.
 //! Invariants: any instance may die at any moment, what it had begun is done by another; a user is not declared
 //! offline for what this service failed to hear ([`listening`]).
+//!
+//! The rooms from the top; a room imports only rooms below it: `serve > announce > connections > receipts > listening >
+//! registry > config > redis > metrics`.
 
 pub mod announce;
 pub mod config;

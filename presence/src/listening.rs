@@ -1,4 +1,4 @@
-//! Since when this instance has heard what there was to hear.
+//! Since when this instance has received every report without a break.
 //!
 //! Silence proves that a gateway is dead only if its reports would have reached us and Redis. So nobody is declared
 //! offline until the instance has listened long enough without a break.
@@ -11,19 +11,20 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::redis::Redis;
 
-/// How often the connections are proven. Two failures in a row are noticed well within the silence of a dead gateway.
+/// How often NATS and Redis are asked for an answer. Two failures in a row are noticed well within the silence of a dead gateway.
 const PROBE: Duration = Duration::from_secs(1);
 
+/// The beginning of the present spell without a break, if there is one.
 #[derive(Debug, Default)]
 pub struct Listening(Mutex<Option<Instant>>);
 
 impl Listening {
-    /// Whether everything has been heard for this long.
+    /// Whether the present spell has lasted this long.
     pub fn for_at_least(&self, time: Duration) -> bool {
         self.0.lock().is_some_and(|since| since.elapsed() >= time)
     }
 
-    /// Something may have been missed, as of now.
+    /// Ends the spell: a report may have been missed.
     pub fn interrupted(&self) {
         *self.0.lock() = None;
     }
@@ -33,7 +34,7 @@ impl Listening {
     }
 }
 
-/// Proves the connections again and again, for ever.
+/// Asks NATS and Redis for an answer again and again, for ever.
 pub async fn probe(listening: &Listening, nats: &Nats, redis: &Redis) {
     let mut ticks = interval(PROBE);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -1,7 +1,7 @@
 //! Marks: collected for a window, stored in bulk, announced once.
 //!
-//! Invariants: a mark is acknowledged only after it is stored and announced, so none is lost with an instance; what
-//! did not move is not announced, unless an instance may have died between the two.
+//! Invariants: a mark is acknowledged only after it is stored and announced, so none is lost with an instance; a mark
+//! that did not move is not announced, unless an instance may have died between storing and announcing it.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -23,7 +23,7 @@ const PER_SIGNAL: usize = 2_000;
 /// Before a batch that Postgres did not take is tried again.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// What this task works with.
+/// The task that keeps marks.
 pub struct ReceiptKeeper {
     pub nats: Nats,
     pub db: sql::Db,
@@ -32,7 +32,7 @@ pub struct ReceiptKeeper {
 }
 
 impl ReceiptKeeper {
-    /// Takes marks until cancelled; what was read by then is still stored.
+    /// Takes marks until cancelled; the marks read by then are still stored.
     pub async fn run(&self, cancel: &CancellationToken) {
         let mut reader = MarkReader::new(&self.nats);
         loop {
@@ -52,14 +52,14 @@ impl ReceiptKeeper {
             match self.store(&rows, batch.redelivered).await {
                 Ok(moved) => break moved,
                 Err(error) if error.is_temporary() => tracing::warn!(%error, "marks wait for postgres"),
-                // They would fail for ever, and all others behind them.
+                // Tried again, they would fail for ever and hold up all marks behind them.
                 Err(error) => {
                     tracing::error!(%error, count = rows.len(), "marks can't be stored and are dropped");
                     break Vec::new();
                 }
             }
             tokio::select! {
-                // Not acknowledged: another instance gets them.
+                // The marks are not acknowledged, so another instance gets them.
                 () = cancel.cancelled() => return,
                 () = tokio::time::sleep(RETRY) => {}
             }

@@ -2,8 +2,8 @@
 //!
 //! Owns the keys `presence:*` and `announced:*` below the installation's prefix (see `registry/common.lua`); all of
 //! them may be lost, the next snapshots rebuild them. Invariants: reports of a gateway take effect in their order and
-//! once, however many instances bring them; a change of a user's state leaves exactly one piece of news, which waits
-//! in Redis until an instance has announced it. One Redis (with replicas), no cluster: a script touches keys of many
+//! once, however many instances bring them; a change of a user's state leaves exactly one announcement to make, which
+//! waits in Redis until an instance has made it. One Redis (with replicas), no cluster: a script touches keys of many
 //! users.
 
 use fred::{prelude::FredResult, types::scripts::Script};
@@ -13,10 +13,10 @@ use uuid::Uuid;
 
 use crate::redis::Redis;
 
-/// A key that nobody touches for this long is of an installation that is gone. Longer than any outage of this service
-/// that is to be bridged without forgetting whom the clients believe to be online.
+/// A key that is not touched for this long expires: its installation is gone. Longer than an outage of this service
+/// may last without the users whom clients believe to be online being forgotten.
 const LIFE_S: u64 = 24 * 3_600;
-/// Users or sessions that one run of a script goes through: some milliseconds, in which Redis serves nobody else.
+/// Users or sessions that one run of a script goes through: some milliseconds, in which Redis serves no other client.
 const STEP: usize = 200;
 /// An instance that claimed news has this long to announce it.
 const CLAIM_MS: u64 = 2_000;
@@ -30,7 +30,7 @@ macro_rules! script {
     };
 }
 
-/// See the module.
+/// The scripts, and the connection that they run on. Cheap to clone.
 #[derive(Clone)]
 pub struct Registry {
     redis: Redis,
@@ -44,19 +44,30 @@ pub struct Registry {
     done: Script,
 }
 
-/// What became of a report or of a part of a snapshot.
+/// What became of a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Applied {
-    /// Another instance was faster, or something newer was.
+pub enum Reported {
+    /// Another instance has brought it, or a newer one.
     Known,
     Applied,
-    /// Of reports: one before it is missing. Of snapshots: this was the last part.
-    Notable,
+    /// Applied, but a report before it is missing: only a snapshot tells what that said.
+    NeedsSnapshot,
 }
 
-/// A user to announce; `text` says what, and proves that it is still what was claimed.
+/// What became of a part of a snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PartTaken {
+    /// Another instance has brought it, or a newer report or snapshot.
+    Known,
+    Applied,
+    /// Applied, and it was the last part that was missing.
+    Whole,
+}
+
+/// A user to announce. `text` is the state to announce as Redis holds it: it shows whether that is still what was
+/// claimed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct News {
+pub struct Announcement {
     pub user: UserId,
     pub announced: Announced,
     text: String,
@@ -77,11 +88,11 @@ impl Registry {
         }
     }
 
-    /// Takes a report of a gateway. `Notable`: one before it is missing, a snapshot must tell.
+    /// Takes a report of a gateway.
     ///
     /// # Errors
     /// Redis's; trying again is safe.
-    pub async fn report(&self, report: &Connections) -> FredResult<Applied> {
+    pub async fn report(&self, report: &Connections) -> FredResult<Reported> {
         let mut args = self.args(2 + report.came.len() * 3 + report.went.len() * 2);
         args.extend([report.gateway.to_string(), report.report.to_string(), report.came.len().to_string()]);
         for connection in &report.came {
@@ -90,25 +101,25 @@ impl Registry {
         for connection in &report.went {
             args.extend([connection.user.to_string(), connection.session.simple().to_string()]);
         }
-        self.redis.run::<u64>(&self.report, args).await.map(Applied::from)
+        self.redis.run::<u64>(&self.report, args).await.map(Reported::from)
     }
 
-    /// Takes a part of a snapshot; the last one takes off what the snapshot does not know.
+    /// Takes a part of a snapshot. With the last one, sessions that the snapshot does not hold are taken off.
     ///
     /// # Errors
     /// Redis's; trying again is safe.
-    pub async fn snapshot(&self, snapshot: &Snapshot) -> FredResult<Applied> {
+    pub async fn snapshot(&self, snapshot: &Snapshot) -> FredResult<PartTaken> {
         let mut args = self.args(4 + snapshot.connections.len() * 3);
         args.extend([snapshot.gateway.to_string(), snapshot.report.to_string()]);
         args.extend([snapshot.part.to_string(), snapshot.parts.to_string()]);
         for connection in &snapshot.connections {
             push_connection(&mut args, snapshot.gateway, connection);
         }
-        let applied = self.redis.run::<u64>(&self.snapshot, args).await.map(Applied::from)?;
-        if applied == Applied::Notable {
+        let taken = self.redis.run::<u64>(&self.snapshot, args).await.map(PartTaken::from)?;
+        if taken == PartTaken::Whole {
             self.prune(snapshot.gateway, snapshot.report).await?;
         }
-        Ok(applied)
+        Ok(taken)
     }
 
     async fn prune(&self, gateway: Uuid, report: u64) -> FredResult<()> {
@@ -137,8 +148,8 @@ impl Registry {
         }
     }
 
-    /// Decides what was held back by the hysteresis and is due. After a break in these calls of a third of
-    /// `silence_ms`, nothing is for `silence_ms`: so they come many times as often. The same holds for
+    /// Decides the steps down that the hysteresis held back and that are due. After a break in these calls of a third of
+    /// `silence_ms`, nothing counts as due for `silence_ms`: so call it many times as often. The same holds for
     /// [`Registry::sweep`].
     ///
     /// # Errors
@@ -148,7 +159,7 @@ impl Registry {
         Ok(())
     }
 
-    /// Decides nothing, and is no break either.
+    /// Decides nothing, but keeps the calls of [`Registry::decide_due`] and [`Registry::sweep`] from having a break.
     ///
     /// # Errors
     /// Redis's; trying again is safe.
@@ -162,28 +173,28 @@ impl Registry {
         self.redis.run(&self.due, args).await
     }
 
-    /// Takes some of the news that nobody has in hand.
+    /// Takes some of the announcements that no instance has in hand.
     ///
     /// # Errors
     /// Redis's; what was claimed comes back after a while.
-    pub async fn claim(&self) -> FredResult<Vec<News>> {
+    pub async fn claim(&self) -> FredResult<Vec<Announcement>> {
         let mut args = self.args(2);
         args.extend([STEP.to_string(), CLAIM_MS.to_string()]);
         let claimed: Vec<(String, String)> = self.redis.run(&self.claim, args).await?;
-        let news = claimed.into_iter().filter_map(|(user, text)| {
+        let announcements = claimed.into_iter().filter_map(|(user, text)| {
             let announced = Announced::from_redis(&text)?;
-            Some(News { user: user.parse().ok()?, announced, text })
+            Some(Announcement { user: user.parse().ok()?, announced, text })
         });
-        Ok(news.collect())
+        Ok(announcements.collect())
     }
 
-    /// The news was announced.
+    /// Forgets what was announced, unless the user's state has changed since the claim.
     ///
     /// # Errors
-    /// Redis's; the news is then announced again.
-    pub async fn done(&self, news: &[News]) -> FredResult<()> {
-        let mut args = self.args(news.len() * 2);
-        args.extend(news.iter().flat_map(|news| [news.user.to_string(), news.text.clone()]));
+    /// Redis's; the users are then announced again.
+    pub async fn done(&self, announced: &[Announcement]) -> FredResult<()> {
+        let mut args = self.args(announced.len() * 2);
+        args.extend(announced.iter().flat_map(|one| [one.user.to_string(), one.text.clone()]));
         self.redis.run::<u64>(&self.done, args).await.map(drop)
     }
 
@@ -200,12 +211,24 @@ fn push_connection(args: &mut Vec<String>, gateway: Uuid, connection: &Connectio
     args.extend([connection.user.to_string(), connection.session.simple().to_string(), value]);
 }
 
-impl From<u64> for Applied {
+/// The codes of `registry/report.lua`.
+impl From<u64> for Reported {
     fn from(code: u64) -> Self {
         match code {
             0 => Self::Known,
             1 => Self::Applied,
-            _ => Self::Notable,
+            _ => Self::NeedsSnapshot,
+        }
+    }
+}
+
+/// The codes of `registry/snapshot.lua`.
+impl From<u64> for PartTaken {
+    fn from(code: u64) -> Self {
+        match code {
+            0 => Self::Known,
+            1 => Self::Applied,
+            _ => Self::Whole,
         }
     }
 }

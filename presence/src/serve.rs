@@ -107,7 +107,7 @@ impl Parts {
         let stop = cancel.clone();
         tasks.spawn(async move {
             let listening = Listening::default();
-            // Cancelled anywhere: what is in hand is in Redis, and another instance has it next.
+            // May be cancelled at any point: what is in hand is in Redis still, and another instance takes it up.
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = connections.run(&listening) => {}

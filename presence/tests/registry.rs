@@ -11,7 +11,7 @@ use fred::{
 };
 use presence::{
     redis::{Redis, RedisSettings},
-    registry::{Applied, Registry},
+    registry::{PartTaken, Registry, Reported},
 };
 use shared::id::UserId;
 use streams::signal::{Connection, Connections, PresenceState, Snapshot};
@@ -135,9 +135,9 @@ fn away(connection: &Connection) -> Connection {
 async fn settled(corner: &Corner) -> Gateway {
     let mut gateway = Gateway::new();
     let first = gateway.report(&[], &[]);
-    assert_eq!(corner.registry.report(&first).await.unwrap(), Applied::Applied);
+    assert_eq!(corner.registry.report(&first).await.unwrap(), Reported::Applied);
     let whole = corner.registry.snapshot(&gateway.snapshot(0, 1, &[])).await.unwrap();
-    assert_eq!(whole, Applied::Notable);
+    assert_eq!(whole, PartTaken::Whole);
     gateway
 }
 
@@ -200,14 +200,14 @@ async fn reports_take_effect_once_and_a_gap_is_noticed() {
     let phone = session(1);
     let came = gateway.report(&[&phone], &[]);
     let went = gateway.report(&[], &[&phone]);
-    assert_eq!(corner.registry.report(&came).await.unwrap(), Applied::Applied);
-    assert_eq!(corner.registry.report(&came).await.unwrap(), Applied::Known, "another instance brings it");
-    assert_eq!(corner.registry.report(&went).await.unwrap(), Applied::Applied);
-    assert_eq!(corner.registry.report(&came).await.unwrap(), Applied::Known, "late");
+    assert_eq!(corner.registry.report(&came).await.unwrap(), Reported::Applied);
+    assert_eq!(corner.registry.report(&came).await.unwrap(), Reported::Known, "another instance brings it");
+    assert_eq!(corner.registry.report(&went).await.unwrap(), Reported::Applied);
+    assert_eq!(corner.registry.report(&came).await.unwrap(), Reported::Known, "late");
     assert_eq!(corner.news().await, [(1, Online)]);
     assert_eq!(corner.next_news().await.0, [(1, Offline)]);
     let _lost = gateway.report(&[&session(2)], &[]);
-    assert_eq!(corner.registry.report(&gateway.report(&[], &[])).await.unwrap(), Applied::Notable);
+    assert_eq!(corner.registry.report(&gateway.report(&[], &[])).await.unwrap(), Reported::NeedsSnapshot);
 }
 
 #[tokio::test]
@@ -219,15 +219,15 @@ async fn a_snapshot_heals_whatever_was_missed() {
     assert_eq!(corner.news().await, [(1, Online), (2, Online)]);
     gateway.report(&[&missed], &[&gone]);
     let parts = [gateway.snapshot(0, 2, &[&stays]), gateway.snapshot(1, 2, &[&missed])];
-    assert_eq!(corner.registry.snapshot(&parts[1]).await.unwrap(), Applied::Applied);
-    assert_eq!(corner.registry.snapshot(&parts[1]).await.unwrap(), Applied::Known);
+    assert_eq!(corner.registry.snapshot(&parts[1]).await.unwrap(), PartTaken::Applied);
+    assert_eq!(corner.registry.snapshot(&parts[1]).await.unwrap(), PartTaken::Known);
     assert_eq!(corner.news().await, [(3, Online)]);
-    assert_eq!(corner.registry.snapshot(&parts[0]).await.unwrap(), Applied::Notable, "now it is whole");
+    assert_eq!(corner.registry.snapshot(&parts[0]).await.unwrap(), PartTaken::Whole, "now it is whole");
     assert_eq!(corner.next_news().await.0, [(1, Offline)]);
     // A part that comes after the next report must not raise the dead.
     let late = gateway.snapshot(1, 3, &[&missed]);
     corner.registry.report(&gateway.report(&[], &[&missed])).await.unwrap();
-    assert_eq!(corner.registry.snapshot(&late).await.unwrap(), Applied::Known);
+    assert_eq!(corner.registry.snapshot(&late).await.unwrap(), PartTaken::Known);
     assert_eq!(corner.next_news().await.0, [(3, Offline)]);
 }
 
@@ -253,7 +253,7 @@ async fn the_users_of_a_silent_gateway_go_unless_they_are_elsewhere() {
         sleep(Duration::from_millis(20)).await;
     }
     // It was only asleep: its next report is a gap, and its snapshot brings all back.
-    assert_eq!(corner.registry.report(&dies.report(&[], &[])).await.unwrap(), Applied::Notable);
+    assert_eq!(corner.registry.report(&dies.report(&[], &[])).await.unwrap(), Reported::NeedsSnapshot);
     corner.registry.snapshot(&dies.snapshot(0, 1, &[&users[0]])).await.unwrap();
     assert_eq!(corner.news().await, [(1, Online)]);
 }
@@ -267,7 +267,11 @@ async fn snapshots_rebuild_what_redis_lost() {
     assert_eq!(corner.news().await.len(), 2);
     corner.wipe().await;
     let report = gateway.report(&[], &[&leaves]);
-    assert_eq!(corner.registry.report(&report).await.unwrap(), Applied::Notable, "a snapshot is needed");
+    assert_eq!(
+        corner.registry.report(&report).await.unwrap(),
+        Reported::NeedsSnapshot,
+        "a snapshot is needed"
+    );
     corner.registry.snapshot(&gateway.snapshot(0, 1, &[&stays])).await.unwrap();
     assert_eq!(corner.news().await, [(1, Online)]);
     assert_eq!(corner.next_news().await.0, [(2, Offline)], "clients believed them to be online");

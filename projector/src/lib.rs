@@ -7,6 +7,9 @@
 //!   them: every event has its effect exactly once, whatever is killed when;
 //! - nothing is skipped: what this build cannot judge, or the database will not take, stops the partition until
 //!   somebody helps.
+//!
+//! The rooms from the top; a room imports only rooms below it: `main > health > rebuild > partition > folder >
+//! projection > cache > known > metrics > config`.
 
 pub mod cache;
 pub mod config;

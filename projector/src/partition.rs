@@ -12,7 +12,7 @@ use streams::{Nats, Partition, nap::Rest};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use self::active::{Active, End};
+use self::active::{Active, End, Failure};
 use crate::{config::ProjectorSettings, metrics::Metrics};
 
 /// How often a standby asks for the lock: what a takeover costs at least.
@@ -43,27 +43,30 @@ impl Projector {
             let end = tokio::select! {
                 writer = self.acquire(partition) => match writer {
                     Ok(writer) => self.project(partition, writer, &stop).await,
-                    Err(error) => End::Failed(error.into()),
+                    Err(error) => Err(error.into()),
                 },
                 () = stop.cancelled() => break,
             };
-            let stops = matches!(&end, End::Failed(error) if !error.is_temporary());
+            let stops = matches!(&end, Err(failure) if !failure.is_temporary());
             if stops != stopped {
                 stopped = stops;
                 self.metrics.stopped.inc_by(if stops { 1 } else { -1 });
             }
-            failures = if matches!(end, End::Failed(_)) { failures + 1 } else { 0 };
-            let pause = match end {
-                End::Stopped => break,
-                End::Restart => continue,
-                End::Failed(error) if stops => {
-                    tracing::error!(%partition, error = %chain(&error), "the partition stands still");
-                    STOPPED_RETRY
+            let failure = match end {
+                Ok(End::Stopped) => break,
+                Ok(End::Restart) => {
+                    failures = 0;
+                    continue;
                 }
-                End::Failed(error) => {
-                    tracing::warn!(%partition, error = %chain(&error), "projecting again soon");
-                    pause(failures)
-                }
+                Err(failure) => failure,
+            };
+            failures += 1;
+            let pause = if stops {
+                tracing::error!(%partition, error = %chain(&failure), "the partition stands still");
+                STOPPED_RETRY
+            } else {
+                tracing::warn!(%partition, error = %chain(&failure), "projecting again soon");
+                pause(failures)
             };
             tokio::select! {
                 () = sleep(pause) => {}
@@ -85,11 +88,16 @@ impl Projector {
         Ok(writer)
     }
 
-    async fn project(&self, partition: Partition, writer: Writer, stop: &CancellationToken) -> End {
+    async fn project(
+        &self,
+        partition: Partition,
+        writer: Writer,
+        stop: &CancellationToken,
+    ) -> Result<End, Failure> {
         self.metrics.active.inc();
         let end = match Active::new(self, partition, writer).await {
             Ok(mut active) => active.run(stop).await,
-            Err(error) => End::Failed(error),
+            Err(failure) => Err(failure),
         };
         self.metrics.active.dec();
         end

@@ -7,6 +7,10 @@
 //! - statements are set-based: one round trip serves a batch, whatever its size.
 //!
 //! There is one partition of the log so far ([`PARTITION`]): the checkpoint that a read returns is that one's.
+//!
+//! The rooms from the top; a room imports only rooms below it: `shadow > epoch > projection > migrations > chat_list >
+//! history > message > commands > members > groups > identity > replay > states > partners > marks > tokens > chats >
+//! accounts > checkpoint > kind > pool > settings > error`.
 
 pub mod accounts;
 pub mod chat_list;

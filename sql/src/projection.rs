@@ -2,6 +2,10 @@
 //!
 //! A [`Writer`] is a session of its own that holds the partition's advisory lock. The lock keeps two projectors from
 //! doing the same work; what keeps rows right is the compare-and-set of the checkpoint in every transaction.
+//!
+//! A table, or a group of tables that change together, is one file: its row types, the statements that write and take
+//! back, and which of its columns are the same in two projections of one log. [`groups`] lists them. The rooms from the
+//! top: `write > session > fold > groups > chats, memberships, messages, refused, dead_letters > events > row, table`.
 
 mod chats;
 mod dead_letters;

@@ -16,7 +16,7 @@ macro_rules! signals {
         #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
         pub enum Signal { $($(#[$doc])* $name($data),)* }
 
-        /// What a signal is about: what one subscribes to.
+        /// The kinds of signals, to subscribe to.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum SignalKind { $($(#[$doc])* $name,)* }
 
@@ -37,9 +37,10 @@ macro_rules! signals {
 signals! {
     /// The projection has reached a position. Repeated, so that a lost one does not matter.
     Watermark(Watermark) = "watermark",
-    /// A read waits for the projection: it shall not gather any longer.
+    /// A read waits for the projection: the projector writes at once instead of gathering.
     ProjectionWanted(ProjectionWanted) = "projection_wanted",
-    /// The log lost its tail, and that is on record.
+    /// The log lost its tail. Sent by the projector after the cut is committed to Postgres, where a receiver finds it.
+    /// Sent once: a receiver that must not miss a cut also asks the database from time to time.
     EpochChanged(EpochChanged) = "epoch",
     /// A gateway's sessions that came and went since its last report.
     Connections(Connections) = "connections",

@@ -1,5 +1,5 @@
--- Takes users to announce, for a while: who does not say that it is done by then leaves them to others. ARGV: 3 how
--- many at most, 4 for how long, in ms. Returns user, text of each.
+-- Takes users to announce, for a while: an instance that has not called done.lua by then leaves them to others. ARGV: 3
+-- how many at most, 4 for how long, in ms. Returns user, text of each.
 
 local users = redis.call('ZRANGE', P .. 'presence:news', '-inf', int(NOW), 'BYSCORE', 'LIMIT', 0, ARGV[3])
 local claimed = {}

@@ -22,18 +22,17 @@ use crate::{
 
 /// How often the watermark is repeated: a signal may be lost.
 const WATERMARK_INTERVAL: Duration = Duration::from_millis(250);
-/// Every how many watermarks the database is asked, so that it sees that this session lives (its lease is 5 s) and
-/// this session sees an epoch that somebody else declared.
+/// Every how many watermarks the database is asked. The question shows the database that this session lives (its lease
+/// is 5 s), and the answer shows this session an epoch that another process declared.
 const TICKS_PER_CHECK: u32 = 4;
 
-/// Why the active projector is none any more.
-#[derive(Debug)]
+/// How an active projector ends that did not fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
     /// The process stops.
     Stopped,
-    /// Start again from the checkpoint: it is not what this projector thought.
+    /// The checkpoint in the database is not where this projector left it: start again from there.
     Restart,
-    Failed(Failure),
 }
 
 /// What keeps the partition from going on.
@@ -52,29 +51,12 @@ pub(super) enum Failure {
 }
 
 impl Failure {
-    /// Whether it passes by itself.
+    /// Whether trying again may succeed without help.
     pub(super) const fn is_temporary(&self) -> bool {
         match self {
             Self::Sql(error) | Self::Fold(FoldError::Sql(error)) => error.is_temporary(),
             Self::Nats(_) | Self::Fold(FoldError::Moved) => true,
             Self::TooNew(_) | Self::Expired { .. } => false,
-        }
-    }
-}
-
-/// Why a step was the last.
-pub(super) enum Stop {
-    End(End),
-}
-
-impl<E: Into<Failure>> From<E> for Stop {
-    fn from(error: E) -> Self {
-        match error.into() {
-            Failure::Fold(FoldError::Moved) => {
-                tracing::warn!("somebody else moved the checkpoint");
-                Self::End(End::Restart)
-            }
-            failure => Self::End(End::Failed(failure)),
         }
     }
 }
@@ -127,53 +109,58 @@ impl<'a> Active<'a> {
         })
     }
 
-    pub(super) async fn run(&mut self, stop: &CancellationToken) -> End {
+    pub(super) async fn run(&mut self, stop: &CancellationToken) -> Result<End, Failure> {
         let mut ticks = interval(WATERMARK_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            if let Err(Stop::End(end)) = self.step(&mut ticks, stop).await {
-                return end;
+            match self.step(&mut ticks, stop).await {
+                Ok(None) => {}
+                Ok(Some(end)) => return Ok(end),
+                Err(Failure::Fold(FoldError::Moved)) => {
+                    tracing::warn!("somebody else moved the checkpoint");
+                    return Ok(End::Restart);
+                }
+                Err(failure) => return Err(failure),
             }
         }
     }
 
-    async fn step(&mut self, ticks: &mut Interval, stop: &CancellationToken) -> Result<(), Stop> {
-        let item = tokio::select! {
+    /// Does the next thing. An end if that was the last.
+    async fn step(&mut self, ticks: &mut Interval, stop: &CancellationToken) -> Result<Option<End>, Failure> {
+        tokio::select! {
             biased;
-            () = stop.cancelled() => return Err(Stop::End(End::Stopped)),
-            _ = ticks.tick() => return self.tick().await,
-            signal = self.signals.next() => {
-                self.note(&signal);
-                return Ok(());
-            }
-            item = self.tail.next() => item,
-        };
-        match item {
-            TailItem::Batch(entries) => self.gather_and_commit(entries).await,
-            TailItem::Quiet => Ok(()),
-            TailItem::Attached { .. } => {
-                self.count_attaches();
-                Ok(())
-            }
-            TailItem::LostTail { cut } => Err(Stop::End(self.declare(cut.unwrap_or_default()).await?)),
-            TailItem::Expired { first } => {
-                Err(Failure::Expired { first, checkpoint: self.folder.checkpoint().position.seq }.into())
-            }
+            () = stop.cancelled() => return Ok(Some(End::Stopped)),
+            _ = ticks.tick() => self.tick().await?,
+            signal = self.signals.next() => self.note(&signal),
+            item = self.tail.next() => match item {
+                TailItem::Batch(entries) => self.gather_and_commit(entries).await?,
+                TailItem::Quiet => {}
+                TailItem::Attached { .. } => self.count_attaches(),
+                TailItem::LostTail { cut } => {
+                    self.declare(cut.unwrap_or_default()).await?;
+                    return Ok(Some(End::Restart));
+                }
+                TailItem::Expired { first } => {
+                    let checkpoint = self.folder.checkpoint().position.seq;
+                    return Err(Failure::Expired { first, checkpoint });
+                }
+            },
         }
+        Ok(None)
     }
 
-    /// Adds what else is there, or comes until it is time to write, and writes. What comes meanwhile waits in the
-    /// socket, for one read and one run of this task instead of one each.
-    async fn gather_and_commit(&mut self, mut entries: Vec<Entry>) -> Result<(), Stop> {
+    /// Adds the entries that are there or come until it is time to write, and writes. Entries that come meanwhile wait
+    /// in the socket, for one read and one run of this task instead of one each.
+    async fn gather_and_commit(&mut self, mut entries: Vec<Entry>) -> Result<(), Failure> {
         let began = Instant::now();
         let most = self.projector.settings.batch as usize;
-        let mut after = None;
-        while entries.len() < most && after.is_none() {
+        let mut stuck = false;
+        while entries.len() < most && !stuck {
             match timeout_at(began, self.tail.next()).await {
                 Ok(TailItem::Batch(more)) => entries.extend(more),
                 Ok(TailItem::Quiet) => {}
                 Ok(TailItem::Attached { .. }) => self.count_attaches(),
-                Ok(item @ (TailItem::LostTail { .. } | TailItem::Expired { .. })) => after = Some(item),
+                Ok(TailItem::LostTail { .. } | TailItem::Expired { .. }) => stuck = true,
                 Err(_) if self.may_rest() => self.projector.rest.until(self.next_commit.into()).await,
                 Err(_) => break,
             }
@@ -181,17 +168,15 @@ impl<'a> Active<'a> {
         self.next_commit = Instant::now() + self.projector.settings.interval();
         self.commit(&entries).await?;
         self.projector.metrics.batch_seconds.observe(began.elapsed().as_secs_f64());
-        match after {
-            // What the tail has found concerns the entries that were just written: it says so again.
-            Some(_) => {
-                self.tail.restart_from(self.folder.checkpoint().position);
-                Ok(())
-            }
-            None => Ok(()),
+        if stuck {
+            // The tail's finding refers to the entries just committed. Restarted at the checkpoint, the tail reports it
+            // again.
+            self.tail.restart_from(self.folder.checkpoint().position);
         }
+        Ok(())
     }
 
-    /// Whether it is too early to write, and nobody waits.
+    /// Whether it is too early to write, and no read waits for the projection.
     fn may_rest(&mut self) -> bool {
         while let Some(signal) = unconstrained(self.signals.next()).now_or_never() {
             self.note(&signal);
@@ -207,7 +192,7 @@ impl<'a> Active<'a> {
         }
     }
 
-    async fn commit(&mut self, entries: &[Entry]) -> Result<(), Stop> {
+    async fn commit(&mut self, entries: &[Entry]) -> Result<(), Failure> {
         let spans = sampled(entries);
         let folded = self.folder.apply(entries).await?;
         drop(spans);
@@ -247,7 +232,7 @@ impl<'a> Active<'a> {
         Ok(())
     }
 
-    async fn tick(&mut self) -> Result<(), Stop> {
+    async fn tick(&mut self) -> Result<(), Failure> {
         self.announce();
         self.ticks = self.ticks.wrapping_add(1);
         if !self.ticks.is_multiple_of(TICKS_PER_CHECK) {
@@ -279,8 +264,10 @@ impl<'a> Active<'a> {
         }
     }
 
-    /// The log lost its tail after `cut`: put it on record, unless somebody did.
-    async fn declare(&mut self, cut: Position) -> Result<End, Failure> {
+    /// The log lost its tail after `cut`: records that in the database, unless another process has, and tells the
+    /// gateways. The signal leaves after the commit, so that a gateway which asks the database because of it finds the
+    /// cut. It may be lost: gateways also ask from time to time.
+    async fn declare(&mut self, cut: Position) -> Result<(), Failure> {
         let (db, partition) = (&self.projector.db, self.partition.as_i16());
         let declared = db.declare_cut(partition, self.folder.checkpoint().epoch, cut, now_ms()).await?;
         if let Some(epoch) = declared {
@@ -291,7 +278,7 @@ impl<'a> Active<'a> {
                 tracing::debug!(%error, "the new epoch was not signalled");
             }
         }
-        Ok(End::Restart)
+        Ok(())
     }
 
     fn count_attaches(&mut self) {
