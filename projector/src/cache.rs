@@ -1,7 +1,7 @@
 //! The chats that the projector keeps in memory between batches, bounded by the members that they hold.
 //!
-//! Two generations: what is used moves to the young one; when that is full, the old one is forgotten and the young
-//! one takes its place. So what was used lately stays, and forgetting costs nothing per chat.
+//! Two generations: a chat that is used moves to the young one. When that is full, the old one is dropped and the young
+//! one takes its place. So chats that were used lately stay, and forgetting costs nothing per chat.
 
 use std::collections::HashMap;
 
@@ -32,17 +32,17 @@ impl From<StoredChat> for Chat {
 
 type Generation = HashMap<ChatId, Chat, RandomState>;
 
-/// See the module.
+/// The chats in memory, in two generations.
 #[derive(Debug)]
 pub struct Cache {
     young: Generation,
     old: Generation,
-    /// Of the young generation, counted when a chat enters it.
+    /// The weight of the young generation. A chat is weighed when it enters.
     weight: usize,
     capacity: usize,
 }
 
-/// What a chat weighs besides its members, in members: a map entry and the chat itself.
+/// The weight of a chat besides its members, in members: a map entry and the chat itself.
 const OVERHEAD: usize = 16;
 
 impl Cache {
@@ -70,8 +70,8 @@ impl Cache {
         self.young.insert(id, chat);
     }
 
-    /// Forgets what was not used lately, if there is too much. Call it between batches only: a batch relies on its
-    /// chats.
+    /// Forgets chats that were not used lately, if there are too many. To be called between batches only: a batch relies
+    /// on its chats.
     pub fn trim(&mut self) {
         if self.weight > self.capacity / 2 {
             self.old = std::mem::take(&mut self.young);
@@ -79,7 +79,7 @@ impl Cache {
         }
     }
 
-    /// Forgets everything: what is in memory is not what is in the database.
+    /// Forgets everything, as after a fold that was not written: memory is ahead of the database.
     pub fn clear(&mut self) {
         *self = Self::new(self.capacity);
     }

@@ -1,4 +1,4 @@
-//! Folding batch after batch into a projection: load what the fold needs, fold, write; and once more if a command
+//! Folding batch after batch into a projection: load the chats of the batch, fold, write; and once more if a command
 //! turns out to be stored already.
 
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -20,12 +20,12 @@ use crate::{
 pub enum FoldError {
     #[error(transparent)]
     Sql(#[from] sql::Error),
-    /// The database is not where this folder left it.
+    /// The checkpoint in the database is not where this folder left it.
     #[error("somebody else moved the checkpoint")]
     Moved,
 }
 
-/// What a batch came to.
+/// The result of a batch.
 #[derive(Debug, Default)]
 pub struct Folded {
     /// All entries, those of no chat included.
@@ -63,7 +63,7 @@ impl Folder {
         self.checkpoint
     }
 
-    /// The session that it writes with.
+    /// The session by which it writes.
     pub fn writer(&self) -> &Writer {
         &self.writer
     }
@@ -103,7 +103,7 @@ impl Folder {
             folded =
                 self.write(decoded, last, &stored).await?.map(|again| Folded { duplicates: true, ..again });
         }
-        // A duplicate that is stored nowhere is not the log's doing: start afresh.
+        // A duplicate key without a stored command means that memory and database disagree: start afresh.
         folded.ok_or(FoldError::Moved)
     }
 

@@ -1,4 +1,4 @@
-//! What `/readyz` says: NATS, Postgres, and whether a partition stands still.
+//! The checks of `/readyz`: NATS, Postgres, and whether a partition stands still.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use streams::Nats;
 
 use crate::metrics::Metrics;
 
-/// The checks of a projector. A standby is ready: it does what it is there for.
+/// The checks of a projector. A standby is ready: waiting for the lock is its work.
 pub fn checks(nats: &Nats, db: &Db, metrics: &Metrics) -> Health {
     let (nats, db, metrics) = (Arc::new(nats.clone()), db.clone(), metrics.clone());
     Health::new()

@@ -1,4 +1,4 @@
-//! What the projection remembers of the log, for the tail to find a cut.
+//! The projection as the tail's memory of the log, to find a cut.
 
 use shared::id::Seq;
 use sql::Db;

@@ -1,7 +1,7 @@
 //! The life of one partition in this process: standby until the lock is free, then active until something breaks,
 //! then again.
 //!
-//! Nothing here is remembered across a break: an active projector starts from the checkpoint that it finds.
+//! Nothing is remembered across a break: an active projector starts from the checkpoint that it finds.
 
 mod active;
 
@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use self::active::{Active, End, Failure};
 use crate::{config::ProjectorSettings, metrics::Metrics};
 
-/// How often a standby asks for the lock: what a takeover costs at least.
+/// How often a standby asks for the lock. A takeover may be late by this.
 const STANDBY_INTERVAL: Duration = Duration::from_millis(500);
 /// A database that is away is asked again after this, doubled up to the cap.
 const RETRY: Duration = Duration::from_millis(100);
@@ -24,7 +24,7 @@ const RETRY_CAP: Duration = Duration::from_secs(2);
 /// newer build in the meantime.
 const STOPPED_RETRY: Duration = Duration::from_secs(5);
 
-/// What a partition needs.
+/// What all partitions of a process share.
 #[derive(Clone)]
 pub struct Projector {
     pub nats: Nats,

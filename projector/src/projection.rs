@@ -34,7 +34,7 @@ pub struct TooNew {
 /// Idempotency keys under which a command is stored.
 pub type Keys = HashSet<Key, RandomState>;
 
-/// An entry of a chat and what it says.
+/// An entry of a chat, decoded.
 #[derive(Debug)]
 pub struct Decoded<'a> {
     pub chat: ChatId,
@@ -86,7 +86,7 @@ struct Batch<'a> {
 
 impl<'a> Batch<'a> {
     fn take(&mut self, cache: &mut Cache, stored: &Keys, id: ChatId, entry: &'a Entry, event: &Event) {
-        // Its absence would be a mistake of the caller; a chat that does not exist is folded the same way.
+        // The caller has to load the chats. Without that, the chat would be folded as one that does not exist.
         if !cache.contains(id) {
             debug_assert!(false, "chat {id} was not loaded");
             cache.insert(id, Chat::default());

@@ -1,7 +1,7 @@
 //! Folding the log once more, beside the live projection: to verify it, or to replace it while it is in use.
 //!
-//! The log is read up to where the live projection stands and no further, so that both say the same if both are
-//! right. Nothing that clients see changes before the exchange, and nothing stops for longer than that takes.
+//! The log is read up to the live projection's position and no further, so that both hold the same rows if both are
+//! right. Clients see no change before the exchange, and reads and writes wait no longer than the exchange takes.
 
 use shared::id::Position;
 use sql::{Checkpoint, Db, shadow::Fingerprint};
@@ -13,7 +13,7 @@ use crate::{
     projection::TooNew,
 };
 
-/// So near to the live projection, the rest is folded while it stands still: some 50 ms.
+/// When so few events are left, they are folded while the live projection stands still: some 50 ms.
 const NEAR: u64 = 2_000;
 /// How often the folding says how far it has come.
 const REPORT_EVENTS: u64 = 100_000;

@@ -14,11 +14,11 @@ pub struct User {
     pub display_name: String,
 }
 
-/// An account and what proves a password.
+/// An account and the hash of its password.
 #[derive(Debug, Clone)]
 pub struct Account {
     pub user: User,
-    /// `None`: no password opens it.
+    /// `None`: nobody can log in to it with a password.
     pub password_hash: Option<String>,
 }
 
@@ -47,7 +47,7 @@ const PROVISION: &str = "
         SELECT did, id, $4, $3, $3, $5 FROM fresh
     )
     SELECT id, did FROM fresh ORDER BY id";
-/// Accounts made in one statement: a second's work at most.
+/// Accounts made by one statement: a second of work at most.
 const PROVISION_CHUNK: usize = 5_000;
 
 pub(crate) fn user_id(id: i64) -> Result<UserId, Error> {
@@ -96,7 +96,7 @@ impl Db {
         self.query_opt(BY_ID, &[&id.as_i64()]).await?.map(|row| user(&row)).transpose()
     }
 
-    /// Those of the accounts that exist, by ascending id.
+    /// The profiles of the accounts that exist, by ascending id.
     ///
     /// # Errors
     /// [`Error`]
@@ -109,7 +109,7 @@ impl Db {
         rows.iter().map(profile).collect()
     }
 
-    /// Changes what others see; `false` if there is no such account.
+    /// Changes the display name; `false` if there is no such account.
     ///
     /// # Errors
     /// [`Error`]
@@ -117,7 +117,7 @@ impl Db {
         Ok(self.execute(RENAME, &[&id.as_i64(), &display_name]).await? > 0)
     }
 
-    /// Makes accounts that no password opens, each with one device: the operator's way to many test users.
+    /// Makes accounts without a password, each with one device: how an operator makes many test users.
     ///
     /// # Errors
     /// [`Error`]

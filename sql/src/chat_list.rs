@@ -49,8 +49,8 @@ pub struct ChatPage {
     pub next: Option<Seq>,
 }
 
-// `mine` are the memberships of the user ($1) with the head of each chat. All messages after a member's mark are
-// others' (sending moves it), so the numbers of the head and of the mark give the unread ones by a subtraction.
+// `mine` are the memberships of the user ($1) with the head of each chat. All messages after a member's mark are of
+// others, as sending moves the mark. So the number of unread ones is the head's message number less the mark's.
 macro_rules! chats {
     ($where:literal) => {
         concat!(

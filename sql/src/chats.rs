@@ -1,6 +1,7 @@
-//! Ids and claims of chats: which chat is the one of this pair, or of this idempotency key.
+//! Ids and claims of chats: which chat belongs to a pair of users, or to an idempotency key.
 //!
-//! A claim is no chat: the chat exists once its `ChatCreated` is in the log, which whoever finds the claim appends.
+//! A claim is not yet a chat. The chat exists once its `ChatCreated` is in the log; every caller that finds a claim
+//! appends it, and the log keeps one.
 
 use shared::id::{ChatId, UserId};
 use tokio_postgres::Row;
@@ -42,7 +43,8 @@ impl Db {
         self.claim(GROUP, CLAIM_GROUP, &[&user.as_i64(), &key]).await
     }
 
-    /// Looks, claims, and looks again if somebody else claimed in between: claims are never taken back.
+    /// Looks, claims, and looks again if another caller claimed in between. That is enough, as claims are never taken
+    /// back.
     async fn claim(
         &self,
         look: &'static str,
@@ -57,7 +59,7 @@ impl Db {
         first_id(&self.query_one(look, params).await?)
     }
 
-    /// Makes sure that ids up to these are not given again: the log may know more than a restored database.
+    /// Makes sure that ids up to these are not given again: the log may hold ids that a restored database has not given.
     ///
     /// # Errors
     /// [`Error`]

@@ -1,4 +1,4 @@
-//! Look-ups before an append: is this command stored already, and what is the message that it concerns?
+//! Look-ups before an append: whether a command is stored already, and the message that it concerns.
 
 use shared::{
     code::Code,
@@ -32,7 +32,7 @@ pub struct MessageFact {
     pub deleted: bool,
 }
 
-// Of several copies the first counts: it is the one that the projection took.
+// Of several copies the first counts: the fold took that one.
 const COMMAND: &str = concat!(
     "SELECT c.*, f.*",
     from_checkpoint!(),

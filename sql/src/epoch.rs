@@ -1,7 +1,7 @@
-//! Epochs: how often the log of a partition lost its tail, and taking back what was folded from the lost part.
+//! Epochs: how often the log of a partition lost its tail, and how the rows of the lost part are taken back.
 //!
-//! Invariant: the cut is recorded and everything above it is gone in one transaction, by compare-and-set of the
-//! epoch, so that of all who notice the loss exactly one declares it.
+//! Invariant: the cut is recorded and the rows above it are deleted in one transaction, by compare-and-set of the epoch,
+//! so that of several processes that notice a loss exactly one declares it.
 
 mod restore;
 
@@ -43,7 +43,7 @@ impl Db {
     }
 
     /// Records that the log of the partition ends at `cut` and goes on differently, and takes back all rows above
-    /// it. Returns the new epoch, or `None` if the epoch is not `expected` any more: somebody else declared it.
+    /// it. Returns the new epoch, or `None` if the epoch is not `expected` any more: another process has declared it.
     ///
     /// # Errors
     /// [`Error`]

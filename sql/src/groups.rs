@@ -1,10 +1,10 @@
-//! How many groups a user is in: for the limit that is checked before somebody joins one more.
+//! How many groups a user is in: for the limit that is checked before a user joins one more.
 
 use shared::id::UserId;
 
 use crate::{Db, Error};
 
-/// Stops counting a user's groups at the limit, and at the first user who is there.
+/// Stops counting a user's groups at the limit, and ends at the first user who has reached it.
 const ANY_IN: &str = "
     SELECT u.id FROM unnest($1::bigint[]) AS u (id) WHERE (
         SELECT count(*) FROM (

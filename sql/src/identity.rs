@@ -1,4 +1,4 @@
-//! What the projection remembers of the log's identities, to find where two histories part.
+//! The identities of the log's events as the projection holds them: to find where two histories part.
 
 use shared::id::{EventId, Position, Seq};
 
@@ -12,7 +12,7 @@ const NEAR: &str = "
         UNION ALL SELECT seq, id FROM dead_letters WHERE seq BETWEEN $2 AND $3 AND partition = $1
         UNION ALL SELECT cut_seq, cut_id FROM epochs WHERE cut_seq BETWEEN $2 AND $3 AND partition = $1 AND cut_seq > 0
     ) known ORDER BY seq DESC LIMIT 1";
-/// The widths that are tried, up to all there is.
+/// The widths that are tried, one after the other; the last reaches the log's beginning.
 const REACHES: [u64; 4] = [64, 4_096, 262_144, u64::MAX];
 
 impl Db {

@@ -1,11 +1,12 @@
-//! Read and delivered marks: how far members have come. They only move forward; written in bulk by presence.
+//! Read and delivered marks: how far members have read and received. They only move forward; presence writes them in
+//! bulk.
 
 use shared::id::{ChatId, Seq, UserId};
 use tokio_postgres::Row;
 
 use crate::{Db, Error, accounts::user_id, chats::chat_id};
 
-/// How far a member has come in a chat.
+/// How far a member has read and received a chat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mark {
     pub chat: ChatId,
@@ -14,8 +15,8 @@ pub struct Mark {
     pub delivered: Seq,
 }
 
-// What was read was delivered. Rows are taken in one order, so that two writers wait for each other instead of
-// deadlocking; a mark that is not ahead writes nothing.
+// A message that was read was delivered, hence the second `greatest`. Rows are locked in one order, so that two writers
+// wait for each other instead of deadlocking. A mark that is not ahead writes nothing.
 const RAISE: &str = "
     INSERT INTO read_marks AS m (chat_id, user_id, read_seq, delivered_seq)
     SELECT chat_id, user_id, max(read), max(greatest(read, delivered))

@@ -1,4 +1,4 @@
-//! Who shares a direct chat with whom, and how far users have come: what presence announces, and to whom.
+//! Partners in direct chats, to whom presence announces a user, and the marks that it announces.
 
 use shared::id::{ChatId, UserId};
 

@@ -18,7 +18,7 @@ pub type Param<'a> = &'a (dyn ToSql + Sync);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a dead peer may go unnoticed while we wait for it.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(10);
-/// A connection that nobody needed for this long is closed: it costs 60 KB here and megabytes at the server.
+/// A connection that was idle for this long is closed: it costs 60 KB here and megabytes at the server.
 const IDLE: Duration = Duration::from_secs(60);
 /// The server cancels a statement at its own limit. This is how much longer we wait for it to say so, before we give up
 /// the connection.
@@ -61,7 +61,7 @@ impl Db {
         );
         let pool = Pool::builder(manager)
             .max_size(settings.postgres_pool.max(1))
-            // The last one used first, so that those which a burst needed become idle.
+            // The connection used last is used first, so that the extra ones of a burst become idle.
             .queue_mode(QueueMode::Lifo)
             .runtime(Runtime::Tokio1)
             .wait_timeout(Some(settings.statement_timeout()))
@@ -86,7 +86,7 @@ impl Db {
         drop(self.pool.retain(|_, metrics| metrics.last_used() < IDLE));
     }
 
-    /// How connections are made, for those that need one of their own.
+    /// The parameters of connections, for callers that need a connection outside the pool.
     pub(crate) fn config(&self) -> &Config {
         &self.limits.config
     }

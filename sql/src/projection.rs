@@ -4,7 +4,7 @@
 //! doing the same work; what keeps rows right is the compare-and-set of the checkpoint in every transaction.
 //!
 //! A table, or a group of tables that change together, is one file: its row types, the statements that write and take
-//! back, and which of its columns are the same in two projections of one log. [`groups`] lists them. The rooms from the
+//! back, and which of its columns are the same in two projections of one log. `groups.rs` lists them. The rooms from the
 //! top: `write > session > fold > groups > chats, memberships, messages, refused, dead_letters > events > row, table`.
 
 mod chats;

@@ -1,4 +1,4 @@
-//! Events of the log as the projection keeps them: what a device missed, and pages of one chat.
+//! Events of the log as the projection keeps them: the events that a device missed, and pages of one chat.
 //!
 //! Invariant: a row is returned only to a user who was entitled to it at its sequence (or may read the chat's whole
 //! history), and a row that was deleted later says so.
@@ -23,7 +23,7 @@ pub struct EventRow {
     pub kind: Kind,
     /// The event's bytes, as in the log.
     pub payload: Vec<u8>,
-    /// The message, or the one that this edit concerns, is deleted: nothing of its text may be served.
+    /// The message, or the message that this edit concerns, is deleted: its text must not be served.
     pub deleted: bool,
 }
 
@@ -32,7 +32,7 @@ pub struct EventRow {
 pub struct Replay {
     /// Ascending by sequence.
     pub events: Vec<EventRow>,
-    /// Every event up to here to which the user is entitled is among them or was not asked for.
+    /// Complete up to here: every event in the asked range to which the user is entitled is among them.
     pub upto: Seq,
 }
 
@@ -71,7 +71,7 @@ macro_rules! join_deletion {
     };
 }
 
-/// What the user ($1) may read of a chat ($2) of which they are a member: ranges of sequences. Empty for others.
+/// The ranges of sequences that the user ($1) may read of a chat ($2) of which they are a member. None for others.
 macro_rules! readable {
     () => {
         "WITH mine AS MATERIALIZED (
@@ -232,7 +232,7 @@ impl Db {
     }
 }
 
-/// A client's bound as Postgres compares it; sequences end where `bigint` does.
+/// A client's bound as a `bigint`. Bounds above the largest `bigint` mean the same as that.
 pub(crate) fn bound(seq: Seq) -> i64 {
     i64::try_from(seq.get()).unwrap_or(i64::MAX)
 }

@@ -1,7 +1,7 @@
 //! A second projection beside the live one: to verify the live one by folding the log again, or to replace it.
 //!
-//! A shadow is a schema with the projection's tables alone. What is not folded from the log (accounts, claims, read
-//! marks) is not in it. Invariant of the exchange: at the moment of it both projections are at the same event, so
+//! A shadow is a schema with the projection's tables alone, without the tables that are not folded from the log
+//! (accounts, claims, read marks). Invariant: at the moment of the exchange both projections are at the same event, so
 //! that the live projector goes on as if nothing had happened.
 
 use std::time::Duration;
@@ -16,12 +16,12 @@ use crate::{
 
 /// The schema of a shadow.
 const SCHEMA: &str = "shadow";
-/// Where the old tables go before they are dropped.
+/// The schema that the old tables move to before they are dropped.
 const RETIRED: &str = "retired";
 /// The contents of a table in one number that does not depend on the order of rows.
 const FINGERPRINT: &str =
     "SELECT coalesce(sum(hashtextextended(t::text, 0)::numeric), 0)::text, count(*) FROM";
-/// Dropping a large schema removes many files.
+/// How long dropping a schema may take: a large one has many files.
 const PATIENCE: Duration = Duration::from_secs(3_600);
 
 /// The contents of a table, to be compared.

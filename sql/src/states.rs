@@ -1,4 +1,4 @@
-//! What a gateway loads of users and chats before it serves them: memberships and chat states, many at once.
+//! Memberships and chat states: a gateway loads them, many at once, before it serves users and chats.
 
 use shared::{
     code::Code,

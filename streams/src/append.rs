@@ -210,12 +210,12 @@ impl Appender {
     }
 }
 
-/// What became of the attempts so far.
+/// The attempts so far.
 #[derive(Default)]
 struct History {
     /// The failure of the last attempt; none if it was never answered.
     last: Option<AttemptError>,
-    /// An attempt is out that nobody has answered.
+    /// An attempt is out that was not answered yet.
     handed_over: bool,
     /// An attempt was never answered: from now on no error is definite.
     maybe_stored: bool,

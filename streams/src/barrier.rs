@@ -1,5 +1,5 @@
-//! `barrier()`: where the log ends now, so that a reader which has passed that point has seen everything that was
-//! acknowledged before the question.
+//! Where the log ends now. A reader that has passed that point has seen everything that was acknowledged before the
+//! question.
 //!
 //! Invariant: an answer comes from a request begun after the question. Callers that ask while one is under way
 //! share the next one.
@@ -19,10 +19,11 @@ use crate::{
     task::Task,
 };
 
-/// How long a caller waits. Past it a read is stale and a not-fresh write temporary.
+/// How long a caller waits. After that a read is answered as stale, and a write whose uuid is not fresh with a temporary
+/// failure.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Callers that wait; more of them wait to be let in.
+/// Callers in the queue; more of them wait for a place in it.
 const QUEUE: usize = 1024;
 
 /// The task that asks has panicked.
@@ -66,13 +67,13 @@ async fn serve(nats: Nats, appender: Appender, partition: Partition, mut queue: 
     while queue.recv_many(&mut waiting, QUEUE).await > 0 {
         let end = end_of_log(&nats, &appender, partition).await;
         for answer in waiting.drain(..) {
-            // A caller that has given up no longer wants to know.
+            // A caller that has given up has dropped its end, and that is no failure.
             drop(answer.send(end.clone()));
         }
     }
 }
 
-/// From the leader if it can prove that it is one, else by writing: only a leader with a quorum acknowledges.
+/// Asks the leader, if it can prove that it is one, and else appends: only a leader with a quorum acknowledges.
 async fn end_of_log(nats: &Nats, appender: &Appender, partition: Partition) -> Result<Seq, Unavailable> {
     match nats.proven_bounds(partition).await {
         Ok(bounds) => Ok(bounds.last),

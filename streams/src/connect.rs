@@ -13,8 +13,8 @@ use crate::{
     subject::{InvalidPrefix, Layout},
 };
 
-/// How long a request to NATS may take. Requests are local and take under a millisecond; two seconds are the
-/// patience of a linearizable read.
+/// How long a request to NATS may take. Usually it takes under a millisecond; two seconds are how long a linearizable
+/// read is willing to wait.
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How often an idle connection is probed. A cut connection is noticed within two of these.
@@ -158,8 +158,8 @@ impl Nats {
         self.ask(async { self.js.query_account().await.map(drop).map_err(Unavailable::new) }).await
     }
 
-    /// Bounds a request by the time that any may take, and by the life of the connection: a request that was lost
-    /// with it would wait for an answer until the end.
+    /// Bounds a request by [`REQUEST_TIMEOUT`] and by the life of the connection: an answer that was lost with the
+    /// connection would be awaited for the whole time.
     pub(crate) async fn ask<T>(
         &self,
         request: impl Future<Output = Result<T, Unavailable>>,
@@ -185,7 +185,7 @@ fn parse_urls(urls: &str) -> Result<Vec<ServerAddr>, SettingsError> {
     }
 }
 
-/// The client for requests, signals and read marks: none of these may wait for NATS to come back.
+/// The client for requests, signals and read marks: none of them waits for NATS to come back.
 async fn control_client(
     servers: &[ServerAddr],
     name: &str,
@@ -228,7 +228,7 @@ async fn wait_until(connected: &mut watch::Receiver<bool>, state: bool) {
     }
 }
 
-/// Jittered, and capped at a second: gateways should be back when NATS is, but not all in the same moment.
+/// Jittered, and capped at a second: gateways shall be back soon after NATS is, but not all at the same moment.
 fn reconnect_delay(attempts: usize) -> Duration {
     backoff(u32::try_from(attempts).unwrap_or(u32::MAX))
 }

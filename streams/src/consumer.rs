@@ -1,4 +1,4 @@
-//! One push consumer on one connection, from its creation to the first sign that something is wrong.
+//! One push consumer on one connection, from its creation to the first sign of trouble.
 //!
 //! Invariant: the entries that it hands out are dense from `from + 1`.
 
@@ -15,16 +15,17 @@ use crate::{
     subject::{Layout, Partition, decimal},
 };
 
+/// The subscriptions of the connection.
 const DELIVERIES: u8 = 1;
 const REPLIES: u8 = 2;
 
-/// A consumer whose reader is gone is removed by the server after this.
+/// How long the server keeps a consumer whose connection is gone.
 const INACTIVE: Duration = Duration::from_secs(30);
 
 /// The inline status of flow control and heartbeats.
 const CONTROL: u16 = 100;
 
-/// Why a consumer is of no more use.
+/// Why a consumer has to be replaced.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Broken {
     #[error("lost the connection: {0}")]
@@ -41,7 +42,7 @@ pub(crate) enum Broken {
     Unreadable,
 }
 
-/// What a consumer has to say.
+/// What [`Consumer::next`] returns.
 pub(crate) enum Progress {
     /// Never empty.
     Entries(Vec<Entry>),
@@ -51,21 +52,23 @@ pub(crate) enum Progress {
 pub(crate) struct Consumer {
     line: Line,
     reader: Reader,
-    /// Which server it lives on.
+    /// The address of the server that it lives on.
     pub(crate) server: String,
+    /// The log's sequence of the last delivery.
     last: u64,
+    /// The consumer's own count of deliveries.
     consumer_seq: u64,
-    /// A flow control request that is answered when the reader comes back for more.
+    /// The answer to a flow control request. It is sent when the reader comes back for more.
     owed: Option<String>,
     /// Deliveries that overtook the answer to the creation.
     early: VecDeque<Entry>,
 }
 
-/// What lay in the buffer of the line.
+/// What one pass over the line's buffer found.
 #[derive(Default)]
 struct Parsed {
     entries: Vec<Entry>,
-    /// The consumer lives and has nothing more to deliver.
+    /// A heartbeat: the consumer lives and has delivered everything.
     heartbeat: bool,
     /// The answer to the creation.
     created: Option<io::Result<()>>,
@@ -127,7 +130,7 @@ impl Consumer {
                 "mem_storage": true,
             },
         });
-        // First the interest, then the consumer: nothing that it delivers is missed.
+        // Subscribed before the consumer exists, so that none of its deliveries is missed.
         self.line.subscribe(&deliveries, DELIVERIES);
         self.line.subscribe(&replies, REPLIES);
         let subject = format!("$JS.API.CONSUMER.CREATE.{stream}");
@@ -179,7 +182,7 @@ impl Consumer {
                 parsed.created = Some(creation(message.payload));
             } else if let Some(status) = message.headers.status() {
                 self.owed = control(message, status, self.consumer_seq)?;
-                // A flow control request says that more will come, not that there is nothing.
+                // A flow control request means that more will come, so it is no heartbeat.
                 parsed.heartbeat = self.owed.is_none();
             } else {
                 let place = place(message.reply).ok_or(Broken::Unreadable)?;
@@ -193,7 +196,7 @@ impl Consumer {
     }
 }
 
-/// Flow control or a heartbeat: the subject of the answer that it wants, if it wants one.
+/// Reads flow control or a heartbeat. Returns the subject of the answer that the server wants, if it wants one.
 fn control(message: Message<'_>, status: u16, consumer_seq: u64) -> Result<Option<String>, Broken> {
     if status != CONTROL {
         return Err(Broken::Ended(status));

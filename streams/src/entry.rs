@@ -1,4 +1,4 @@
-//! One stored event, as readers of the log get it.
+//! One stored event, as readers of the log get it, and how it is made of a delivered message.
 
 use bytes::{Bytes, BytesMut};
 use shared::id::{ChatId, EventId, Position, Seq};
@@ -8,8 +8,8 @@ use crate::{
     subject::{Layout, decimal},
 };
 
-/// Room for the payloads of many entries in one allocation. An entry that is kept pins the chunk it lies in, so a
-/// ring of consecutive entries wastes nothing.
+/// The payloads of many entries share one allocation of this size. An entry that is kept pins its chunk, so a ring of
+/// consecutive entries wastes nothing.
 const ARENA_CHUNK: usize = 64 * 1024;
 
 /// A stored event and its place in the log.
@@ -19,7 +19,7 @@ pub struct Entry {
     pub id: EventId,
     /// When JetStream stored it, in Unix milliseconds.
     pub ts_ms: u64,
-    /// The same in nanoseconds, the resolution that latencies need.
+    /// The same in nanoseconds: latencies are measured from it.
     pub appended_ns: u64,
     /// None on the subject of no chat, and on subjects that this build does not know.
     pub chat: Option<ChatId>,
@@ -40,7 +40,7 @@ pub(crate) struct Reader {
     arena: BytesMut,
 }
 
-/// Where a delivered message stands, from its acknowledgement subject.
+/// The place of a delivered message, read from its acknowledgement subject.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Place {
     pub stream_seq: u64,

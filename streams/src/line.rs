@@ -1,10 +1,10 @@
-//! A connection to NATS for the hot paths, append and tail, that dies with all that it holds.
+//! A connection to NATS for the hot paths, append and tail. When it dies, everything that it holds is dropped.
 //!
 //! `async-nats` is a fine client, and everything but these two paths uses it. Here three of its virtues hurt: it
 //! keeps unsent publishes over a disconnect and stores them minutes later, outside the dedupe window; it reads
 //! ahead of a slow reader into a queue; and it builds a hash map of headers for every message. A [`Line`] never
-//! reconnects (its owner dials a new one), reads only when asked, lends what it read from its buffer, and its
-//! socket is reset on close, so that the kernel drops what it had not sent.
+//! reconnects (its owner dials a new one), reads only when asked, and lends messages from its buffer. Its socket is
+//! reset on close, so that the kernel drops the bytes that it had not sent.
 //!
 //! Invariants: a write is bounded by [`WRITE_TIMEOUT`]; [`Line::fill`] and [`Line::flush`] are cancel-safe.
 
@@ -22,20 +22,24 @@ use tokio::{
 pub(crate) use parse::{Message, Op};
 pub(crate) use target::{Credentials, Target};
 
-/// Room for a read: about 200 chat messages, so that a busy line costs one syscall per hundreds of events.
+/// The size of a read: about 200 chat messages, so that a busy line costs one syscall per hundreds of events.
 const READ_CHUNK: usize = 64 * 1024;
 
 /// How long a server may refuse to take bytes before the line counts as cut.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// A TCP or TLS stream, or a test's pipe.
 pub(crate) trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Socket for T {}
 
+/// One connection that has been introduced to the server.
 pub(crate) struct Line {
     socket: Box<dyn Socket>,
+    /// Bytes received.
     read: BytesMut,
-    /// Bytes of `read` that parsed operations have used up.
+    /// How many of them parsed operations have used up.
     used: usize,
+    /// Bytes to send.
     out: BytesMut,
     max_payload: usize,
 }
@@ -61,7 +65,7 @@ impl Line {
         }
     }
 
-    /// The next message that was read completely, lent from the buffer. Pings are answered on the next flush.
+    /// The next message that has arrived completely, lent from the buffer. Pings are answered on the next flush.
     pub(crate) fn message(&mut self) -> io::Result<Option<Message<'_>>> {
         loop {
             let Some((op, length)) = parse::next(&self.read[self.used..])? else { return Ok(None) };
@@ -76,6 +80,7 @@ impl Line {
         }
     }
 
+    /// Enqueues a subscription; `sid` marks its messages.
     pub(crate) fn subscribe(&mut self, subject: &str, sid: u8) {
         self.put(&[b"SUB ", subject.as_bytes(), b" "]);
         self.put_number(sid.into());
@@ -87,6 +92,7 @@ impl Line {
         self.put(&[b"PING\r\n"]);
     }
 
+    /// Enqueues a publish without headers.
     pub(crate) fn publish(&mut self, subject: &str, reply: Option<&str>, payload: &[u8]) {
         self.put(&[b"PUB ", subject.as_bytes(), b" "]);
         if let Some(reply) = reply {
@@ -96,7 +102,8 @@ impl Line {
         self.put(&[b"\r\n", payload, b"\r\n"]);
     }
 
-    /// `headers` is a whole block, `NATS/1.0\r\n...\r\n\r\n`; the reply subject is `inbox` and `token`.
+    /// Enqueues a publish with headers. `headers` is a whole block, `NATS/1.0\r\n...\r\n\r\n`; the reply subject is
+    /// `<inbox>.<token>`.
     pub(crate) fn request(&mut self, subject: &str, inbox: &str, token: u64, headers: &[u8], payload: &[u8]) {
         self.put(&[b"HPUB ", subject.as_bytes(), b" ", inbox.as_bytes(), b"."]);
         self.put(&[itoa::Buffer::new().format(token).as_bytes(), b" "]);
@@ -106,12 +113,12 @@ impl Line {
         self.put(&[b"\r\n", headers, payload, b"\r\n"]);
     }
 
-    /// Whether bytes wait to be written.
+    /// Whether a flush has bytes to write.
     pub(crate) fn is_dirty(&self) -> bool {
         !self.out.is_empty()
     }
 
-    /// Writes what was enqueued.
+    /// Writes the enqueued bytes.
     pub(crate) async fn flush(&mut self) -> io::Result<()> {
         while !self.out.is_empty() {
             match timeout(WRITE_TIMEOUT, self.socket.write_buf(&mut self.out)).await {
@@ -133,7 +140,7 @@ impl Line {
     }
 }
 
-/// A subject of our own for replies.
+/// A new subject for replies to this process.
 pub(crate) fn inbox() -> String {
     format!("_INBOX.{:016x}{:016x}", rand::random::<u64>(), rand::random::<u64>())
 }

@@ -1,7 +1,7 @@
 //! Read and delivered marks on their way from the gateways to presence: the read stream.
 //!
 //! A mark is a maximum, so neither a duplicate nor a change of order does harm. Presence instances share one durable
-//! consumer; a mark is redelivered until it was acknowledged.
+//! consumer; a mark is delivered again until it is acknowledged.
 
 use std::time::Duration;
 
@@ -19,11 +19,11 @@ use crate::connect::{Nats, Unavailable, backoff};
 /// The durable consumer that all presence instances share.
 const CONSUMER: &str = "presence";
 
-/// How long an instance may take to store a batch before its marks go to another: what a killed instance had read
-/// is delayed by this.
+/// How long an instance may take to store a batch before its marks go to another one. The marks that a killed instance
+/// had read are late by this.
 const ACK_WAIT: Duration = Duration::from_secs(5);
 
-/// Marks out at once; a bound on what a crash repeats.
+/// Marks delivered and not acknowledged: a bound on what is delivered again after a crash.
 const MAX_PENDING: i64 = 20_000;
 
 /// How far a user has read, and got, a chat.
@@ -35,7 +35,7 @@ pub struct Mark {
     pub delivered: Option<Seq>,
 }
 
-/// The user is in the subject.
+/// A mark's bytes. The user is in the subject.
 #[derive(Serialize, Deserialize)]
 struct Payload {
     chat: ChatId,
@@ -74,7 +74,7 @@ pub struct MarkBatch {
 }
 
 impl MarkBatch {
-    /// Call once they are stored. What fails is redelivered.
+    /// To be called once the marks are stored. A mark whose acknowledgement fails is delivered again.
     pub async fn ack(self) {
         for message in self.messages {
             if let Err(error) = message.ack().await {
@@ -88,7 +88,7 @@ impl MarkBatch {
 /// Presence's side of the read stream.
 pub struct MarkReader {
     nats: Nats,
-    /// What the current call has read; a cancelled one leaves it here.
+    /// What the present call of [`MarkReader::batch`] has read. A cancelled call leaves it here.
     batch: MarkBatch,
     messages: Option<pull::Stream>,
     attempts: u32,
@@ -100,8 +100,8 @@ impl MarkReader {
         Self { nats: nats.clone(), batch: MarkBatch::default(), messages: None, attempts: 0 }
     }
 
-    /// Waits for a mark, then for those that follow within `window`, `max` at most. Never empty. What a cancelled
-    /// call had read, the next one or [`MarkReader::rest`] returns.
+    /// Waits for a mark, then for the marks that follow within `window`, `max` at most. Never empty. The marks that a
+    /// cancelled call had read are in the batch of the next call, or of [`MarkReader::rest`].
     pub async fn batch(&mut self, max: usize, window: Duration) -> MarkBatch {
         while self.batch.messages.is_empty() {
             let Some(messages) = &mut self.messages else {
@@ -122,7 +122,7 @@ impl MarkReader {
         self.rest()
     }
 
-    /// What a cancelled call had read; may be empty.
+    /// The marks that a cancelled call had read; may be empty.
     pub fn rest(&mut self) -> MarkBatch {
         std::mem::take(&mut self.batch)
     }
@@ -170,7 +170,7 @@ impl MarkBatch {
             (Some(user), Ok(Payload { chat, read, delivered })) => {
                 self.marks.push(Mark { user, chat, read, delivered });
             }
-            // Acknowledged with the others, or it would come for ever.
+            // Acknowledged with the others, or it would be delivered for ever.
             _ => tracing::warn!("unreadable mark"),
         }
         self.redelivered |= message.info().is_ok_and(|info| info.delivered > 1);

@@ -1,6 +1,7 @@
 //! Reads of the log beside the tail: one event, its bounds, and a bounded scan.
 //!
-//! What decides (identity, verdicts) is a leader read, never a direct get, which a lagging replica may answer.
+//! A read that something is decided on (identities, verdicts) asks the leader. A direct get may be answered by a lagging
+//! replica.
 
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use crate::{
     subject::Partition,
 };
 
-/// A follower that was silent for longer does not count: a leader without a quorum of the others may be deposed.
+/// A follower that was silent for longer is not counted as in touch: a leader without a quorum may have been deposed.
 const FOLLOWER_SILENCE: Duration = Duration::from_secs(3);
 
 /// The ends of a partition's log, and how full it is.
@@ -31,7 +32,7 @@ pub struct Bounds {
 }
 
 impl Bounds {
-    /// Whether the log is so full that only what makes room, or must not fail, should be appended.
+    /// Whether the log is so full that only events which make room, or must not fail, should be appended.
     pub fn is_nearly_full(&self) -> bool {
         self.max_bytes > 0 && u128::from(self.bytes) * 100 >= u128::from(self.max_bytes) * 95
     }
@@ -119,8 +120,8 @@ fn bounds(info: &jetstream::stream::Info) -> Bounds {
     }
 }
 
-/// Whether the leader that answered is in touch with a majority. A deposed one answers for up to 40 s as if it
-/// were not. Of a follower that it has never heard from a leader reports a silence of zero.
+/// Whether the leader that answered is in touch with a majority. A deposed leader goes on answering for up to 40 s. For a
+/// follower that it has never heard from, a leader reports a silence of zero.
 pub(crate) fn has_quorum(info: &jetstream::stream::Info) -> bool {
     let Some(cluster) = &info.cluster else { return true };
     let alive = |peer: &&jetstream::stream::PeerInfo| {
@@ -133,14 +134,14 @@ pub(crate) fn has_quorum(info: &jetstream::stream::Info) -> bool {
 /// How often a scan that lost its connection goes on before it gives up.
 const SCAN_ATTEMPTS: u32 = 4;
 
-/// A heartbeat for scans: their consumer is never idle for long.
+/// The heartbeat of a scan's consumer, which is idle only when the log has no more to deliver.
 const SCAN_HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// The most entries that a scan hands out at once.
 const SCAN_BATCH: usize = 256;
 
-/// Reads the events of `(from, to]` in order, unfiltered, at the pace of the reader: one scan serves all who wait
-/// for parts of it. While [`Scan::next`] is not called, the server waits.
+/// Reads the events of `(from, to]` of all chats in order, at the pace of the reader: one scan serves several readers of
+/// parts of it. While [`Scan::next`] is not called, the server waits.
 pub struct Scan {
     nats: Nats,
     partition: Partition,

@@ -12,10 +12,10 @@ use crate::{
     subject::Partition,
 };
 
-/// Read marks are transport: presence has stored them long before this.
+/// How long read marks are kept: presence has stored them long before this.
 const READ_MAX_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// And a bound for a presence that stays away: the oldest marks go first, newer ones say more anyway.
+/// How many marks are kept while presence is away. The oldest go first, as newer marks supersede them.
 const READ_MAX_MESSAGES: i64 = 10_000_000;
 
 /// A difference between a stream and its definition.
@@ -44,8 +44,8 @@ pub fn definitions(nats: &Nats) -> Vec<Config> {
     Partition::all().map(|partition| chat(nats, partition)).chain([read(nats)]).collect()
 }
 
-/// The log of a partition. It is the only source of truth, so it keeps everything, refuses writes rather than
-/// forget when it is full, and lets nobody delete.
+/// The log of a partition. It is the only source of truth: it keeps everything, refuses writes when it is full instead of
+/// forgetting, and can't be deleted from.
 fn chat(nats: &Nats, partition: Partition) -> Config {
     let settings = &nats.settings;
     Config {
@@ -85,7 +85,7 @@ fn read(nats: &Nats) -> Config {
     }
 }
 
-/// JetStream says "no limit" with -1 and reports it so.
+/// JetStream means "no limit" by -1, and reports it so.
 fn unlimited() -> Config {
     Config {
         max_bytes: -1,

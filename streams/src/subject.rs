@@ -7,8 +7,8 @@ use std::{fmt, sync::Arc};
 
 use shared::id::{ChatId, UserId};
 
-/// How many partitions new chats are spread over, from which chat id on. Append-only: a line that was once
-/// released decides for ever where its chats live.
+/// How many partitions new chats are spread over, from which chat id on. Append-only: a line that was once released
+/// decides for ever where its chats live.
 const PARTITIONINGS: &[(u64, u16)] = &[(1, 1)];
 
 /// One of the logs that chats are spread over.

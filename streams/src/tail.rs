@@ -1,12 +1,12 @@
 //! The tail: one loop that reads a partition of the log for ever, for gateways and the projector alike.
 //!
-//! Each tail owns one plain push consumer on a connection of its own, and its position. It delivers every event
-//! once, in order, without a gap: whatever looks wrong (missed heartbeats, a gap, a lost connection or consumer, a
-//! position that the log is known to have passed) ends the consumer, and a new one starts after the last event
-//! that was handed out. It never ends and never panics; who wants to stop drops it.
+//! Each tail owns its position and one plain push consumer on a connection of its own. It delivers every event once,
+//! in order, without a gap. Any sign of trouble (missed heartbeats, a gap, a lost connection or consumer, no progress
+//! although the log is known to hold more) ends the consumer, and a new one starts after the last event that was
+//! handed out. A tail never ends; its owner drops it to stop it.
 //!
-//! At every attach and every few seconds the event at the position is compared with the log's (a leader read): if
-//! it differs, the log has lost its tail, and [`TailItem::LostTail`] says where the histories part.
+//! At every attach and every few seconds the event at the position is compared with the log's (a leader read). If
+//! they differ, the log has lost its tail, and [`TailItem::LostTail`] says where the two histories part.
 
 mod identity;
 
@@ -36,7 +36,7 @@ pub use identity::{Known, Recall};
 pub struct TailSettings {
     /// The most events of one batch.
     pub batch_max: usize,
-    /// How often the server shows that an idle consumer lives; two missed ones end it.
+    /// How often the server sends a heartbeat to an idle consumer; two missed ones end it.
     pub heartbeat: Duration,
     /// How often the position is compared with the log: its identity, and whether the log is ahead.
     pub check_interval: Duration,
@@ -69,12 +69,12 @@ pub struct TailStats {
     pub position: AtomicU64,
 }
 
-/// What a tail has to say.
+/// What [`Tail::next`] returns.
 #[derive(Debug)]
 pub enum TailItem {
     /// The next events: ascending, dense, never empty.
     Batch(Vec<Entry>),
-    /// Nothing new: the server has shown that the consumer lives.
+    /// No events: a heartbeat has come.
     Quiet,
     /// A consumer was created; events after `from` follow.
     Attached { from: Seq },
@@ -93,10 +93,10 @@ enum Stuck {
     Expired { first: Seq },
 }
 
-/// An attempt to get a consumer.
+/// An attempt to create a consumer.
 type Attaching = BoxFuture<'static, Result<Result<Consumer, Stuck>, Unavailable>>;
 
-/// See the module.
+/// A reader of one partition; see the head of this file.
 pub struct Tail {
     nats: Nats,
     partition: Partition,
@@ -105,15 +105,17 @@ pub struct Tail {
     stats: Arc<TailStats>,
     position: Position,
     consumer: Option<Consumer>,
-    /// What outlives a cancelled [`Tail::next`], so that a caller which selects over it does not set it back.
+    /// The attempt under way. It outlives a cancelled [`Tail::next`], so that a caller which selects over that does not
+    /// set it back.
     attaching: Option<Attaching>,
+    /// The comparison with the log under way; it outlives a cancelled call as well.
     checking: Option<BoxFuture<'static, Result<Check, Unavailable>>>,
-    /// Since when the consumer is listened to without a word.
+    /// Since when [`Tail::next`] has waited without anything from the consumer.
     listening_since: Option<Instant>,
     next_check: Instant,
-    /// A sequence that the log holds, and until when the tail may stand still below it.
+    /// A sequence that the log is known to hold, and until when the tail may stand still below it.
     expected: Option<(Seq, Instant)>,
-    /// Consecutive attaches that brought nothing.
+    /// Consecutive attaches without an event or a heartbeat.
     attempts: u32,
     last_server: Option<String>,
 }
@@ -156,7 +158,7 @@ impl Tail {
         self.position
     }
 
-    /// Goes on after `position`, as after a lost tail.
+    /// Goes on after `position`; how a caller answers a lost tail.
     pub fn restart_from(&mut self, position: Position) {
         self.position = position;
         self.stats.position.store(position.seq.get(), Relaxed);
@@ -165,9 +167,9 @@ impl Tail {
         self.expected = None;
     }
 
-    /// Tells the tail that the log holds an event at `seq` (an acknowledgement or a barrier said so). If it has not
-    /// passed it in time, the consumer is replaced, on another server if there is one: one on an isolated node
-    /// shows heartbeats and delivers nothing.
+    /// Tells the tail that the log holds an event at `seq`, as an acknowledgement or a barrier proves. If the tail has
+    /// not passed it in time, its consumer is replaced, on another server if there is one: a consumer on an isolated
+    /// node sends heartbeats and delivers nothing.
     pub fn expect(&mut self, seq: Seq) {
         if seq > self.position.seq && self.expected.is_none_or(|(expected, _)| expected <= self.position.seq)
         {
@@ -176,7 +178,7 @@ impl Tail {
     }
 
     /// The next item. Cancel-safe: neither events nor progress are lost if the future is dropped. The server's flow
-    /// control is answered here, so that who is slow to come back slows the server.
+    /// control is answered here, so that a slow caller slows the server.
     pub async fn next(&mut self) -> TailItem {
         loop {
             let item = if self.consumer.is_some() { self.listen().await } else { self.attach().await };
@@ -187,12 +189,12 @@ impl Tail {
         }
     }
 
-    /// Waits for the consumer, for what the log says about the position, and for the limits of patience.
+    /// Waits for the consumer, for the comparison of the position with the log, and for the time limits of both.
     async fn listen(&mut self) -> Option<TailItem> {
         let consumer = self.consumer.as_mut()?;
         let now = Instant::now();
         let silent = *self.listening_since.get_or_insert(now) + self.settings.heartbeat * 2;
-        // Not as a branch below: a busy consumer would starve it.
+        // Started here and not in a branch below, which a busy consumer would starve.
         if self.checking.is_none() && now >= self.next_check {
             self.checking = Some(identity::check(&self.nats, self.partition, self.position));
         }
@@ -239,14 +241,15 @@ impl Tail {
         self.checking = None;
         self.next_check = Instant::now() + self.settings.check_interval;
         match checked {
-            // Only an attach reports what is wrong: by then the position stands still.
+            // Only an attach reports what is wrong, because then the position stands still.
             Ok(Check { standing: Standing::Lost | Standing::Expired { .. }, .. }) => self.detach(),
             Ok(Check { standing: Standing::Same, last }) => self.expect(last),
-            // NATS will tell by its silence.
+            // If NATS is away, missed heartbeats end the consumer.
             Err(_) => {}
         }
     }
 
+    /// Gives the consumer up.
     fn end(&mut self, why: &Broken) -> Option<TailItem> {
         tracing::warn!(partition = self.partition.get(), position = self.position.seq.get(), %why, "tail broken");
         self.detach();
@@ -261,7 +264,7 @@ impl Tail {
         self.listening_since = None;
     }
 
-    /// One attempt to get a consumer; nothing to report if it fails.
+    /// Goes on with the attempt to create a consumer. No item if it fails.
     async fn attach(&mut self) -> Option<TailItem> {
         if self.attaching.is_none() {
             self.attempts = self.attempts.saturating_add(1);

@@ -67,11 +67,11 @@ pub(super) struct Active<'a> {
     folder: Folder,
     tail: Tail,
     stats: Arc<TailStats>,
-    /// Consumers of this tail that were counted.
+    /// Consumers of this tail that the metric has counted.
     attaches: u64,
     /// Up to here the ids of chats and users are known to be given.
     ids: (ChatId, UserId),
-    /// Before this, a batch is gathered rather than written, unless it is wanted.
+    /// Before this, entries are gathered and not written, unless a read waits for them.
     next_commit: Instant,
     signals: Signals,
     /// Reads wait for the projection up to here.
@@ -216,7 +216,7 @@ impl<'a> Active<'a> {
         }
     }
 
-    /// After a restore the log may know more ids than the sequences gave.
+    /// Raises the sequences of ids: after a restore of the database the log may hold ids that they have not given.
     async fn raise_ids(&mut self, folded: &Folded) -> Result<(), Failure> {
         let (chats, users) = (folded.last_chat.max(Some(self.ids.0)), folded.last_user.max(Some(self.ids.1)));
         let (Some(chats), Some(users)) = (chats, users) else { return Ok(()) };
@@ -245,7 +245,7 @@ impl<'a> Active<'a> {
         Ok(())
     }
 
-    /// How far the log is ahead. Unknown while NATS does not say.
+    /// Measures how far the log is ahead. The metrics stay as they are while NATS does not answer.
     async fn measure_lag(&mut self) {
         let Ok(bounds) = self.projector.nats.bounds(self.partition).await else { return };
         let lag = bounds.last.get().saturating_sub(self.folder.checkpoint().position.seq.get());
@@ -255,7 +255,7 @@ impl<'a> Active<'a> {
         }
     }
 
-    /// Tells the gateways how far the projection is. May be lost; the next one comes.
+    /// Tells the gateways how far the projection is. A signal may be lost; the next tick repeats it.
     fn announce(&self) {
         let Checkpoint { epoch, position } = self.folder.checkpoint();
         let watermark = Watermark { partition: self.partition.get(), epoch, position };

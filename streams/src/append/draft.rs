@@ -1,8 +1,8 @@
-//! One event, ready to be sent as often as it takes.
+//! One event, encoded once, to be sent by as many attempts as it takes.
 
 use bytes::Bytes;
 
-/// What stands in the headers of an append.
+/// The headers of an append.
 pub(super) struct Headers<'a> {
     /// The `Nats-Msg-Id`.
     pub id: &'a str,
@@ -55,13 +55,13 @@ impl Draft {
         &self.bytes[self.headers_end..]
     }
 
-    /// What the server's limit counts.
+    /// The bytes that the server's limit counts: headers and payload.
     pub(super) fn size(&self) -> usize {
         self.bytes.len() - self.subject_end
     }
 }
 
-/// A header must not be broken by what it carries.
+/// Whether the text can stand in a header without ending it.
 fn is_harmless(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_graphic())
 }

@@ -1,4 +1,4 @@
-//! What the log answers to an append, read from the bytes of its reply.
+//! The log's answer to an append, read from the bytes of its reply.
 
 use serde::Deserialize;
 use shared::id::Seq;
@@ -10,12 +10,12 @@ use crate::line::Message;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Appended {
     pub seq: Seq,
-    /// The log has it from an earlier attempt. That says that an event with this key is at `seq`, not that it
-    /// holds this command.
+    /// The log had the event from an earlier attempt. An event with this key is at `seq`; whether it holds this command
+    /// is not known.
     pub duplicate: bool,
 }
 
-/// What became of one attempt.
+/// How one attempt ended.
 #[derive(Debug)]
 pub(super) enum Outcome {
     Stored(Appended),

@@ -1,15 +1,15 @@
-//! What a NATS server sends, parsed in place.
+//! The operations that a NATS server sends, parsed in place.
 //!
-//! Pure. An operation is parsed only once it is there completely; nothing is copied.
+//! Pure. An operation is parsed once all of its bytes are there; nothing is copied.
 
 use std::{io, ops::Range};
 
 use crate::subject::decimal;
 
-/// More than any control line of a server; longer ones mean that this is no NATS.
+/// More than any control line of a NATS server has. A longer one means that the peer is something else.
 const MAX_CONTROL_LINE: usize = 16 * 1024;
 
-/// The largest message that is waited for: eight times the default limit of a server.
+/// The largest message that is accepted: eight times the default limit of a server.
 const MAX_MESSAGE: usize = 8 * 1024 * 1024;
 
 pub(crate) enum Op {

@@ -1,4 +1,4 @@
-//! Where a line leads: the servers of a NATS installation, and how to introduce oneself.
+//! The servers of a NATS installation, and how a line is opened to one of them.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -16,13 +16,13 @@ use tokio::{
 
 use super::{Line, READ_CHUNK, Socket};
 
-/// How long the whole introduction to one server may take.
+/// How long connecting to one server may take, TLS and greeting included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// More addresses than this are not remembered: clusters are small.
 const MAX_SERVERS: usize = 64;
 
-/// The servers known so far: those of the settings, and the cluster's others as they tell of each other.
+/// The servers known so far: those of the settings, and others of the cluster of which those have told.
 #[derive(Clone)]
 pub(crate) struct Target(Arc<Shared>);
 
@@ -54,7 +54,7 @@ impl Target {
         Self(Arc::new(shared))
     }
 
-    /// Dials the known servers in random order until one takes us; `avoid` is asked last.
+    /// Dials the known servers in random order until one accepts; `avoid` is tried last. Also returns its address.
     pub(crate) async fn dial(&self, avoid: Option<&str>) -> io::Result<(Line, String)> {
         let mut servers = self.0.servers.lock().clone();
         servers.shuffle(&mut rand::rng());
@@ -125,7 +125,7 @@ impl Target {
     }
 }
 
-/// What a URL says about who we are.
+/// The credentials in a server's URL.
 pub(crate) enum Credentials {
     Password { user: String, password: String },
     Token(String),
@@ -146,7 +146,7 @@ fn address(server: &ServerAddr) -> String {
     format!("{}:{}", server.host(), server.port())
 }
 
-/// One line of the introduction, without its end.
+/// One line of the greeting, without its end.
 async fn control_line(socket: &mut Box<dyn Socket>, read: &mut BytesMut) -> io::Result<String> {
     loop {
         if let Some(end) = memchr::memchr(b'\n', read) {
@@ -163,7 +163,7 @@ async fn control_line(socket: &mut Box<dyn Socket>, read: &mut BytesMut) -> io::
     }
 }
 
-/// TLS with the system's roots, as the other client does it.
+/// TLS with the system's roots, as `async-nats` does it.
 async fn secure(socket: Box<dyn Socket>, host: &str) -> io::Result<Box<dyn Socket>> {
     let mut roots = rustls::RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);

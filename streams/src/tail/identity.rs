@@ -1,4 +1,4 @@
-//! Whether the log still holds what a reader has read, and where the histories part if it does not.
+//! Whether the log still holds the events that a reader has read, and where the two histories part if it does not.
 
 use futures_util::future::BoxFuture;
 use shared::id::{EventId, Position, Seq};
@@ -12,8 +12,8 @@ use crate::{
 /// The answer of [`Known::at_or_below`].
 pub type Recall<'a> = BoxFuture<'a, Result<Option<Position>, Unavailable>>;
 
-/// What a reader remembers of the log: a gateway's ring and the projection behind it, or a projector's rows. It
-/// need not remember every event, but what it remembers it has read.
+/// A reader's memory of the log: a gateway's ring and the projection behind it, or a projector's rows. It need not
+/// hold every event, but it holds only events that were read.
 pub trait Known: Send + Sync {
     /// The newest remembered event at or below `seq`.
     fn at_or_below(&self, seq: Seq) -> Recall<'_>;
@@ -22,15 +22,15 @@ pub trait Known: Send + Sync {
 /// How a position stands against the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Standing {
-    /// The log holds the event (or the position is before the first one).
+    /// The log holds the event at the position, or the position is before the first event.
     Same,
-    /// The log holds another event or none there.
+    /// The log holds another event at the position, or none.
     Lost,
     /// Events after the position are no longer kept.
     Expired { first: Seq },
 }
 
-/// What the log says about a position.
+/// A position compared with the log.
 pub(crate) struct Check {
     pub standing: Standing,
     /// Where the log ends.
@@ -48,7 +48,7 @@ pub(crate) fn check(
         if position.seq > Seq::ZERO && nats.id_in_log(partition, position.seq).await? == Some(position.id) {
             return Ok(Check { standing: Standing::Same, last: nats.bounds(partition).await?.last });
         }
-        // A deposed leader may lack what its successor has: its word is not enough to void events.
+        // A deposed leader may lack events that its successor has, so its answer is not enough to void any.
         let bounds = nats.proven_bounds(partition).await?;
         Ok(Check { standing: without_common_event(position.seq, bounds), last: bounds.last })
     })
@@ -73,7 +73,7 @@ pub(crate) async fn find_cut(
 ) -> Result<Option<Position>, Unavailable> {
     let first = nats.proven_bounds(partition).await?.first;
     let is_common = |position: Position| async move {
-        // What is no longer kept can't be compared; it was there before whatever was lost.
+        // An event that is no longer kept can't be compared. It is older than the lost ones, so it is common.
         let kept = position.seq >= first;
         Ok(!kept || nats.id_in_log(partition, position.seq).await? == Some(position.id))
     };
@@ -102,7 +102,7 @@ where
                     high = position.seq.get();
                 }
             }
-            // Nothing is remembered between them.
+            // Nothing is remembered between `low` and `middle`.
             _ => low = middle,
         }
     }
