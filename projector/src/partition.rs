@@ -4,16 +4,17 @@
 //! Nothing is remembered across a break: an active projector starts from the checkpoint that it finds.
 
 mod active;
+mod projector;
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use sql::{Db, projection::Writer};
-use streams::{Nats, Partition, nap::Rest};
+use sql::projection::Writer;
+use streams::Partition;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use self::active::{Active, End, Failure};
-use crate::{config::ProjectorSettings, metrics::Metrics};
+pub use self::projector::Projector;
 
 /// How often a standby asks for the lock. A takeover may be late by this.
 const STANDBY_INTERVAL: Duration = Duration::from_millis(500);
@@ -23,16 +24,6 @@ const RETRY_CAP: Duration = Duration::from_secs(2);
 /// A partition that stands still tries again after this: an operator may have helped, and the lock is free for a
 /// newer build in the meantime.
 const STOPPED_RETRY: Duration = Duration::from_secs(5);
-
-/// What all partitions of a process share.
-#[derive(Clone)]
-pub struct Projector {
-    pub nats: Nats,
-    pub db: Db,
-    pub metrics: Metrics,
-    pub settings: Arc<ProjectorSettings>,
-    pub rest: Arc<Rest>,
-}
 
 impl Projector {
     /// Projects the partition until `stop`; then the batch under way is finished first.

@@ -9,8 +9,8 @@ use async_nats::{Client, ConnectOptions, Event, ServerAddr, connection::State, j
 use tokio::{sync::watch, time::timeout};
 
 use crate::{
-    line::{Credentials, Target},
     subject::{InvalidPrefix, Layout},
+    target::{Credentials, Target},
 };
 
 /// How long a request to NATS may take. Usually it takes under a millisecond; two seconds are how long a linearizable

@@ -6,8 +6,8 @@
 //! whose connections must die with all that they hold.
 //!
 //! The rooms from the top; a room imports only rooms below it:
-//! `tail > barrier > append > read > consumer > entry > marks > signal > stream > connect > task > line > subject`, and
-//! `nap`, which imports none of them.
+//! `tail > barrier > append > read > consumer > entry > marks > signal > stream > connect > target > task > line >
+//! subject`, and `nap`, which imports none of them.
 
 pub mod append;
 pub mod barrier;
@@ -22,6 +22,7 @@ pub mod signal;
 pub mod stream;
 pub mod subject;
 pub mod tail;
+mod target;
 mod task;
 
 pub use append::{AppendError, Appended, Appender};

@@ -9,7 +9,6 @@
 //! Invariants: a write is bounded by [`WRITE_TIMEOUT`]; [`Line::fill`] and [`Line::flush`] are cancel-safe.
 
 mod parse;
-mod target;
 
 use std::{io, time::Duration};
 
@@ -20,10 +19,9 @@ use tokio::{
 };
 
 pub(crate) use parse::{Message, Op};
-pub(crate) use target::{Credentials, Target};
 
 /// The size of a read: about 200 chat messages, so that a busy line costs one syscall per hundreds of events.
-const READ_CHUNK: usize = 64 * 1024;
+pub(crate) const READ_CHUNK: usize = 64 * 1024;
 
 /// How long a server may refuse to take bytes before the line counts as cut.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);

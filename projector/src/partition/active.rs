@@ -13,7 +13,7 @@ use tokio::task::unconstrained;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::Projector;
+use super::projector::Projector;
 use crate::{
     folder::{FoldError, Folded, Folder, now_ms},
     known::Projected,

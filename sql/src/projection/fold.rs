@@ -63,3 +63,21 @@ impl Fold {
         client.query_one(&self.0, &all).await?.try_get(0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_statement_names_each_parameter_and_no_other() {
+        let count = STEP_PARAMS + NewEvent::COLUMNS.len() + OwnMark::COLUMNS.len();
+        let text = text();
+        let named = |number: usize| {
+            let name = format!("${number}");
+            text.match_indices(&name)
+                .any(|(at, _)| !text[at + name.len()..].starts_with(|next: char| next.is_ascii_digit()))
+        };
+        assert!((1..=count).all(named), "{text}");
+        assert!(!named(count + 1), "{text}");
+    }
+}

@@ -88,3 +88,21 @@ macro_rules! groups {
 }
 
 groups!(messages, refused, dead_letters, memberships, chats);
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::migrations::PROJECTION;
+
+    #[test]
+    fn every_table_of_the_schema_is_listed() {
+        let created = PROJECTION.lines().filter_map(|line| line.strip_prefix("CREATE TABLE "));
+        let created: BTreeSet<&str> = created.filter_map(|rest| rest.split(' ').next()).collect();
+        let listed: Vec<&str> = tables().map(|table| table.name).collect();
+        assert_eq!(listed.iter().copied().collect::<BTreeSet<_>>(), created);
+        assert_eq!(listed.len(), created.len(), "each once");
+        assert_eq!(listed[0], "checkpoints", "reads that must be fresh begin with it, and so must the lock");
+    }
+}

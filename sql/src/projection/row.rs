@@ -88,3 +88,24 @@ impl Write {
         client.execute(&self.statement, &all).await.map(drop)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Pair {
+        number: i64,
+        text: &'static str,
+    }
+
+    columns!(Pair { number: "bigint" = |pair| pair.number, text: "text" = |pair| pair.text });
+
+    #[test]
+    fn text_and_parameters_are_of_one_list() {
+        assert_eq!(rows_as_q::<Pair>(3), "unnest($3::bigint[], $4::text[]) AS q (number, text)");
+        assert_eq!(names::<Pair>("q."), "q.number, q.text");
+        let columns = Pair::columns(&[Pair { number: 7, text: "seven" }, Pair { number: 8, text: "eight" }]);
+        let shown: Vec<String> = params(&columns).iter().map(|param| format!("{param:?}")).collect();
+        assert_eq!(shown, ["[7, 8]", "[\"seven\", \"eight\"]"]);
+    }
+}

@@ -24,8 +24,9 @@ use super::{
 };
 use crate::{
     connect::{Nats, PING_INTERVAL, backoff},
-    line::{self, Line, Target},
+    line::{self, Line},
     subject::decimal,
+    target::Target,
     task::Task,
 };
 

@@ -14,7 +14,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Line, READ_CHUNK, Socket};
+use crate::line::{Line, READ_CHUNK, Socket};
 
 /// How long connecting to one server may take, TLS and greeting included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
