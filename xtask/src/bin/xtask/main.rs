@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod dependencies;
 mod doctor;
 mod guard;
 mod settings;
@@ -27,6 +28,8 @@ enum Task {
     Doctor,
     /// Check licences, advisories, bans and sources of the dependencies with cargo-deny.
     Deny,
+    /// Look for dependencies that no code uses with cargo-shear.
+    Unused,
     /// Write .env.example from what the services say about themselves.
     Settings(settings::SettingsArgs),
     /// Ends what a killed run has left. Started by the other tasks.
@@ -40,7 +43,8 @@ fn main() -> ExitCode {
         Task::Test(args) => suite::run(&args),
         Task::Doctor => doctor::run(),
         Task::Settings(args) => settings::run(&args),
-        Task::Deny => suite::deny(),
+        Task::Deny => dependencies::deny(),
+        Task::Unused => dependencies::unused(),
         Task::Guard { run } => guard::watch(&run),
     };
     outcome.unwrap_or_else(|error| {

@@ -1,4 +1,4 @@
-//! `cargo xtask test` and `cargo xtask deny`.
+//! `cargo xtask test`: the whole suite, against servers that are started for it.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, ExitStatus};
@@ -54,29 +54,6 @@ pub(crate) fn run(args: &TestArgs) -> Result<ExitCode> {
     Ok(exit_code(status))
 }
 
-/// Runs cargo-deny. The advisories need their database, which needs the network: without it they are left out.
-pub(crate) fn deny() -> Result<ExitCode> {
-    let deny = binaries::deny().context("cargo-deny is missing and can't be got")?;
-    step("licences, bans and sources");
-    let status = check(&deny, &["bans", "licenses", "sources"])?;
-    if !status.success() {
-        return Ok(exit_code(status));
-    }
-    step("advisories");
-    let fetched = command(&deny).args(["fetch", "db"]).current_dir(workspace()).output()?;
-    if !fetched.status.success() {
-        step("SKIPPED the advisories: their database can't be reached from here");
-        return Ok(ExitCode::SUCCESS);
-    }
-    Ok(exit_code(check(&deny, &["advisories"])?))
-}
-
-fn check(deny: &Path, what: &[&str]) -> Result<ExitStatus> {
-    let mut run = command(deny);
-    run.args(["--workspace", "--all-features", "check"]).args(what).current_dir(workspace());
-    run.status().context("running cargo-deny")
-}
-
 pub(crate) fn cargo() -> Command {
     let mut cargo = command(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(workspace());
@@ -109,7 +86,7 @@ fn nextest_command(nextest: &Path, args: &TestArgs) -> Command {
     run
 }
 
-fn exit_code(status: ExitStatus) -> ExitCode {
+pub(crate) fn exit_code(status: ExitStatus) -> ExitCode {
     // A signal has no code: 1 it is.
     status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from)
 }
