@@ -1,4 +1,4 @@
-//! The hub's hot paths, each as the product runs it, without sockets being written.
+//! The hub's hot paths, each as the product runs it, without sockets.
 //!
 //! - `ring_push`: one entry into a full ring, which gives up its oldest: what an event costs that nobody here wants.
 //! - `missed`: a device that comes back after 5 messages in each of its 20 chats, read from the ring's chains.
@@ -8,22 +8,20 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use clap::Parser;
 use divan::{Bencher, counter::ItemsCount};
 use gateway::{
-    clock::Clock,
     hub::{
-        Encoding, Hub,
+        Hub,
         attach::Attached,
         install::{LoadedChat, LoadedUser},
         ring::{Ring, Slot, Verdict},
         user::Interval,
     },
-    metrics::Metrics,
-    session::{Identity, Session, Start, bucket, outbox::Bounds},
+    infra::{clock::Clock, metrics::Metrics},
+    session::{Identity, Session, settings::SessionSettings, wire::Encoding},
 };
-use governor::Quota;
 use prometheus_client::registry::Registry;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use shared::{
     cursor::{Cursor, Sealer},
     event::{ChatCreated, Event, Fact, History, Kind, MemberRole, MessageSent},
@@ -32,14 +30,9 @@ use shared::{
     permission::{ChatType, Role},
 };
 use streams::Entry;
-use tokio::{
-    net::{TcpListener, TcpStream, tcp::OwnedWriteHalf},
-    runtime::Runtime,
-};
 use uuid::Uuid;
 
 fn main() {
-    allow_sockets();
     divan::main();
 }
 
@@ -50,13 +43,6 @@ const CHATS: u64 = 20;
 const MESSAGES: u64 = 5;
 /// Events of other chats between two of the device's own: the ring holds the whole partition.
 const FOREIGN: u64 = 50;
-
-/// A session is a socket, and the usual limit is 1,024 files.
-fn allow_sockets() {
-    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
-        .expect("up to the hard limit is allowed");
-}
 
 fn chat(id: u64) -> ChatId {
     ChatId::new(id).expect("in range")
@@ -113,7 +99,7 @@ fn ring_push(bencher: Bencher) {
 /// A hub that has loaded chats, all of whose members are known.
 struct Stage {
     hub: Hub,
-    runtime: Runtime,
+    settings: SessionSettings,
     next: u64,
 }
 
@@ -132,8 +118,7 @@ impl Stage {
             let user = LoadedUser { user: user(id), upto: Seq::ZERO, intervals };
             hub.install_user(&user, 0).expect("its chats are there");
         }
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        Self { hub, runtime, next: 1 }
+        Self { hub, settings: settings(), next: 1 }
     }
 
     fn say(&mut self, at: ChatId) {
@@ -148,30 +133,21 @@ impl Stage {
     }
 
     fn session(&self, id: u64) -> Arc<Session> {
-        let identity =
-            Identity { user: user(id), did: Uuid::nil(), device: "web".into(), encoding: Encoding::Json };
-        let quota = || bucket(Quota::per_second(std::num::NonZeroU32::MIN));
-        let start = Start {
-            id: Uuid::nil(),
-            identity,
-            token_expires_ms: u64::MAX,
-            // Nothing is written here, so what is queued must have room.
-            bounds: Bounds { bytes: usize::MAX, frames: usize::MAX },
-            durable_bucket: quota(),
-            ephemeral_bucket: quota(),
-            now_ms: 0,
-        };
-        Arc::new(Session::new(start, self.runtime.block_on(socket())))
+        let (device, encoding) = ("web".into(), Encoding::Json);
+        let identity = Identity { user: user(id), family: Uuid::nil(), device, encoding };
+        Arc::new(Session::new(identity, u64::MAX, &self.settings, 0))
     }
 }
 
-/// The server's end of a connection; the other one is closed, which nobody notices who does not write.
-async fn socket() -> OwnedWriteHalf {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let address = listener.local_addr().expect("it is bound");
-    let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
-    drop(client);
-    accepted.expect("a connection").0.into_split().1
+/// Nothing is written here, so what is queued must have room.
+fn settings() -> SessionSettings {
+    #[derive(Parser)]
+    struct Defaults {
+        #[command(flatten)]
+        session: SessionSettings,
+    }
+    let Defaults { session } = Defaults::parse_from(["bench"]);
+    SessionSettings { outbox_bytes: usize::MAX, outbox_frames: usize::MAX, ..session }
 }
 
 fn loaded(id: ChatId, members: u64) -> LoadedChat {
@@ -189,7 +165,7 @@ fn loaded(id: ChatId, members: u64) -> LoadedChat {
 fn missed_messages() -> (Stage, Position) {
     let mut stage = Stage::new(CHATS, 1);
     stage.say(chat(1));
-    let from = stage.hub.lock().ring.position();
+    let from = stage.hub.tip();
     for number in 0..CHATS * MESSAGES {
         stage.say(chat(1 + number % CHATS));
         for foreign in 0..FOREIGN {
@@ -202,11 +178,9 @@ fn missed_messages() -> (Stage, Position) {
 #[divan::bench]
 fn missed(bencher: Bencher) {
     let (stage, from) = missed_messages();
-    let state = stage.hub.lock();
-    let user = state.user(user(1)).expect("it was installed");
-    let most = (CHATS * MESSAGES) as usize;
-    assert_eq!(state.missed(user, from.seq, most).map(|events| events.len()), Some(most));
-    bencher.bench_local(|| state.missed(user, from.seq, most));
+    let (hub, most) = (&stage.hub, (CHATS * MESSAGES) as usize);
+    assert_eq!(hub.missed(user(1), from.seq, most).map(|events| events.len()), Some(most));
+    bencher.bench_local(|| hub.missed(user(1), from.seq, most));
 }
 
 #[divan::bench]

@@ -4,7 +4,7 @@
 //! is stored of a secret is its hash.
 
 pub mod family;
-pub mod known;
+pub mod keys;
 pub mod password;
 pub mod refresh;
 pub mod revocation;
@@ -12,13 +12,15 @@ pub mod ticket;
 pub mod token;
 mod verified;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use serde::{Deserialize, Serialize};
-use shared::id::UserId;
+use shared::{code::Code, id::UserId};
 use uuid::Uuid;
 
-pub use self::{password::Passwords, revocation::Revocations, ticket::Tickets, token::Tokens};
+pub use self::{
+    family::Families, password::Passwords, revocation::Revocations, ticket::Tickets, token::Tokens,
+};
 
 #[derive(Debug, Clone, clap::Args)]
 pub struct AuthSettings {
@@ -56,13 +58,47 @@ pub struct AuthSettings {
 pub struct Identity {
     pub user: UserId,
     /// The token family: one login on one device.
-    pub did: Uuid,
+    #[serde(rename = "did")]
+    pub family: Uuid,
     /// When the access token ends, Unix ms.
     pub expires_ms: u64,
 }
 
+/// All that proves who a client is.
+pub struct Auth {
+    pub tokens: Tokens,
+    pub tickets: Tickets,
+    pub passwords: Passwords,
+    pub revocations: Arc<Revocations>,
+    pub families: Arc<Families>,
+    /// How long a refresh token lives, in seconds.
+    pub refresh_ttl_s: u64,
+}
+
+impl Auth {
+    /// Who holds this access token, unless its family was revoked.
+    ///
+    /// # Errors
+    /// `auth.*`.
+    pub fn identify(&self, token: &str) -> Result<Identity, Code> {
+        self.refuse_revoked(self.tokens.verify(token)?)
+    }
+
+    /// Whom the one-time ticket stands for, unless the family was revoked meanwhile. The ticket is void from now on.
+    ///
+    /// # Errors
+    /// As [`Tickets::redeem`], and `auth.revoked`.
+    pub async fn redeem(&self, ticket: &str) -> Result<Identity, Code> {
+        self.refuse_revoked(self.tickets.redeem(ticket).await?)
+    }
+
+    fn refuse_revoked(&self, identity: Identity) -> Result<Identity, Code> {
+        if self.revocations.is_revoked(identity.family) { Err(Code::AuthRevoked) } else { Ok(identity) }
+    }
+}
+
 /// The SHA-256 of a secret with enough entropy to need no slow hash.
-fn digest(secret: &str) -> [u8; 32] {
+pub(crate) fn digest(secret: &str) -> [u8; 32] {
     let mut out = [0; 32];
     out.copy_from_slice(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, secret.as_bytes()).as_ref());
     out

@@ -1,15 +1,6 @@
-//! Commands: what a client asks for, checked here, then appended to the log as events.
-//!
-//! Owns the way from a parsed command to its verdict. Invariants: nothing is appended that the checks refuse;
-//! success is reported only after the PubAck and after this gateway's own tail has passed the event; commands of
-//! one session to one chat are published one after the other.
+//! Commands: what a client asks for, and how it can end. Pure data; the room `submit` carries them out.
 
-pub mod append;
-pub mod check;
-pub mod create;
-pub mod prepare;
-mod room;
-pub mod service;
+use std::sync::Arc;
 
 use shared::{
     code::Code,
@@ -20,86 +11,74 @@ use shared::{
 };
 use uuid::Uuid;
 
-pub use self::service::Commands;
-
 /// Who sends a command.
 #[derive(Debug, Clone)]
 pub struct Actor {
     pub user: UserId,
     /// The token family.
-    pub did: Uuid,
+    pub family: Uuid,
     /// The device's label; empty over plain HTTP.
     pub device: String,
 }
 
-/// A client's request to change a chat. `uuid` is the idempotency key per (user, chat).
+/// A client's request to change a chat that exists.
 #[derive(Debug, Clone)]
-pub enum Command {
+pub struct Command {
+    pub chat: ChatId,
+    /// The idempotency key per (user, chat).
+    pub uuid: Uuid,
+    pub change: Change,
+}
+
+/// What a command changes.
+#[derive(Debug, Clone)]
+pub enum Change {
     Send {
-        chat: ChatId,
-        uuid: Uuid,
         body: String,
         reply_to: Option<Seq>,
         mentions: Vec<Mention>,
     },
     Edit {
-        chat: ChatId,
-        uuid: Uuid,
         seq: Seq,
         body: String,
         mentions: Vec<Mention>,
     },
     Delete {
-        chat: ChatId,
-        uuid: Uuid,
         seq: Seq,
     },
     React {
-        chat: ChatId,
-        uuid: Uuid,
         seq: Seq,
         emoji: String,
         on: bool,
     },
-    /// The direct chat with `peer`: exactly one per pair; the answer's `dup` says that it existed.
-    CreateDirect {
-        peer: UserId,
-    },
-    /// A new group; the actor becomes its owner. `uuid` comes from `Idempotency-Key`.
-    CreateGroup {
-        uuid: Uuid,
-        title: Option<String>,
-        history: History,
-        members: Vec<UserId>,
-    },
     Join {
-        chat: ChatId,
-        uuid: Uuid,
         users: Vec<UserId>,
         role: Role,
     },
     /// `user` is the actor: leave; another: remove.
     Leave {
-        chat: ChatId,
-        uuid: Uuid,
         user: UserId,
     },
     SetRole {
-        chat: ChatId,
-        uuid: Uuid,
         user: UserId,
         role: Role,
     },
     SetTitle {
-        chat: ChatId,
-        uuid: Uuid,
         title: String,
     },
     SetHistory {
-        chat: ChatId,
-        uuid: Uuid,
         history: History,
     },
+}
+
+/// A client's request for a new group, of which the actor becomes the owner.
+#[derive(Debug, Clone)]
+pub struct NewGroup {
+    /// From `Idempotency-Key`: the same user gets the same group for it again.
+    pub uuid: Uuid,
+    pub title: Option<String>,
+    pub history: History,
+    pub members: Vec<UserId>,
 }
 
 /// The log's verdict: valid, and where.
@@ -114,7 +93,7 @@ pub struct Stored {
 }
 
 /// Why a command has no effect, or is not known to have one.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[error("{code}: {message}")]
 pub struct Failure {
     pub code: Code,
@@ -123,21 +102,44 @@ pub struct Failure {
     /// Wait at least this long before a retry; 0: no advice.
     pub retry_after_ms: u64,
     pub message: String,
+    /// The query that failed, until it has been logged. Never told to a client.
+    #[source]
+    pub source: Option<Arc<sql::Error>>,
+}
+
+impl PartialEq for Failure {
+    /// What a client is told decides, not what lies behind it.
+    fn eq(&self, other: &Self) -> bool {
+        let told = |it: &Self| (it.code, it.temporary, it.retry_after_ms);
+        told(self) == told(other) && self.message == other.message
+    }
+}
+
+impl Eq for Failure {}
+
+impl From<sql::Error> for Failure {
+    fn from(error: sql::Error) -> Self {
+        let failure = Self::temporary(Code::ServerUnavailable, 1_000, "the database is unavailable");
+        Self { source: Some(Arc::new(error)), ..failure }
+    }
 }
 
 impl Failure {
     /// A definite refusal.
     pub fn refused(code: Code, message: impl Into<String>) -> Self {
-        Self { code, temporary: false, retry_after_ms: 0, message: message.into() }
+        Self { code, temporary: false, retry_after_ms: 0, message: message.into(), source: None }
     }
 
     /// An outcome that may change.
     pub fn temporary(code: Code, retry_after_ms: u64, message: impl Into<String>) -> Self {
-        Self { code, temporary: true, retry_after_ms, message: message.into() }
+        Self { code, temporary: true, retry_after_ms, message: message.into(), source: None }
     }
-}
 
-impl Failure {
+    /// The same, for whoever must not log what lies behind it again.
+    pub fn once_logged(self) -> Self {
+        Self { source: None, ..self }
+    }
+
     /// The log did not say in time whether it has the command.
     pub fn log_unavailable() -> Self {
         Self::temporary(
@@ -146,78 +148,52 @@ impl Failure {
             "the log did not answer in time; retry with the same uuid",
         )
     }
+
+    /// The projection does not have what the answer depends on yet.
+    pub fn projection_behind() -> Self {
+        Self::temporary(Code::ServerUnavailable, 1_000, "the projection has not come this far yet")
+    }
 }
 
-impl Command {
-    /// The chat, for commands to one that exists.
-    pub const fn chat(&self) -> Option<ChatId> {
-        match self {
-            Self::Send { chat, .. }
-            | Self::Edit { chat, .. }
-            | Self::Delete { chat, .. }
-            | Self::React { chat, .. }
-            | Self::Join { chat, .. }
-            | Self::Leave { chat, .. }
-            | Self::SetRole { chat, .. }
-            | Self::SetTitle { chat, .. }
-            | Self::SetHistory { chat, .. } => Some(*chat),
-            Self::CreateDirect { .. } | Self::CreateGroup { .. } => None,
-        }
-    }
-
-    /// The idempotency key, for commands that have one.
-    pub const fn uuid(&self) -> Option<Uuid> {
-        match self {
-            Self::Send { uuid, .. }
-            | Self::Edit { uuid, .. }
-            | Self::Delete { uuid, .. }
-            | Self::React { uuid, .. }
-            | Self::CreateGroup { uuid, .. }
-            | Self::Join { uuid, .. }
-            | Self::Leave { uuid, .. }
-            | Self::SetRole { uuid, .. }
-            | Self::SetTitle { uuid, .. }
-            | Self::SetHistory { uuid, .. } => Some(*uuid),
-            Self::CreateDirect { .. } => None,
-        }
-    }
-
-    /// Whether the stored fact is what this command makes: a retry, not another command under the same uuid.
+impl Change {
+    /// Whether the stored fact is what this change makes: a retry, not another command under the same uuid.
     pub fn made(&self, fact: &Fact) -> bool {
-        match (self, fact) {
-            (Self::Send { body, reply_to, mentions, .. }, Fact::MessageSent(sent)) => {
-                text::body(body).as_ref() == Some(&sent.body)
+        match self {
+            Self::Send { body, reply_to, mentions } => matches!(fact, Fact::MessageSent(sent)
+                if text::body(body).as_ref() == Some(&sent.body)
                     && *reply_to == sent.reply_to
-                    && *mentions == sent.mentions
-            }
-            (Self::Edit { seq, body, mentions, .. }, Fact::MessageEdited(edited)) => {
-                *seq == edited.seq
+                    && *mentions == sent.mentions),
+            Self::Edit { seq, body, mentions } => matches!(fact, Fact::MessageEdited(edited)
+                if *seq == edited.seq
                     && text::body(body).as_ref() == Some(&edited.body)
-                    && *mentions == edited.mentions
-            }
-            (Self::Delete { seq, .. }, Fact::MessageDeleted(deleted)) => *seq == deleted.seq,
-            (Self::React { seq, emoji, on, .. }, Fact::Reacted(reacted)) => {
-                *seq == reacted.seq && *emoji == reacted.emoji && *on == reacted.on
-            }
-            (Self::Join { users, role, .. }, Fact::MembersJoined(joined)) => joined
-                .members
-                .iter()
-                .map(|member| (member.user_id, member.role))
-                .eq(users.iter().map(|u| (*u, *role))),
-            (Self::Leave { user, .. }, Fact::MemberLeft(left)) => *user == left.user_id,
-            (Self::SetRole { user, role, .. }, Fact::RoleChanged(changed)) => {
-                *user == changed.user_id && *role == changed.role
-            }
-            (Self::SetTitle { title, .. }, Fact::TitleChanged(changed)) => {
-                text::name(title).as_ref() == Some(&changed.title)
-            }
-            (Self::SetHistory { history, .. }, Fact::SettingsChanged(changed)) => *history == changed.history,
-            _ => false,
+                    && *mentions == edited.mentions),
+            Self::Delete { seq } => matches!(fact, Fact::MessageDeleted(deleted) if *seq == deleted.seq),
+            Self::React { seq, emoji, on } => matches!(fact, Fact::Reacted(reacted)
+                if *seq == reacted.seq && *emoji == reacted.emoji && *on == reacted.on),
+            Self::Join { users, role } => matches!(fact, Fact::MembersJoined(joined)
+                if joined.members.iter().map(|member| (member.user_id, member.role))
+                    .eq(users.iter().map(|user| (*user, *role)))),
+            Self::Leave { user } => matches!(fact, Fact::MemberLeft(left) if *user == left.user_id),
+            Self::SetRole { user, role } => matches!(fact, Fact::RoleChanged(changed)
+                if *user == changed.user_id && *role == changed.role),
+            Self::SetTitle { title } => matches!(fact, Fact::TitleChanged(changed)
+                if text::name(title).as_ref() == Some(&changed.title)),
+            Self::SetHistory { history } => matches!(fact, Fact::SettingsChanged(changed)
+                if *history == changed.history),
         }
     }
 
     /// What a log above its guard still takes: that which frees people and takes content back.
     pub const fn passes_full_log(&self) -> bool {
-        matches!(self, Self::Delete { .. } | Self::Leave { .. })
+        match self {
+            Self::Delete { .. } | Self::Leave { .. } => true,
+            Self::Send { .. }
+            | Self::Edit { .. }
+            | Self::React { .. }
+            | Self::Join { .. }
+            | Self::SetRole { .. }
+            | Self::SetTitle { .. }
+            | Self::SetHistory { .. } => false,
+        }
     }
 }

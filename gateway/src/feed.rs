@@ -3,6 +3,12 @@
 //! One task owns the position. A log that lost its tail is cut here as everywhere: the cut is declared in
 //! Postgres first, and nothing above it is served before that.
 
+pub mod beginning;
+pub mod catch_up;
+pub mod epochs;
+pub mod loader;
+pub mod reads;
+
 use std::{
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -10,22 +16,20 @@ use std::{
 
 use shared::id::{Position, Seq};
 use streams::{Known, Nats, Partition, Tail, TailItem, TailSettings, Unavailable, tail::Recall};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{app::App, catch_up, clock::unix_ms, hub::Hub, session::Session};
+use self::{catch_up::CatchUps, epochs::Epochs, loader::Loader};
+use crate::{hub::Hub, infra::clock::unix_ms, session::Session};
 
 /// The gateway's memory of the log: its ring, and the projection behind it.
-pub struct Memory {
-    pub hub: Arc<Hub>,
-    pub db: sql::Db,
+struct Memory {
+    hub: Arc<Hub>,
+    db: sql::Db,
 }
 
 impl Known for Memory {
     fn at_or_below(&self, seq: Seq) -> Recall<'_> {
-        let here = {
-            let state = self.hub.lock();
-            let at = seq.min(state.ring.position().seq);
-            state.ring.id_at(at).map(|id| Position { seq: at, id })
-        };
+        let here = self.hub.known_at_or_below(seq);
         Box::pin(async move {
             if here.is_some() {
                 return Ok(here);
@@ -35,146 +39,121 @@ impl Known for Memory {
     }
 }
 
-/// How often the tail is held against the end of the log.
-const BARRIER_INTERVAL: Duration = Duration::from_secs(2);
 /// Before a cut that could not be declared is tried again.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// Reads the log until the gateway ends. Returns early only if the log holds what this build cannot judge.
-pub async fn run(app: Arc<App>, nats: Nats) -> anyhow::Result<()> {
-    let from = app.hub.lock().ring.position();
-    let known = Arc::new(Memory { hub: app.hub.clone(), db: app.db.clone() });
-    let mut tail = Tail::open(&nats, Partition::FIRST, from, known, TailSettings::default());
-    let mut cuts = app.epochs.subscribe();
-    loop {
-        let item = tokio::select! {
-            () = app.cancel.cancelled() => return Ok(()),
-            Ok(()) = cuts.changed() => {
-                follow_cuts(&app, &mut tail);
-                continue;
-            }
-            item = tail.next() => item,
-        };
-        match item {
-            TailItem::Batch(entries) => {
-                app.hub.apply(&entries)?;
-                follow_up(&app);
-            }
-            TailItem::Quiet | TailItem::Attached { .. } => {}
-            TailItem::LostTail { cut } => {
-                declare(&app, cut.unwrap_or_default()).await;
-                follow_cuts(&app, &mut tail);
-            }
-            TailItem::Expired { first } => {
-                // Retention overtook a gateway that was away: its devices' cursors are expired, too.
-                let position = Position { seq: Seq(first.get() - 1), ..Position::default() };
-                reattach(&app, app.hub.skip_to(position));
-                tail.restart_from(position);
-            }
-        }
-        tail.expect(app.hub.expected());
-        let attaches = tail.stats().attaches.load(Ordering::Relaxed) as i64;
-        app.metrics.tail_recreations.set((attaches - 1).max(0));
-        app.metrics.tail_position.set(tail.position().seq.get() as i64);
-    }
+/// What the reader of the log needs.
+pub struct Feed {
+    pub hub: Arc<Hub>,
+    pub db: sql::Db,
+    pub nats: Nats,
+    pub epochs: Arc<Epochs>,
+    pub loader: Loader,
+    pub catch_ups: Arc<CatchUps>,
+    pub tracker: TaskTracker,
+    pub cancel: CancellationToken,
 }
 
-/// Enters the epoch on record: takes back what lies above its cut.
-fn follow_cuts(app: &Arc<App>, tail: &mut Tail) {
-    let (epoch, current) = (app.hub.lock().epoch, app.epochs.current());
-    let Some(cut) = app.epochs.lowest_after(epoch) else { return };
-    app.metrics.epoch_bumps.inc();
-    app.metrics.epoch.set(current.into());
-    tracing::error!(
-        epoch = current,
-        cut = cut.seq.get(),
-        "the log lost its tail; what is above the cut is void"
-    );
-    // Also if this gateway has not come so far: its devices may have been elsewhere before.
-    reattach(app, app.hub.cut(cut, current));
-    // What it has read ahead is of the former history.
-    let at = if tail.position().seq > cut.seq { cut } else { tail.position() };
-    tail.restart_from(at);
-}
-
-/// What applying left for those who hold no lock: catch-ups to start and chats to load.
-fn follow_up(app: &Arc<App>) {
-    let (behind, wanted) = {
-        let mut state = app.hub.lock();
-        if state.behind.is_empty() && state.wanted.is_empty() {
-            return;
-        }
-        (std::mem::take(&mut state.behind), std::mem::take(&mut state.wanted))
-    };
-    for session in behind {
-        catch_up::spawn(app, &session);
-    }
-    for chat in wanted {
-        let app2 = app.clone();
-        app.tracker.spawn(async move {
-            while let Err(failure) = app2.loader.chat(chat).await {
-                tracing::warn!(%failure, chat = chat.get(), "a chat's state is missing; its events wait");
-                tokio::select! {
-                    () = app2.cancel.cancelled() => return,
-                    () = tokio::time::sleep(RETRY) => {}
+impl Feed {
+    /// Reads the log until the gateway ends.
+    ///
+    /// # Errors
+    /// The log holds what this build cannot judge.
+    pub async fn run(self) -> anyhow::Result<()> {
+        let known = Arc::new(Memory { hub: self.hub.clone(), db: self.db.clone() });
+        let mut tail =
+            Tail::open(&self.nats, Partition::FIRST, self.hub.tip(), known, TailSettings::default());
+        let mut cuts = self.epochs.subscribe();
+        loop {
+            let item = tokio::select! {
+                () = self.cancel.cancelled() => return Ok(()),
+                Ok(()) = cuts.changed() => {
+                    self.follow_cuts(&mut tail);
+                    continue;
+                }
+                item = tail.next() => item,
+            };
+            match item {
+                TailItem::Batch(entries) => {
+                    self.hub.apply(&entries)?;
+                    self.follow_up();
+                }
+                TailItem::Quiet | TailItem::Attached { .. } => {}
+                TailItem::LostTail { cut } => {
+                    self.declare(cut.unwrap_or_default()).await;
+                    self.follow_cuts(&mut tail);
+                }
+                TailItem::Expired { first } => {
+                    // Retention overtook a gateway that was away: its devices' cursors are expired, too.
+                    let position = Position { seq: Seq(first.get() - 1), ..Position::default() };
+                    self.reattach(self.hub.skip_to(position));
+                    tail.restart_from(position);
                 }
             }
-        });
-    }
-}
-
-/// Declares the cut in Postgres, or learns of the one that another reader declared.
-async fn declare(app: &Arc<App>, cut: Position) {
-    loop {
-        let epoch = app.hub.lock().epoch;
-        match try_declare(app, epoch, cut).await {
-            Ok(()) if app.epochs.current() > epoch => return,
-            Ok(()) => {}
-            Err(error) => tracing::error!(%error, "a cut can't be declared yet; nothing is served beyond it"),
+            tail.expect(self.hub.expected());
+            let attaches = tail.stats().attaches.load(Ordering::Relaxed) as i64;
+            self.hub.metrics.tail_recreations.set((attaches - 1).max(0));
+            self.hub.metrics.tail_position.set(tail.position().seq.get() as i64);
         }
-        tokio::time::sleep(RETRY).await;
     }
-}
 
-async fn try_declare(app: &App, epoch: u32, cut: Position) -> Result<(), sql::Error> {
-    app.db.declare_cut(sql::PARTITION, epoch, cut, unix_ms()).await?;
-    learn_cuts(app).await
-}
-
-/// Takes the cuts on record.
-///
-/// # Errors
-/// The database is away.
-pub async fn learn_cuts(app: &App) -> Result<(), sql::Error> {
-    app.epochs.set(app.db.cuts(sql::PARTITION).await?);
-    Ok(())
-}
-
-fn reattach(app: &Arc<App>, sessions: Vec<Arc<Session>>) {
-    let epoch = app.hub.lock().epoch;
-    for session in sessions {
-        catch_up::reattach(app, &session, epoch);
+    /// Enters the epoch on record: takes back what lies above its cut.
+    fn follow_cuts(&self, tail: &mut Tail) {
+        let current = self.epochs.current();
+        let Some(cut) = self.epochs.lowest_after(self.hub.epoch()) else { return };
+        self.hub.metrics.epoch_bumps.inc();
+        self.hub.metrics.epoch.set(current.into());
+        tracing::error!(
+            epoch = current,
+            cut = cut.seq.get(),
+            "the log lost its tail; what is above the cut is void"
+        );
+        // Also if this gateway has not come so far: its devices may have been elsewhere before.
+        self.reattach(self.hub.cut(cut, current));
+        // What the tail has read ahead is of the former history.
+        let at = if tail.position().seq > cut.seq { cut } else { tail.position() };
+        tail.restart_from(at);
     }
-}
 
-/// Holds the tail against the end of the log from time to time, watches the log's guard, and closes the connections to
-/// the database that nobody needs.
-pub async fn watch(app: Arc<App>, nats: Nats) {
-    let mut ticks = tokio::time::interval(BARRIER_INTERVAL);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            () = app.cancel.cancelled() => return,
-            _ = ticks.tick() => {}
+    /// What applying left for those who hold no lock: catch-ups to start and chats to load.
+    fn follow_up(&self) {
+        let left = self.hub.take_follow_ups();
+        for session in left.behind {
+            self.catch_ups.spawn(&session);
         }
-        // An unreachable log shows elsewhere: in readiness, and in the appends.
-        if let Ok(bounds) = nats.bounds(Partition::FIRST).await {
-            app.hub.expect(bounds.last);
-            app.set_oldest(bounds.first);
-            app.commands.set_full(bounds.is_nearly_full());
+        for chat in left.wanted {
+            let (loader, cancel) = (self.loader.clone(), self.cancel.clone());
+            self.tracker.spawn(async move {
+                while let Err(failure) = loader.chat(chat).await {
+                    tracing::warn!(%failure, chat = chat.get(), "a chat's state is missing; its events wait");
+                    tokio::select! {
+                        () = cancel.cancelled() => return,
+                        () = tokio::time::sleep(RETRY) => {}
+                    }
+                }
+            });
         }
-        // So is an unreachable database; a cut that this tail notices by itself is looked up at once.
-        drop(learn_cuts(&app).await);
-        app.db.close_idle();
+    }
+
+    /// Declares the cut in Postgres, or learns of the one that another reader declared.
+    async fn declare(&self, cut: Position) {
+        loop {
+            let epoch = self.hub.epoch();
+            match self.epochs.declare(epoch, cut, unix_ms()).await {
+                Ok(()) if self.epochs.current() > epoch => return,
+                Ok(()) => {}
+                Err(error) => {
+                    tracing::error!(%error, "a cut can't be declared yet; nothing is served beyond it");
+                }
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    fn reattach(&self, sessions: Vec<Arc<Session>>) {
+        let epoch = self.hub.epoch();
+        for session in sessions {
+            self.catch_ups.reattach(&session, epoch);
+        }
     }
 }

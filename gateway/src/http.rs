@@ -1,29 +1,16 @@
 //! The HTTP interface: routes, extractors, views.
 //!
-//! Owns everything between a TCP connection and the services behind [`App`]. Invariants: every refusal is a
+//! Owns everything between a TCP connection and the services behind [`Services`]. Invariants: every refusal is a
 //! problem document, whoever made it; a body is bounded before it is read; no route is undocumented, since the
 //! router and the OpenAPI document are made of the same list.
 
-pub mod auth;
-pub mod body;
-pub mod caller;
-pub mod chats;
+pub mod answer;
 pub mod context;
-pub mod cookie;
-pub mod devices;
-pub mod fields;
-pub mod health;
-pub mod jwks;
-pub mod me;
-pub mod members;
-pub mod messages;
-pub mod metrics;
-pub mod page;
-pub mod rules;
+pub mod limits;
+pub mod request;
+pub mod routes;
 pub mod server;
-pub mod tickets;
-pub mod users;
-pub mod view;
+pub mod services;
 
 use std::sync::Arc;
 
@@ -31,10 +18,11 @@ use axum::{Extension, Router, extract::DefaultBodyLimit, middleware, routing::ge
 use http::{HeaderName, HeaderValue, Method, header};
 use prometheus_client::registry::Registry;
 use tower_http::cors::{AllowOrigin, CorsLayer};
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 
-pub use self::{caller::Caller, server::serve};
-use crate::{app::App, openapi, ws};
+use self::answer::openapi;
+pub use self::{request::caller::Caller, server::serve};
+use crate::http::services::Services;
 
 #[derive(Debug, Clone, clap::Args)]
 pub struct HttpSettings {
@@ -54,43 +42,43 @@ pub struct HttpSettings {
 }
 
 /// The documented routes, and the document.
-pub fn documented() -> OpenApiRouter<Arc<App>> {
+pub fn documented() -> OpenApiRouter<Arc<Services>> {
     OpenApiRouter::with_openapi(openapi::base())
-        .routes(routes!(auth::register))
-        .routes(routes!(auth::login))
-        .routes(routes!(auth::refresh))
-        .routes(routes!(auth::logout))
-        .routes(routes!(me::show, me::update))
-        .routes(routes!(users::find))
-        .routes(routes!(users::show))
-        .routes(routes!(devices::list))
-        .routes(routes!(devices::revoke))
-        .routes(routes!(tickets::create))
-        .routes(routes!(chats::list, chats::create))
-        .routes(routes!(chats::show, chats::update))
-        .routes(routes!(members::list, members::add))
-        .routes(routes!(members::change_role, members::remove))
-        .routes(routes!(messages::list, messages::send))
-        .routes(routes!(jwks::show))
-        .routes(routes!(health::healthz))
-        .routes(routes!(health::readyz))
+        .routes(utoipa_axum::routes!(routes::auth::register))
+        .routes(utoipa_axum::routes!(routes::auth::login))
+        .routes(utoipa_axum::routes!(routes::auth::refresh))
+        .routes(utoipa_axum::routes!(routes::auth::logout))
+        .routes(utoipa_axum::routes!(routes::me::show, routes::me::update))
+        .routes(utoipa_axum::routes!(routes::users::find))
+        .routes(utoipa_axum::routes!(routes::users::show))
+        .routes(utoipa_axum::routes!(routes::devices::list))
+        .routes(utoipa_axum::routes!(routes::devices::revoke))
+        .routes(utoipa_axum::routes!(routes::tickets::create))
+        .routes(utoipa_axum::routes!(routes::chats::list, routes::chats::create))
+        .routes(utoipa_axum::routes!(routes::chats::show, routes::chats::update))
+        .routes(utoipa_axum::routes!(routes::members::list, routes::members::add))
+        .routes(utoipa_axum::routes!(routes::members::change_role, routes::members::remove))
+        .routes(utoipa_axum::routes!(routes::messages::list, routes::messages::send))
+        .routes(utoipa_axum::routes!(routes::jwks::show))
+        .routes(utoipa_axum::routes!(routes::health::healthz))
+        .routes(utoipa_axum::routes!(routes::health::readyz))
 }
 
 /// Everything a client can ask for. With a registry, `/metrics` is among it.
-pub fn router(app: &Arc<App>, registry: Option<Arc<Registry>>) -> Router {
+pub fn router(services: &Arc<Services>, registry: Option<Arc<Registry>>) -> Router {
     let (router, document) = documented().split_for_parts();
     let mut router = router
-        .route(openapi::WEBSOCKET_PATH, get(ws::upgrade))
+        .route(openapi::WEBSOCKET_PATH, get(routes::ws::upgrade))
         .route(openapi::DOCUMENT_PATH, get(openapi::serve))
         .layer(Extension(openapi::Document::new(&document)));
     if let Some(registry) = registry {
         router = router.merge(otel::health::metrics_router(registry));
     }
     router
-        .layer(middleware::from_fn_with_state(app.clone(), context::layer))
-        .layer(DefaultBodyLimit::max(app.settings.http.body_bytes))
-        .layer(cors(app.origins.foreign()))
-        .with_state(app.clone())
+        .layer(middleware::from_fn_with_state(services.clone(), context::layer))
+        .layer(DefaultBodyLimit::max(services.settings.body_bytes))
+        .layer(cors(services.origins.foreign()))
+        .with_state(services.clone())
 }
 
 /// Lets the pages of allowed foreign origins read our answers. Our own pages need no leave.

@@ -13,17 +13,18 @@ pub mod chat;
 pub mod cut;
 pub mod install;
 pub mod look;
+mod people;
+pub mod projected;
 pub mod replay;
 pub mod ring;
 pub mod user;
 pub mod verdict;
-pub mod wire;
 
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU8, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -33,25 +34,33 @@ use hashbrown::HashMap;
 use parking_lot::{Mutex, MutexGuard};
 use shared::{
     cursor::{Cursor, Sealer},
-    id::{ChatId, Position, Seq, UserId},
+    id::{ChatId, EventId, Position, Seq, UserId},
 };
 use slab::Slab;
 use tokio::sync::{Notify, watch};
-use uuid::Uuid;
 
-pub use self::wire::Encoding;
 use self::{chat::Chat, ring::Ring, user::User, verdict::Waiter};
 use crate::{
-    clock::Clock,
-    metrics::Metrics,
-    session::{Session, close::Close},
+    infra::{clock::Clock, metrics::Metrics},
+    session::Session,
 };
 
 /// A local user's place in [`State::users`].
-pub type Slot = u32;
+type UserSlot = u32;
 
 /// How long a catch-up that is held waits before it looks again in any case.
 const INSTALL_POLL: Duration = Duration::from_millis(50);
+
+/// Where the gateway's life has come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Phase {
+    /// The ring is being filled with the recent past: nobody is served yet.
+    Starting = 0,
+    Serving = 1,
+    /// Sessions are being closed, and no new ones are taken.
+    Draining = 2,
+}
 
 pub struct Hub {
     state: Mutex<State>,
@@ -59,7 +68,7 @@ pub struct Hub {
     passed: watch::Sender<Seq>,
     /// See [`Hub::expect`].
     expected: AtomicU64,
-    open: AtomicBool,
+    phase: AtomicU8,
     /// See [`Hub::serves`].
     served_ms: AtomicU64,
     installed: Notify,
@@ -69,19 +78,28 @@ pub struct Hub {
 }
 
 /// What the mutex guards.
-pub struct State {
-    pub epoch: u32,
-    pub ring: Ring,
+struct State {
+    epoch: u32,
+    ring: Ring,
     /// When entries were last applied; ms of the gateway's clock.
-    pub applied_ms: u64,
-    pub chats: HashMap<ChatId, Chat, FixedState>,
-    pub users: Slab<User>,
-    pub slots: HashMap<UserId, Slot, FixedState>,
+    applied_ms: u64,
+    chats: HashMap<ChatId, Chat, FixedState>,
+    users: Slab<User>,
+    slots: HashMap<UserId, UserSlot, FixedState>,
     /// The ring's entries that change who is a member of something, ascending.
-    pub membership: VecDeque<Seq>,
+    membership: VecDeque<Seq>,
     /// Commands that are stored and wait for their verdict.
-    pub waiters: BTreeMap<Seq, Vec<Waiter>>,
+    waiters: BTreeMap<Seq, Vec<Waiter>>,
     /// Sessions that left the live lane and need a catch-up, collected for whoever holds no lock.
+    behind: Vec<Arc<Session>>,
+    /// Chats that a local user may have joined and that must be loaded.
+    wanted: Vec<ChatId>,
+}
+
+/// What applying entries leaves to be done without the lock.
+#[derive(Debug, Default)]
+pub struct FollowUps {
+    /// Sessions that left the live lane and need a catch-up.
     pub behind: Vec<Arc<Session>>,
     /// Chats that a local user may have joined and that must be loaded.
     pub wanted: Vec<ChatId>,
@@ -94,7 +112,7 @@ impl Hub {
             state: Mutex::new(State::new(ring_bytes)),
             passed: watch::Sender::new(Seq::ZERO),
             expected: AtomicU64::new(0),
-            open: AtomicBool::new(false),
+            phase: AtomicU8::new(Phase::Starting as u8),
             served_ms: AtomicU64::new(0),
             installed: Notify::new(),
             clock,
@@ -112,13 +130,30 @@ impl Hub {
         self.announce(floor.seq);
     }
 
-    /// The ring holds the recent past: sessions and commands may come.
-    pub fn open(&self) {
-        self.open.store(true, Ordering::Release);
+    pub fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::Acquire) {
+            0 => Phase::Starting,
+            1 => Phase::Serving,
+            _ => Phase::Draining,
+        }
     }
 
+    /// The ring holds the recent past: sessions and commands may come, unless the gateway is ending already.
+    pub fn open(&self) {
+        let [starting, serving] = [Phase::Starting, Phase::Serving].map(|phase| phase as u8);
+        // A gateway that drains before it was open stays closed.
+        let _opened =
+            self.phase.compare_exchange(starting, serving, Ordering::AcqRel, Ordering::Acquire).is_ok();
+    }
+
+    /// From now on no session may begin. Commands of those that are here still run.
+    pub fn begin_drain(&self) {
+        self.phase.store(Phase::Draining as u8, Ordering::Release);
+    }
+
+    /// Whether the ring holds the recent past, so that commands may come.
     pub fn is_open(&self) -> bool {
-        self.open.load(Ordering::Acquire)
+        self.phase() != Phase::Starting
     }
 
     /// A client sent something, or is about to get something.
@@ -151,32 +186,56 @@ impl Hub {
     /// Resolves when a chat's state has been installed, or soon anyway.
     pub async fn installed(&self) {
         let waited = tokio::time::timeout(INSTALL_POLL, self.installed.notified()).await;
-        // Either is a reason to look again.
+        // Timed out or notified: the caller checks again.
         drop(waited);
     }
 
-    /// Closes the sessions of a token family.
-    pub fn revoke(&self, user: UserId, did: Uuid) {
-        let now_ms = self.clock.now_ms();
-        let state = self.lock();
-        let sessions = state.user(user).map(|user| user.sessions.as_slice()).unwrap_or_default();
-        for session in sessions.iter().filter(|session| session.identity.did == did) {
-            session.close(Close::Revoked, now_ms);
-        }
-    }
-
-    /// How many sessions a user has here.
-    pub fn sessions_of(&self, user: UserId) -> usize {
-        self.lock().user(user).map_or(0, |user| user.sessions.len())
-    }
-
     /// Short sections only, and never across an await.
-    pub fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock()
     }
 
+    /// The history of the log that the hub is in.
+    pub fn epoch(&self) -> u32 {
+        self.lock().epoch
+    }
+
+    /// The history of the log that the hub is in, and the ring's floor in it.
+    pub fn begins(&self) -> (u32, Seq) {
+        let state = self.lock();
+        (state.epoch, state.ring.floor().seq)
+    }
+
+    /// The position of the newest entry, with its identity.
+    pub fn tip(&self) -> Position {
+        self.lock().ring.position()
+    }
+
+    /// The position before the ring's oldest entry: what is at or below it must be read elsewhere.
+    pub fn floor(&self) -> Position {
+        self.lock().ring.floor()
+    }
+
+    /// The identity of the entry at `seq`, if the ring has it.
+    pub fn id_at(&self, seq: Seq) -> Option<EventId> {
+        self.lock().ring.id_at(seq)
+    }
+
+    /// The newest position at or below `seq`, if the ring has it.
+    pub fn known_at_or_below(&self, seq: Seq) -> Option<Position> {
+        let state = self.lock();
+        let at = seq.min(state.ring.position().seq);
+        state.ring.id_at(at).map(|id| Position { seq: at, id })
+    }
+
+    /// Takes what applying has left to those who hold no lock.
+    pub fn take_follow_ups(&self) -> FollowUps {
+        let mut state = self.lock();
+        FollowUps { behind: std::mem::take(&mut state.behind), wanted: std::mem::take(&mut state.wanted) }
+    }
+
     /// Tells those who wait how far the tail has come.
-    pub fn announce(&self, seq: Seq) {
+    fn announce(&self, seq: Seq) {
         self.passed.send_if_modified(|passed| std::mem::replace(passed, seq) != seq);
     }
 
@@ -193,7 +252,7 @@ impl Hub {
     }
 
     /// Seals a position of the current epoch for a user.
-    pub fn seal(&self, state: &State, user: UserId, position: Position) -> String {
+    fn seal(&self, state: &State, user: UserId, position: Position) -> String {
         self.sealer.seal(user, Cursor { epoch: state.epoch, position })
     }
 }
@@ -214,21 +273,21 @@ impl State {
         }
     }
 
-    pub fn user(&self, user: UserId) -> Option<&User> {
+    fn user(&self, user: UserId) -> Option<&User> {
         self.users.get(*self.slots.get(&user)? as usize)
     }
 
-    pub fn user_mut(&mut self, user: UserId) -> Option<&mut User> {
+    fn user_mut(&mut self, user: UserId) -> Option<&mut User> {
         self.users.get_mut(*self.slots.get(&user)? as usize)
     }
 
     /// A chat whose state is loaded.
-    pub fn loaded(&self, chat: ChatId) -> Option<&Chat> {
+    fn loaded(&self, chat: ChatId) -> Option<&Chat> {
         self.chats.get(&chat).filter(|chat| chat.loaded)
     }
 
     /// All local sessions.
-    pub fn sessions(&self) -> impl Iterator<Item = &Arc<Session>> {
+    fn sessions(&self) -> impl Iterator<Item = &Arc<Session>> {
         self.users.iter().flat_map(|(_, user)| &user.sessions)
     }
 }

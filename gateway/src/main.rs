@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use clap::Parser;
-use gateway::config::{Cli, Task};
+use gateway::serve::{
+    self,
+    settings::{Cli, Task},
+};
 use mimalloc::MiMalloc;
 use streams::nap::{self, WhileBusy};
 
@@ -19,11 +22,11 @@ fn main() -> anyhow::Result<()> {
 
 async fn run(cli: Cli, naps: &WhileBusy) -> anyhow::Result<()> {
     match cli.task {
-        Some(Task::Keys) => gateway::keys::create(&cli.settings.auth.keys_dir).map_err(Into::into),
-        Some(Task::Provision(args)) => gateway::provision::run(&cli.settings, &args).await,
+        Some(Task::Keys) => gateway::auth::keys::create(&cli.settings.auth.keys_dir).map_err(Into::into),
+        Some(Task::Provision(args)) => serve::provision::run(&cli.settings, &args).await,
         None => {
             let guard = otel::init("gateway", &cli.settings.otel)?;
-            let outcome = gateway::serve::run(cli.settings, naps, gateway::serve::signalled()).await;
+            let outcome = serve::run(cli.settings, naps, serve::signalled()).await;
             drop(guard);
             outcome
         }

@@ -1,16 +1,16 @@
 //! The gateway's side of presence, typing and receipts: what it reports of its sessions, and what it pushes to them.
 //!
 //! Owns the reports of connections (`report`), the explicit watch sets (`watch`), what a session gets once it is
-//! live (`initial`, `recap`), and the way of signals to sockets (`push`). Never decides who is online: that is
+//! live (`initial`, `missed_receipts`), and the way of signals to sockets (`push`). Never decides who is online: that is
 //! the presence service's. Invariants: everything here is best effort and bounded; an idle session that watches
 //! nobody costs nothing; no lock is held across an await.
 
-mod asked;
+mod batch_queue;
 mod delivered;
 mod initial;
 mod marks;
+mod missed_receipts;
 mod push;
-mod recap;
 mod receipts;
 mod report;
 mod typing;
@@ -21,11 +21,12 @@ use std::{sync::Arc, time::Duration};
 use shared::id::{ChatId, UserId};
 use streams::{Nats, marks::Mark, signal::Signal};
 use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
 
 use self::{
-    asked::Asked,
+    batch_queue::BatchQueue,
     delivered::DeliveredUpTo,
-    initial::{Request, Whose},
+    initial::{Audience, Request},
     marks::UnsentMarks,
     push::Recent,
     receipts::ReceiptWindows,
@@ -34,11 +35,8 @@ use self::{
     watch::Watches,
 };
 use crate::{
-    app::App,
-    clock::Clock,
     hub::Hub,
-    metrics::Metrics,
-    redis::Redis,
+    infra::{clock::Clock, metrics::Metrics, redis::Redis},
     session::{Session, close::Close},
 };
 
@@ -67,6 +65,7 @@ pub struct PresenceSettings {
 /// See the module.
 pub struct Presence {
     hub: Arc<Hub>,
+    db: sql::Db,
     nats: Nats,
     redis: Redis,
     clock: Clock,
@@ -74,8 +73,8 @@ pub struct Presence {
     metrics: Arc<Metrics>,
     reporter: Reporter,
     watches: Watches,
-    initial: Asked<Request>,
-    recap: Asked<Arc<Session>>,
+    initial: BatchQueue<Request>,
+    missed_receipts: BatchQueue<Arc<Session>>,
     recent: Recent,
     receipts: ReceiptWindows,
     typing: TypingGate,
@@ -84,27 +83,21 @@ pub struct Presence {
 }
 
 impl Presence {
-    pub fn new(
-        hub: Arc<Hub>,
-        nats: Nats,
-        redis: Redis,
-        clock: Clock,
-        settings: PresenceSettings,
-        metrics: Arc<Metrics>,
-    ) -> Self {
+    pub fn new(hub: Arc<Hub>, db: sql::Db, nats: Nats, redis: Redis, settings: PresenceSettings) -> Self {
         let receipts = ReceiptWindows::new(settings.receipts_window_ms);
         Self {
+            clock: hub.clock,
+            metrics: hub.metrics.clone(),
             hub,
+            db,
             nats,
             redis,
-            clock,
             settings,
-            metrics,
             receipts,
             reporter: Reporter::default(),
             watches: Watches::default(),
-            initial: Asked::default(),
-            recap: Asked::default(),
+            initial: BatchQueue::default(),
+            missed_receipts: BatchQueue::default(),
             recent: Recent::default(),
             typing: TypingGate::default(),
             marks: UnsentMarks::default(),
@@ -130,9 +123,9 @@ impl Presence {
 
     /// A session has become live: it gets the state of those it watches, and the marks in its liveliest chats.
     pub fn live(&self, session: &Arc<Session>) {
-        self.initial.push((session.clone(), Whose::All));
+        self.initial.push((session.clone(), Audience::All));
         if self.settings.recap_chats > 0 {
-            self.recap.push(session.clone());
+            self.missed_receipts.push(session.clone());
         }
     }
 
@@ -147,9 +140,9 @@ impl Presence {
     /// # Errors
     /// [`TooMany`] if this gateway watches as many as it can.
     pub fn watch(&self, session: &Arc<Session>, users: Vec<UserId>) -> Result<(), TooMany> {
-        let known = watch::sharing_a_chat(&self.hub, session.user(), users);
+        let known = self.hub.sharing_a_chat(session.user(), users);
         self.watches.replace(session, known)?;
-        self.initial.push((session.clone(), Whose::Watched));
+        self.initial.push((session.clone(), Audience::Watched));
         Ok(())
     }
 
@@ -185,14 +178,13 @@ fn was_refused(session: &Session) -> bool {
 }
 
 /// Reports, pushes and answers until the gateway ends.
-pub async fn run(app: Arc<App>) {
-    let presence = app.presence.clone();
+pub async fn run(presence: Arc<Presence>, cancel: CancellationToken) {
     tokio::select! {
-        () = app.cancel.cancelled() => {}
+        () = cancel.cancelled() => {}
         () = report_regularly(&presence) => {}
-        () = push::receive(&app) => {}
+        () = presence.receive() => {}
         () = initial::serve(&presence) => {}
-        () = recap::serve(&app) => {}
+        () = missed_receipts::serve(&presence) => {}
     }
     // Those that left in the drain need not be missed for seconds first.
     presence.reporter.report(&presence);

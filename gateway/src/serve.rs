@@ -1,21 +1,17 @@
-//! The gateway's life: put the parts together, become ready, serve, drain.
+//! The gateway's life: put the rooms together, become ready, serve, drain.
 
-use std::{
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64},
-    },
-    time::Duration,
-};
+mod assemble;
+mod drain;
+pub mod provision;
+pub mod settings;
+mod signals;
+mod watch;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use prometheus_client::registry::Registry;
-use shared::cursor::Sealer;
-use streams::{
-    Appender, Barrier, Nats, Partition,
-    nap::{WhileBusy, Work},
-};
+use streams::nap::{WhileBusy, Work};
 use tokio::{
     net::{TcpListener, TcpSocket},
     signal::unix::SignalKind,
@@ -23,27 +19,15 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use self::{
+    assemble::{Gateway, assemble},
+    settings::Settings,
+};
 use crate::{
-    app::App,
-    auth::{Passwords, Revocations, Tickets, Tokens, family},
-    catch_up::lagging::Lagging,
-    clock::Clock,
-    command::{Commands, service},
-    config::Settings,
-    drain,
-    epochs::Epochs,
-    feed, http,
-    hub::Hub,
-    keys::Keys,
-    limits::Limits,
-    loader::Loader,
-    metrics::Metrics,
-    origin::Origins,
-    presence::{self, Presence},
-    reads::Reads,
-    redis::Redis,
-    session::sweep,
-    start,
+    feed::{Feed, beginning},
+    http,
+    hub::{Hub, Phase},
+    submit::Commands,
 };
 
 /// Resolves on SIGTERM or Ctrl-C.
@@ -68,17 +52,20 @@ pub async fn run(
         listen(settings.http_addr).with_context(|| format!("cannot listen on {}", settings.http_addr))?;
     let mut tasks = JoinSet::new();
     let mut registry = Registry::default();
-    let app = assemble(settings, &mut registry, &mut tasks).await?;
-    let weak = Arc::downgrade(&app);
-    naps.judged_by(move || weak.upgrade().map_or(Work::Answers, |app| app.work()));
+    let gateway = assemble(&settings, &mut registry, &mut tasks).await?;
+    let (hub, commands) = (Arc::downgrade(&gateway.hub), Arc::downgrade(&gateway.http.commands));
+    naps.judged_by(move || match (hub.upgrade(), commands.upgrade()) {
+        (Some(hub), Some(commands)) => work(&hub, &commands),
+        _ => Work::Answers,
+    });
     let connections = TaskTracker::new();
-    serve_http(&app, listener, Arc::new(registry), &connections, &mut tasks).await?;
+    serve_http(&gateway, &settings, listener, Arc::new(registry), &connections, &mut tasks).await?;
     let outcome = tokio::select! {
         () = shutdown => Ok(()),
-        outcome = live(&app, &mut tasks) => outcome,
+        outcome = live(&gateway, &settings, &mut tasks) => outcome,
     };
-    drain::run(&app).await;
-    app.cancel.cancel();
+    drain::run(&gateway.hub, &gateway.tracker, settings.session.drain_ms).await;
+    gateway.cancel.cancel();
     connections.close();
     if tokio::time::timeout(LAST_ANSWERS, connections.wait()).await.is_err() {
         tracing::warn!("HTTP connections are cut");
@@ -93,24 +80,38 @@ pub async fn run(
 /// How long requests under way may take once everything else has ended.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
+/// A client that was served this lately may go on: a request's next step, a chat's next message.
+const SERVED_LATELY_MS: u64 = 100;
+
+/// Whom the gateway works for at the moment. While it starts, for everybody who waits for it.
+fn work(hub: &Hub, commands: &Commands) -> Work {
+    let answers = commands.appends_in_flight() || hub.expected() > hub.position();
+    if answers || hub.phase() == Phase::Starting {
+        Work::Answers
+    } else if hub.clock.now_ms().saturating_sub(hub.served_ms()) < SERVED_LATELY_MS {
+        Work::Clients
+    } else {
+        Work::Nobody
+    }
+}
+
 /// Serves HTTP from now until the very end, so that probes and late clients get an answer while it drains.
 async fn serve_http(
-    app: &Arc<App>,
+    gateway: &Gateway,
+    settings: &Settings,
     listener: TcpListener,
     registry: Arc<Registry>,
     connections: &TaskTracker,
     tasks: &mut Tasks,
 ) -> anyhow::Result<()> {
-    let own_address = app.settings.metrics_addr;
-    let router = http::router(app, own_address.is_none().then(|| registry.clone()));
-    let (app2, connections) = (app.clone(), connections.clone());
-    spawn(tasks, async move {
-        http::serve(listener, router, &app2.settings.http, app2.cancel.clone(), connections).await;
-    });
+    let own_address = settings.metrics_addr;
+    let router = http::router(&gateway.http, own_address.is_none().then(|| registry.clone()));
+    let (cancel, connections, http) = (gateway.cancel.clone(), connections.clone(), settings.http.clone());
+    spawn(tasks, async move { http::server::serve(listener, router, &http, cancel, connections).await });
     if let Some(address) = own_address {
         let listener =
             TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
-        let shutdown = app.cancel.clone().cancelled_owned();
+        let shutdown = gateway.cancel.clone().cancelled_owned();
         let serving = otel::health::serve(listener, otel::health::metrics_router(registry), shutdown);
         tasks.spawn(async move { serving.await.map_err(Into::into) });
     }
@@ -131,19 +132,31 @@ fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
 type Tasks = JoinSet<anyhow::Result<()>>;
 
 /// Reads the log until something ends that should not.
-async fn live(app: &Arc<App>, tasks: &mut Tasks) -> anyhow::Result<()> {
-    let beginning = start::beginning(&app.nats, &app.db, app.settings.ring_bytes).await;
-    app.epochs.set(beginning.cuts);
-    app.set_oldest(beginning.first);
-    app.hub.begin(beginning.floor, app.epochs.current());
-    tasks.spawn(feed::run(app.clone(), app.nats.clone()));
-    spawn(tasks, feed::watch(app.clone(), app.nats.clone()));
-    let app2 = app.clone();
+async fn live(gateway: &Gateway, settings: &Settings, tasks: &mut Tasks) -> anyhow::Result<()> {
+    let Gateway { hub, http, tracker, cancel, .. } = gateway;
+    let sockets = &http.sockets;
+    let beginning = beginning::find(&http.nats, &http.db, settings.ring_bytes).await;
+    sockets.epochs.set(beginning.cuts);
+    sockets.epochs.set_first(beginning.first);
+    hub.begin(beginning.floor, sockets.epochs.current());
+    let feed = Feed {
+        hub: hub.clone(),
+        db: http.db.clone(),
+        nats: http.nats.clone(),
+        epochs: sockets.epochs.clone(),
+        loader: sockets.loader.clone(),
+        catch_ups: sockets.catch_ups.clone(),
+        tracker: tracker.clone(),
+        cancel: cancel.clone(),
+    };
+    tasks.spawn(feed.run());
+    spawn(tasks, cancelled_with(cancel.clone(), watch::log(gateway)));
+    let (hub, cancel) = (hub.clone(), cancel.clone());
     spawn(tasks, async move {
-        app2.hub.passed(beginning.last).await;
-        app2.hub.open();
+        hub.passed(beginning.last).await;
+        hub.open();
         tracing::info!(position = beginning.last.get(), "ready");
-        app2.cancel.cancelled().await;
+        cancel.cancelled().await;
     });
     match tasks.join_next().await {
         Some(Ok(Err(error))) => Err(error),
@@ -159,85 +172,10 @@ fn spawn(tasks: &mut Tasks, task: impl Future<Output = ()> + Send + 'static) {
     });
 }
 
-/// Puts the parts together and starts the tasks that need no log.
-async fn assemble(
-    settings: Settings,
-    registry: &mut Registry,
-    tasks: &mut Tasks,
-) -> anyhow::Result<Arc<App>> {
-    let metrics = Arc::new(Metrics::new(registry));
-    let clock = Clock::start();
-    let keys = Keys::load(&settings.auth.keys_dir)?;
-    let db = sql::Db::new(&settings.sql, "gateway")?;
-    let nats = Nats::connect(&settings.nats, "gateway").await?;
-    let redis = Redis::connect(&settings.redis)?;
-    let hub = Arc::new(Hub::new(settings.ring_bytes, clock, Sealer::new(keys.cursor()), metrics.clone()));
-    let (loader, loads) = Loader::new(hub.clone(), db.clone(), nats.clone());
-    let appender = Appender::start(&nats);
-    let barrier = Barrier::start(&nats, &appender, Partition::FIRST);
-    let commands = Commands::new(service::Parts {
-        hub: hub.clone(),
-        db: db.clone(),
-        loader: loader.clone(),
-        appender,
-        barrier: barrier.clone(),
-        limits: settings.chat,
-        duplicate_window: Duration::from_millis(settings.nats.duplicate_window_ms),
-    });
-    let presence = Presence::new(
-        hub.clone(),
-        nats.clone(),
-        redis.clone(),
-        clock,
-        settings.presence.clone(),
-        metrics.clone(),
-    );
-    let closing = hub.clone();
-    let longest_token = Duration::from_secs(settings.auth.access_ttl_s);
-    let revocations = Revocations::new(longest_token, Box::new(move |user, did| closing.revoke(user, did)));
-    let app = Arc::new(App {
-        clock,
-        tokens: Tokens::new(&keys, &settings.auth),
-        tickets: Tickets::new(redis.clone()),
-        passwords: Passwords::new(&settings.auth, metrics.http.passwords_waiting.clone())?,
-        revocations: Arc::new(revocations),
-        limits: Limits::new(&settings.limits, redis.clone(), registry),
-        origins: Origins::new(&settings.origin),
-        reads: Reads::new(barrier, nats.clone()),
-        presence: Arc::new(presence),
-        epochs: Epochs::default(),
-        lagging: Lagging::default(),
-        tracker: TaskTracker::new(),
-        cancel: CancellationToken::new(),
-        draining: AtomicBool::new(false),
-        oldest: AtomicU64::new(0),
-        metrics,
-        db,
-        nats,
-        redis,
-        hub,
-        loader,
-        commands,
-        settings,
-    });
-    spawn(tasks, cancelled_with(&app, loads));
-    spawn(tasks, sweep::run(app.clone()));
-    spawn(tasks, presence::run(app.clone()));
-    spawn(tasks, cancelled_with(&app, family::run(app.clone())));
-    spawn(tasks, cancelled_with(&app, family::tidy(app.clone())));
-    Ok(app)
-}
-
 /// Runs a task until the gateway ends.
-fn cancelled_with(
-    app: &Arc<App>,
-    task: impl Future<Output = ()> + Send + 'static,
-) -> impl Future<Output = ()> + Send + 'static {
-    let cancel = app.cancel.clone();
-    async move {
-        tokio::select! {
-            () = cancel.cancelled() => {}
-            () = task => {}
-        }
+async fn cancelled_with(cancel: CancellationToken, task: impl Future<Output = ()> + Send + 'static) {
+    tokio::select! {
+        () = cancel.cancelled() => {}
+        () = task => {}
     }
 }

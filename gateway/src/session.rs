@@ -1,48 +1,40 @@
-//! One authenticated socket life: its identity, its outbox, its lane.
+//! What is known of one session: its identity, its outbox, its lane, its commands. It has no socket.
 //!
-//! Shared between its own task, which alone touches the socket ([`socket`]), and the hub, which queues events.
-//! Invariants: the lane changes only under the hub's lock; the outbox is bounded; a session keeps no timer and
-//! no queue while it is idle ([`sweep`] serves all sessions with one timer).
+//! The hub queues events into the outbox; the task of the connection empties it and wakes when there is more. Who reads
+//! or writes the connection is of no concern here, so a hub full of sessions is tested without TCP. Invariants: the
+//! lane changes only under the hub's lock; the outbox is bounded; a session keeps no timer and no queue while it is
+//! idle, since one sweep serves all of them ([`due`]).
 
 pub mod close;
-pub mod dispatch;
-pub mod fetch;
-pub mod lanes;
+pub mod due;
+mod flood;
 pub mod outbox;
+pub mod queue;
 pub mod reply;
-pub mod signal;
-pub mod socket;
-pub mod sweep;
+pub mod settings;
+pub mod wire;
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
+use std::{
+    sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering},
+    task::Waker,
+    time::Instant,
+};
 
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
-use governor::{
-    Quota, RateLimiter,
-    clock::MonotonicClock,
-    middleware::NoOpMiddleware,
-    state::{InMemoryState, NotKeyed},
-};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use shared::id::{Seq, UserId};
-use tokio::net::tcp::OwnedWriteHalf;
 use uuid::Uuid;
 
 use self::{
     close::Close,
-    lanes::CommandLanes,
+    flood::Refusals,
     outbox::{Bounds, Outbox, Queued},
+    queue::CommandQueues,
+    settings::{Bucket, SessionSettings},
+    wire::Encoding,
 };
-use crate::hub::Encoding;
-
-/// A session's own rate limiter; both of them are settings.
-pub type Bucket = RateLimiter<NotKeyed, InMemoryState, MonotonicClock, NoOpMiddleware<std::time::Instant>>;
-
-/// A bucket that holds the quota's burst.
-pub fn bucket(quota: Quota) -> Bucket {
-    Bucket::direct_with_clock(quota, MonotonicClock)
-}
+use crate::command::Actor;
 
 /// Whether the hub feeds the session live, or its catch-up reads the log for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,7 +50,7 @@ pub enum Lane {
 pub struct Identity {
     pub user: UserId,
     /// The token family, which revocation concerns.
-    pub did: Uuid,
+    pub family: Uuid,
     pub device: Box<str>,
     pub encoding: Encoding,
 }
@@ -67,7 +59,6 @@ pub struct Identity {
 pub struct Session {
     pub id: Uuid,
     pub identity: Identity,
-    socket: OwnedWriteHalf,
     waker: AtomicWaker,
     outbox: Mutex<Outbox>,
     bounds: Bounds,
@@ -100,45 +91,25 @@ pub struct Session {
     refusals: Mutex<Refusals>,
     durable_bucket: Bucket,
     ephemeral_bucket: Bucket,
-    lanes: Mutex<Option<Box<CommandLanes>>>,
-}
-
-/// Counts of refused frames in windows that start with the first refusal.
-#[derive(Debug, Default, Clone, Copy)]
-struct Refusals {
-    window_ms: u32,
-    count: u16,
-    malformed_window_ms: u32,
-    malformed: u8,
-}
-
-/// What a session is made with.
-pub struct Start {
-    pub id: Uuid,
-    pub identity: Identity,
-    pub token_expires_ms: u64,
-    pub bounds: Bounds,
-    pub durable_bucket: Bucket,
-    pub ephemeral_bucket: Bucket,
-    pub now_ms: u64,
+    queues: Mutex<Option<Box<CommandQueues>>>,
 }
 
 impl Session {
-    pub fn new(start: Start, socket: OwnedWriteHalf) -> Self {
+    /// A session that has yet to be attached. `token_expires_ms` is Unix time, `now_ms` the gateway's clock.
+    pub fn new(identity: Identity, token_expires_ms: u64, settings: &SessionSettings, now_ms: u64) -> Self {
         Self {
-            id: start.id,
-            identity: start.identity,
-            socket,
+            id: Uuid::now_v7(),
+            identity,
             waker: AtomicWaker::new(),
             outbox: Mutex::new(Outbox::default()),
-            bounds: start.bounds,
+            bounds: settings.bounds(),
             lane: AtomicU8::new(Lane::Starting as u8),
             dirty: AtomicBool::new(false),
             cursor_ms: AtomicU64::new(0),
             expiry_announced: AtomicBool::new(false),
-            heard_ms: AtomicU64::new(start.now_ms),
-            pinged_ms: AtomicU64::new(start.now_ms),
-            token_expires_ms: AtomicU64::new(start.token_expires_ms),
+            heard_ms: AtomicU64::new(now_ms),
+            pinged_ms: AtomicU64::new(now_ms),
+            token_expires_ms: AtomicU64::new(token_expires_ms),
             closing: AtomicU16::new(0),
             ended: AtomicBool::new(false),
             closing_since_ms: AtomicU64::new(0),
@@ -148,14 +119,54 @@ impl Session {
             fed: AtomicU64::new(0),
             replayed: AtomicU32::new(0),
             refusals: Mutex::new(Refusals::default()),
-            durable_bucket: start.durable_bucket,
-            ephemeral_bucket: start.ephemeral_bucket,
-            lanes: Mutex::new(None),
+            durable_bucket: settings.durable_bucket(),
+            ephemeral_bucket: settings.ephemeral_bucket(),
+            queues: Mutex::new(None),
         }
     }
 
     pub fn user(&self) -> UserId {
         self.identity.user
+    }
+
+    /// The session as the author of commands.
+    pub fn actor(&self) -> Actor {
+        Actor {
+            user: self.identity.user,
+            family: self.identity.family,
+            device: self.identity.device.to_string(),
+        }
+    }
+
+    /// Wakes this waker whenever there is something to write or the session is to end.
+    pub fn wake(&self, waker: &Waker) {
+        self.waker.register(waker);
+    }
+
+    /// What is to be written. Only the connection's own task takes frames out.
+    pub fn outbox(&self) -> MutexGuard<'_, Outbox> {
+        self.outbox.lock()
+    }
+
+    /// The client has sent something, whatever it was.
+    pub fn heard(&self, now_ms: u64) {
+        self.heard_ms.store(now_ms, Ordering::Release);
+    }
+
+    /// Uses up one durable command of the session's allowance.
+    ///
+    /// # Errors
+    /// How many milliseconds to wait if there is none left.
+    pub fn spend_durable(&self) -> Result<(), u64> {
+        self.durable_bucket
+            .check()
+            .map_err(|early| early.wait_time_from(Instant::now()).as_millis() as u64 + 1)
+    }
+
+    /// Uses up one best-effort frame of the session's allowance. `false`: there is none left, and it is dropped.
+    #[must_use]
+    pub fn spend_ephemeral(&self) -> bool {
+        self.ephemeral_bucket.check().is_ok()
     }
 
     pub fn lane(&self) -> Lane {
@@ -366,61 +377,3 @@ impl Session {
 /// At least this lies between two cursors that travel with events: a chatty session is not sent one with each of them,
 /// and a session that gets an event now and then hardly ever needs one from the sweep.
 const CURSOR_SPACING_MS: u64 = 100;
-/// More refusals than this in [`FLOOD_WINDOW_MS`] close the session.
-const FLOOD_REFUSALS: u16 = 200;
-const FLOOD_WINDOW_MS: u32 = 10_000;
-/// More unparsable frames than this in [`MALFORMED_WINDOW_MS`] close the session.
-const MALFORMED_FRAMES: u8 = 5;
-const MALFORMED_WINDOW_MS: u32 = 60_000;
-
-impl Refusals {
-    fn count(&mut self, malformed: bool, now_ms: u64) -> Option<Close> {
-        // The low 32 bits are enough for windows of a minute; wrapping differences stay right.
-        let now = now_ms as u32;
-        if self.count == 0 || now.wrapping_sub(self.window_ms) > FLOOD_WINDOW_MS {
-            (self.window_ms, self.count) = (now, 0);
-        }
-        self.count += 1;
-        if malformed {
-            if self.malformed == 0 || now.wrapping_sub(self.malformed_window_ms) > MALFORMED_WINDOW_MS {
-                (self.malformed_window_ms, self.malformed) = (now, 0);
-            }
-            self.malformed += 1;
-        }
-        if self.malformed > MALFORMED_FRAMES && malformed {
-            Some(Close::Malformed)
-        } else if self.count > FLOOD_REFUSALS {
-            Some(Close::Flooding)
-        } else {
-            None
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_sixth_unparsable_frame_in_a_minute_closes() {
-        let mut refusals = Refusals::default();
-        for at in 0..5 {
-            assert_eq!(refusals.count(true, at * 1_000), None);
-        }
-        assert_eq!(refusals.count(true, 59_000), Some(Close::Malformed));
-        let mut calm = Refusals::default();
-        for at in 0..20 {
-            assert_eq!(calm.count(true, at * 13_000), None);
-        }
-    }
-
-    #[test]
-    fn refused_commands_close_only_as_a_flood() {
-        let mut refusals = Refusals::default();
-        for _ in 0..200 {
-            assert_eq!(refusals.count(false, 5_000), None);
-        }
-        assert_eq!(refusals.count(false, 5_000), Some(Close::Flooding));
-        assert_eq!(refusals.count(false, 20_000), None);
-    }
-}

@@ -18,7 +18,7 @@ use std::{
 };
 
 use clap::Parser;
-use gateway::{config::Cli, serve};
+use gateway::serve::{self, settings::Cli};
 use serde_json::{Value, json};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use streams::nap::WhileBusy;

@@ -19,7 +19,7 @@ use parking_lot::RwLock;
 use shared::id::UserId;
 use uuid::Uuid;
 
-use crate::{clock::unix_ms, redis::Redis};
+use crate::infra::{clock::unix_ms, redis::Redis};
 
 /// What the readers add to the age that they ask for: clocks of gateways differ, and a transaction takes time.
 const OVERLAP_MS: u64 = 10_000;
@@ -27,15 +27,15 @@ const OVERLAP_MS: u64 = 10_000;
 /// A family and when it was revoked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Revoked {
-    /// `None`: not known, and no session of this family is on this gateway.
+    /// `None`: Postgres does not say, and whoever closes sockets looks for it.
     pub user: Option<UserId>,
-    pub did: Uuid,
+    pub family: Uuid,
     /// Unix ms.
     pub ts: u64,
 }
 
 /// Called for each family when this gateway learns that it was revoked, to close its sockets.
-pub type OnRevoked = Box<dyn Fn(UserId, Uuid) + Send + Sync>;
+pub type OnRevoked = Box<dyn Fn(Option<UserId>, Uuid) + Send + Sync>;
 
 /// The revoked families that this gateway knows of. Shared by all requests; locked for nanoseconds.
 pub struct Revocations {
@@ -60,16 +60,16 @@ impl Revocations {
         self.primed.load(Ordering::Acquire)
     }
 
-    pub fn is_revoked(&self, did: Uuid) -> bool {
-        self.known.read().contains_key(&did)
+    pub fn is_revoked(&self, family: Uuid) -> bool {
+        self.known.read().contains_key(&family)
     }
 
     /// Takes note; the sockets of a family that was not known are closed.
     pub fn note(&self, revoked: &Revoked) {
         let until = revoked.ts.saturating_add(self.remember.as_millis() as u64);
-        let new = until > unix_ms() && self.known.write().insert(revoked.did, until).is_none();
-        if let Some(user) = revoked.user.filter(|_| new) {
-            (self.on_revoked)(user, revoked.did);
+        let new = until > unix_ms() && self.known.write().insert(revoked.family, until).is_none();
+        if new {
+            (self.on_revoked)(revoked.user, revoked.family);
         }
     }
 
@@ -110,12 +110,12 @@ pub async fn keep_reading(revocations: Arc<Revocations>, source: impl Source, ev
 
 /// The copy in Redis: a sorted set by time.
 #[derive(Clone)]
-pub struct Copy {
+pub struct RedisCopy {
     redis: Redis,
     remember_ms: u64,
 }
 
-impl Copy {
+impl RedisCopy {
     pub fn new(redis: Redis, longest_token: Duration) -> Self {
         Self { redis, remember_ms: longest_token.as_millis() as u64 + OVERLAP_MS }
     }
@@ -123,7 +123,7 @@ impl Copy {
     /// Writes one down, and drops those too old to matter. A Redis that is away does not hinder a logout.
     pub async fn put(&self, revoked: &Revoked) {
         let Some(user) = revoked.user else { return };
-        let (key, member) = (self.redis.key("revoked"), format!("{}:{user}", revoked.did));
+        let (key, member) = (self.redis.key("revoked"), format!("{}:{user}", revoked.family));
         let (score, too_old) = (revoked.ts as f64, revoked.ts.saturating_sub(self.remember_ms) as f64);
         let written = self.redis.run(async |client| {
             client.zadd::<(), _, _>(&key, None, None, false, false, (score, member)).await?;
@@ -146,8 +146,8 @@ impl Copy {
 }
 
 fn parse(member: &str, score: f64) -> Option<Revoked> {
-    let (did, user) = member.split_once(':')?;
-    Some(Revoked { did: did.parse().ok()?, user: user.parse().ok(), ts: score as u64 })
+    let (family, user) = member.split_once(':')?;
+    Some(Revoked { family: family.parse().ok()?, user: user.parse().ok(), ts: score as u64 })
 }
 
 #[cfg(test)]
@@ -157,7 +157,7 @@ mod tests {
     use super::*;
 
     fn revoked(ts: u64) -> Revoked {
-        Revoked { user: UserId::new(7).ok(), did: Uuid::new_v4(), ts }
+        Revoked { user: UserId::new(7).ok(), family: Uuid::new_v4(), ts }
     }
 
     #[test]
@@ -165,14 +165,14 @@ mod tests {
         let closed = Arc::new(Mutex::new(Vec::new()));
         let log = closed.clone();
         let revocations =
-            Revocations::new(Duration::from_secs(900), Box::new(move |_, did| log.lock().push(did)));
+            Revocations::new(Duration::from_secs(900), Box::new(move |_, family| log.lock().push(family)));
         let (now, old) = (revoked(unix_ms()), revoked(unix_ms() - 1_000_000));
         for it in [&now, &now, &old] {
             revocations.note(it);
         }
-        assert!(revocations.is_revoked(now.did));
-        assert!(!revocations.is_revoked(old.did), "its tokens have expired by themselves");
-        assert_eq!(*closed.lock(), [now.did]);
+        assert!(revocations.is_revoked(now.family));
+        assert!(!revocations.is_revoked(old.family), "its tokens have expired by themselves");
+        assert_eq!(*closed.lock(), [now.family]);
     }
 
     #[tokio::test]
@@ -190,7 +190,7 @@ mod tests {
         let late = revoked(unix_ms());
         rows.lock().push(late);
         let noted = async {
-            while !revocations.is_revoked(late.did) {
+            while !revocations.is_revoked(late.family) {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };

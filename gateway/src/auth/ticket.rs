@@ -7,7 +7,7 @@ use secrecy::{ExposeSecret, SecretString};
 use shared::code::Code;
 
 use super::{Identity, digest, random_secret};
-use crate::redis::Redis;
+use crate::infra::redis::Redis;
 
 /// Long enough to open a socket on a slow phone, short enough to be worthless in a log.
 pub const TTL: Duration = Duration::from_secs(30);
@@ -52,7 +52,11 @@ impl Tickets {
         let got = self.redis.insist(async |client| client.getdel::<Option<String>, _>(key).await).await;
         let value = got.map_err(|_down| Code::ServerUnavailable)?.ok_or(Code::AuthInvalidToken)?;
         let identity: Identity = serde_json::from_str(&value).map_err(|_| Code::AuthInvalidToken)?;
-        if crate::clock::unix_ms() >= identity.expires_ms { Err(Code::AuthExpired) } else { Ok(identity) }
+        if crate::infra::clock::unix_ms() >= identity.expires_ms {
+            Err(Code::AuthExpired)
+        } else {
+            Ok(identity)
+        }
     }
 
     fn key(&self, ticket: &str) -> String {

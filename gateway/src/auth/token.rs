@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use shared::{code::Code, id::UserId};
 use uuid::Uuid;
 
-use super::{AuthSettings, Identity, verified::Verified};
-use crate::{clock::unix_ms, keys::Keys};
+use super::{AuthSettings, Identity, keys::Keys, verified::Verified};
+use crate::infra::clock::unix_ms;
 
 /// Longer than any token of ours; what is longer is not worth parsing.
 const MAX_LENGTH: usize = 1_024;
@@ -118,7 +118,7 @@ impl Tokens {
         let decoded = jsonwebtoken::decode::<Claims>(token, key, &self.validation);
         let Claims { sub, did, exp, .. } = decoded.map_err(|error| code_of(&error))?.claims;
         let user = sub.parse().map_err(|_| Code::AuthInvalidToken)?;
-        let identity = Identity { user, did, expires_ms: exp.saturating_mul(1_000) };
+        let identity = Identity { user, family: did, expires_ms: exp.saturating_mul(1_000) };
         self.verified.put(token, identity);
         Ok(identity)
     }
@@ -146,7 +146,7 @@ mod tests {
 
     fn keys() -> Keys {
         let folder = std::env::temp_dir().join(format!("mt-token-{}", Uuid::new_v4()));
-        crate::keys::create(&folder).unwrap();
+        crate::auth::keys::create(&folder).unwrap();
         let keys = Keys::load(&folder).unwrap();
         std::fs::remove_dir_all(folder).unwrap();
         keys
@@ -167,7 +167,7 @@ mod tests {
         let tokens = Tokens::new(&keys(), &settings());
         let (user, did) = (UserId::new(7).unwrap(), Uuid::new_v4());
         let identity = tokens.verify(&tokens.issue(user, did).unwrap()).unwrap();
-        assert_eq!((identity.user, identity.did), (user, did));
+        assert_eq!((identity.user, identity.family), (user, did));
         let left = identity.expires_ms - unix_ms();
         assert!((898_000..=900_000).contains(&left), "{left}");
     }

@@ -72,7 +72,8 @@ mod tests {
     #[test]
     fn what_is_used_stays_and_the_rest_goes() {
         let verified = Verified::default();
-        let identity = |n: u64| Identity { user: UserId::new(n).unwrap(), did: Uuid::nil(), expires_ms: n };
+        let identity =
+            |n: u64| Identity { user: UserId::new(n).unwrap(), family: Uuid::nil(), expires_ms: n };
         verified.put("used", identity(1));
         for n in 2..4 * GENERATION as u64 {
             verified.put(&n.to_string(), identity(n));

@@ -16,10 +16,10 @@ use http::{HeaderValue, StatusCode, header};
 use shared::code::Code;
 use tracing::{Instrument, Span, field};
 
-use super::metrics::{HttpLabels, method_label};
+use super::answer::problem::{Cause, Problem, TRACE_ID};
 use crate::{
-    app::App,
-    problem::{Problem, TRACE_ID},
+    http::services::Services,
+    infra::metrics::http::{HttpLabels, method_label},
 };
 
 /// The route of requests that match none.
@@ -28,7 +28,7 @@ const NO_ROUTE: &str = "none";
 const TRACEPARENT_LENGTH: usize = 55;
 
 /// The outermost layer.
-pub async fn layer(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+pub async fn layer(State(services): State<Arc<Services>>, request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().map_or(NO_ROUTE, MatchedPath::as_str).to_owned();
     let method = method_label(request.method());
     let traceparent = request.headers().get("traceparent").and_then(|value| value.to_str().ok());
@@ -42,15 +42,21 @@ pub async fn layer(State(app): State<Arc<App>>, request: Request, next: Next) ->
         trace_id = field::Empty,
     );
     let trace_id = trace(&span, traceparent);
-    app.hub.serves(app.clock.now_ms());
+    services.hub.serves(services.hub.clock.now_ms());
     let start = Instant::now();
-    let limit = Duration::from_millis(app.settings.http.request_timeout_ms);
+    let limit = Duration::from_millis(services.settings.request_timeout_ms);
     let answered = async {
         let response = tokio::time::timeout(limit, next.run(request)).await;
         as_problem(response.unwrap_or_else(|_elapsed| Problem::unavailable().into_response()))
     };
     let response = TRACE_ID.scope(trace_id, answered).instrument(span.clone()).await;
-    record(&app, &span, HttpLabels { method, route, status: response.status().as_u16() }, &response, start);
+    record(
+        &services,
+        &span,
+        HttpLabels { method, route, status: response.status().as_u16() },
+        &response,
+        start,
+    );
     response
 }
 
@@ -107,23 +113,25 @@ fn problem_for(status: StatusCode) -> Problem {
     }
 }
 
-fn record(app: &App, span: &Span, labels: HttpLabels, response: &Response, start: Instant) {
+fn record(services: &Services, span: &Span, labels: HttpLabels, response: &Response, start: Instant) {
     span.record("http.response.status_code", labels.status);
     let code = response.extensions().get::<Code>().copied();
     if labels.status >= 500 {
         let (method, route, status) = (labels.method, &labels.route, labels.status);
         let name = code.map_or("", Code::as_str);
-        // What is away is logged where it was missed; here only mistakes of our own are news.
-        match code {
+        let cause = response.extensions().get::<Cause>().map(tracing::field::display);
+        span.in_scope(|| match code {
             Some(Code::ServerInternal) | None => {
-                span.in_scope(|| tracing::error!(method, route, status, "a request failed"));
+                tracing::error!(method, route, status, cause, "a request failed")
             }
-            Some(_) => {
-                span.in_scope(|| tracing::debug!(method, route, status, code = name, "a request failed"))
+            // A dependency is away: without a cause it was logged where it was missed.
+            Some(_) if cause.is_none() => {
+                tracing::debug!(method, route, status, code = name, "a request failed");
             }
-        }
+            Some(_) => tracing::warn!(method, route, status, code = name, cause, "a request failed"),
+        });
     }
-    app.metrics.http.observe(labels, code, start.elapsed());
+    services.hub.metrics.http.observe(labels, code, start.elapsed());
 }
 
 #[cfg(test)]

@@ -19,12 +19,14 @@ use streams::Entry;
 use uuid::Uuid;
 
 use super::{
-    Hub, Slot, State,
+    Hub, State, UserSlot,
     chat::Chat,
     ring::{self, Verdict},
+};
+use crate::session::{
+    Lane, Session,
     wire::{self, Encoded},
 };
-use crate::session::{Lane, Session};
 
 /// The log holds an event that this build cannot judge: only a newer build may go on.
 #[derive(Debug, thiserror::Error)]
@@ -134,7 +136,7 @@ impl Hub {
     fn meet(&self, state: &mut State, chat: ChatId, seq: Seq, entry: &Entry, now_ms: u64) {
         let Ok(event) = Event::decode(&entry.payload) else { return };
         let users = joining(&event);
-        let locals: Vec<Slot> = users.iter().filter_map(|user| state.slots.get(user).copied()).collect();
+        let locals: Vec<UserSlot> = users.iter().filter_map(|user| state.slots.get(user).copied()).collect();
         if locals.is_empty() {
             return;
         }
@@ -217,7 +219,7 @@ fn leave_live(session: &Arc<Session>, fed: Seq, behind: &mut Vec<Arc<Session>>) 
 
 impl State {
     /// Folds the chat's entry at `seq`: verdict, `prev`, head, deletions. Whether it is valid.
-    pub fn judge(&mut self, chat_id: ChatId, seq: Seq, event: &Event) -> bool {
+    pub(super) fn judge(&mut self, chat_id: ChatId, seq: Seq, event: &Event) -> bool {
         if let Some(first) = self.earlier_copy(seq, event) {
             if let Some(slot) = self.ring.get_mut(seq) {
                 slot.verdict = Verdict::Repeat(first);
@@ -271,7 +273,7 @@ impl State {
     }
 
     /// Links the local users that the event made members.
-    pub fn take_members(&mut self, chat_id: ChatId, seq: Seq, event: &Event) {
+    pub(super) fn take_members(&mut self, chat_id: ChatId, seq: Seq, event: &Event) {
         let Some(chat) = self.chats.get_mut(&chat_id) else { return };
         for user in joining(event) {
             let Some(slot) = self.slots.get(&user).copied() else { continue };
@@ -282,7 +284,7 @@ impl State {
     }
 
     /// Unlinks the local user that the event removed.
-    pub fn drop_members(&mut self, chat_id: ChatId, seq: Seq, event: &Event) {
+    pub(super) fn drop_members(&mut self, chat_id: ChatId, seq: Seq, event: &Event) {
         let Fact::MemberLeft(left) = &event.fact else { return };
         let Some(slot) = self.slots.get(&left.user_id).copied() else { return };
         let floor = self.ring.floor().seq;

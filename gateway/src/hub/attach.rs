@@ -8,8 +8,8 @@ use shared::{
     id::{Position, Seq, UserId},
 };
 
-use super::{Hub, State, user::User, wire};
-use crate::session::{Lane, Session};
+use super::{Hub, State, user::User};
+use crate::session::{Lane, Session, wire};
 
 /// What became of a session that wants to start.
 #[derive(Debug, PartialEq, Eq)]

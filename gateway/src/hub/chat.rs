@@ -3,7 +3,7 @@
 use shared::{fold::ChatState, id::Seq};
 use smallvec::SmallVec;
 
-use super::Slot;
+use super::UserSlot;
 
 #[derive(Debug, Default)]
 pub struct Chat {
@@ -12,7 +12,7 @@ pub struct Chat {
     /// The chat's last valid event.
     pub head: Seq,
     /// The members that have or lately had sessions here; two fit without an allocation.
-    pub locals: SmallVec<[Slot; 4]>,
+    pub locals: SmallVec<[UserSlot; 4]>,
     /// When somebody last needed the chat; one without local members is forgotten after a while.
     pub used_ms: u64,
     /// `false` while its state is on the way: its events are withheld.
@@ -20,13 +20,13 @@ pub struct Chat {
 }
 
 impl Chat {
-    pub fn link(&mut self, slot: Slot) {
+    pub fn link(&mut self, slot: UserSlot) {
         if !self.locals.contains(&slot) {
             self.locals.push(slot);
         }
     }
 
-    pub fn unlink(&mut self, slot: Slot) {
+    pub fn unlink(&mut self, slot: UserSlot) {
         if let Some(at) = self.locals.iter().position(|local| *local == slot) {
             self.locals.swap_remove(at);
         }

@@ -18,10 +18,10 @@ use shared::{
     id::{ChatId, Position, Seq},
 };
 
-use super::{Hub, State, ring::Verdict, user::User, wire};
+use super::{Hub, State, ring::Verdict, user::User};
 use crate::{
     command::Failure,
-    session::{Lane, Session, close::Close},
+    session::{Lane, Session, close::Close, wire},
 };
 
 /// A session that resumed this long before the hub last applied something has nothing from other gateways that the hub

@@ -49,7 +49,37 @@ pub enum Stale {
     Chats(Vec<ChatId>),
 }
 
+/// Keeps the ring from giving up what a load in flight builds on, for as long as it lives.
+pub struct Pin<'a> {
+    hub: &'a Hub,
+    /// The ring's floor when the load began.
+    pub floor: Seq,
+    /// The hub's epoch when the load began.
+    pub epoch: u32,
+}
+
+impl Drop for Pin<'_> {
+    fn drop(&mut self) {
+        self.hub.lock().ring.unpin();
+    }
+}
+
 impl Hub {
+    /// Begins a load: see [`Pin`].
+    pub fn pin(&self) -> Pin<'_> {
+        let mut state = self.lock();
+        state.ring.pin();
+        let (floor, epoch) = (state.ring.floor().seq, state.epoch);
+        drop(state);
+        Pin { hub: self, floor, epoch }
+    }
+
+    /// Those of `chats` that are not loaded.
+    pub fn missing(&self, chats: impl Iterator<Item = ChatId>) -> Vec<ChatId> {
+        let state = self.lock();
+        chats.filter(|chat| state.loaded(*chat).is_none()).collect()
+    }
+
     /// Installs a chat. Loading one that is loaded changes nothing.
     ///
     /// # Errors
@@ -173,7 +203,7 @@ impl State {
             user.pending.retain(|pending| *pending != chat_id);
             if chat.state.as_ref().is_some_and(|state| state.members.contains(id)) {
                 user.join(chat_id, joined);
-                chat.link(slot as super::Slot);
+                chat.link(slot as super::UserSlot);
             }
         }
     }
@@ -225,11 +255,11 @@ impl State {
             if joined { user.join(chat, seq) } else { user.leave(chat, seq, floor) }
         }
         let slot = self.users.insert(user);
-        self.slots.insert(loaded.user, slot as super::Slot);
+        self.slots.insert(loaded.user, slot as super::UserSlot);
         let Some(user) = self.users.get(slot) else { return Ok(()) };
         for chat in user.chats() {
             if let Some(chat) = self.chats.get_mut(&chat) {
-                chat.link(slot as super::Slot);
+                chat.link(slot as super::UserSlot);
             }
         }
         Ok(())

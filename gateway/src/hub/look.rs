@@ -4,14 +4,16 @@
 
 use bytes::Bytes;
 use shared::{
-    event::{Event, Fact, Head, Reacted},
-    fold::ChatState,
+    code::Code,
+    event::{Event, Fact, Head, History, Reacted},
+    fold,
+    frame::ServerFrame,
     id::{ChatId, Seq, UserId},
 };
 use sql::PageFrom;
 use uuid::Uuid;
 
-use super::{State, apply::command_hash, ring::Verdict};
+use super::{Hub, State, apply::command_hash, ring::Verdict};
 
 /// What the checks of a command need to know of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,16 +24,114 @@ pub struct MessageFact {
 
 /// A stored event that may be an earlier copy of a command.
 #[derive(Debug, Clone)]
-pub struct Copy {
+pub struct EarlierCopy {
     pub seq: Seq,
     pub ts: u64,
     pub verdict: Verdict,
     pub payload: Bytes,
 }
 
+/// A chat in a member's eyes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Membership {
+    /// The chat's last event.
+    pub head: Seq,
+    /// The member may read what was written before they joined.
+    pub reads_everything: bool,
+}
+
+impl Hub {
+    /// Keeps a loaded chat for as long as a command may take. `false`: it is to be loaded first.
+    pub fn keep(&self, chat: ChatId) -> bool {
+        let now_ms = self.clock.now_ms();
+        let mut state = self.lock();
+        state.chats.get_mut(&chat).filter(|chat| chat.loaded).map(|chat| chat.used_ms = now_ms).is_some()
+    }
+
+    /// Whether the event would be valid now.
+    ///
+    /// # Errors
+    /// Why it would not.
+    pub fn verdict_now(&self, chat: ChatId, event: &Event) -> Result<(), Code> {
+        let state = self.lock();
+        fold::verdict(state.loaded(chat).and_then(|chat| chat.state.as_ref()), event)
+    }
+
+    /// A loaded chat, if the user is a member of it.
+    pub fn membership(&self, chat: ChatId, user: UserId) -> Option<Membership> {
+        let state = self.lock();
+        let chat = state.loaded(chat)?;
+        let held = chat.state.as_ref().filter(|state| state.members.contains(user))?;
+        Some(Membership { head: chat.head, reads_everything: held.history == History::All })
+    }
+
+    /// How many members a loaded chat has.
+    pub fn member_count(&self, chat: ChatId) -> usize {
+        let state = self.lock();
+        state.loaded(chat).and_then(|chat| chat.state.as_ref()).map_or(0, |state| state.members.len())
+    }
+
+    /// The head of a loaded chat, if the log has its first event.
+    pub fn head_if_created(&self, chat: ChatId) -> Option<Seq> {
+        let state = self.lock();
+        let chat = state.loaded(chat)?;
+        chat.state.as_ref().map(|_| chat.head)
+    }
+
+    /// The message at `seq` of a loaded chat, and the ring's floor. `None`: not in the ring. `Some(None)`: it is no
+    /// message of the chat.
+    pub fn message(&self, chat: ChatId, seq: Seq) -> (Option<Option<MessageFact>>, Seq) {
+        let state = self.lock();
+        (state.message(chat, seq), state.ring.floor().seq)
+    }
+
+    /// The first event of the actor in the chat with this uuid, as far as the ring goes back, and the ring's floor.
+    pub fn copy_of(&self, chat: ChatId, actor: UserId, uuid: Uuid) -> (Option<EarlierCopy>, Seq) {
+        let state = self.lock();
+        (state.copy_of(chat, actor, uuid), state.ring.floor().seq)
+    }
+
+    /// The valid reactions to a message that came after `after`, as far as they are in the ring.
+    pub fn reactions(&self, chat: ChatId, message: Seq, after: Seq) -> Vec<Reacted> {
+        let state = self.lock();
+        let newer = state.ring.chain(chat).take_while(|(seq, _)| *seq > after);
+        let valid = newer.filter(|(_, slot)| slot.verdict == Verdict::Valid);
+        valid
+            .filter_map(|(_, slot)| match Event::decode(&slot.payload).ok()?.fact {
+                Fact::Reacted(reacted) if reacted.seq == message => Some(reacted),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// A page of a loaded chat, ascending, and whether more lies beyond it. `None`: it reaches below the ring, or its
+    /// payloads are larger than `most_bytes`.
+    pub fn page(
+        &self,
+        chat: ChatId,
+        from: PageFrom,
+        limit: usize,
+        most_bytes: usize,
+    ) -> Option<(Vec<ServerFrame>, bool)> {
+        let state = self.lock();
+        let (events, more) = state.page(chat, from, limit)?;
+        let mut bytes = 0;
+        let mut frames = Vec::with_capacity(events.len());
+        for seq in &events {
+            let slot = state.ring.get(*seq)?;
+            bytes += slot.payload.len();
+            if bytes > most_bytes {
+                return None;
+            }
+            frames.push(slot.frame(*seq)?);
+        }
+        Some((frames, more))
+    }
+}
+
 impl State {
     /// The message at `seq` of a loaded chat. `None`: not in the ring. `Some(None)`: it is no message of the chat.
-    pub fn message(&self, chat: ChatId, seq: Seq) -> Option<Option<MessageFact>> {
+    fn message(&self, chat: ChatId, seq: Seq) -> Option<Option<MessageFact>> {
         let slot = self.ring.get(seq)?;
         if slot.chat != Some(chat) {
             return Some(None);
@@ -47,15 +147,15 @@ impl State {
     }
 
     /// The first event of the actor in the chat with this uuid, as far as the ring goes back.
-    pub fn copy_of(&self, chat: ChatId, actor: UserId, uuid: Uuid) -> Option<Copy> {
+    fn copy_of(&self, chat: ChatId, actor: UserId, uuid: Uuid) -> Option<EarlierCopy> {
         let copy = self.copy_at(self.ring.first_copy(command_hash(chat, actor, uuid))?)?;
         let (head, _) = Head::read(&copy.payload).ok()?;
         (head.uuid == uuid && head.actor == actor).then_some(copy)
     }
 
     /// The entry at `seq` as a possible copy of a command.
-    pub fn copy_at(&self, seq: Seq) -> Option<Copy> {
-        self.ring.get(seq).map(|slot| Copy {
+    fn copy_at(&self, seq: Seq) -> Option<EarlierCopy> {
+        self.ring.get(seq).map(|slot| EarlierCopy {
             seq,
             ts: slot.ts,
             verdict: slot.verdict,
@@ -63,27 +163,8 @@ impl State {
         })
     }
 
-    /// The state and head of a loaded chat, in which the user is a member.
-    pub fn membership(&self, chat: ChatId, user: UserId) -> Option<(&ChatState, Seq)> {
-        let chat = self.loaded(chat)?;
-        let state = chat.state.as_ref().filter(|state| state.members.contains(user))?;
-        Some((state, chat.head))
-    }
-
-    /// The valid reactions to a message that came after `after`, as far as they are in the ring.
-    pub fn reactions(&self, chat: ChatId, message: Seq, after: Seq) -> Vec<Reacted> {
-        let newer = self.ring.chain(chat).take_while(|(seq, _)| *seq > after);
-        let valid = newer.filter(|(_, slot)| slot.verdict == Verdict::Valid);
-        valid
-            .filter_map(|(_, slot)| match Event::decode(&slot.payload).ok()?.fact {
-                Fact::Reacted(reacted) if reacted.seq == message => Some(reacted),
-                _ => None,
-            })
-            .collect()
-    }
-
     /// A page of a loaded chat, ascending, and whether more lies beyond it. `None`: it reaches below the ring.
-    pub fn page(&self, chat: ChatId, from: PageFrom, limit: usize) -> Option<(Vec<Seq>, bool)> {
+    fn page(&self, chat: ChatId, from: PageFrom, limit: usize) -> Option<(Vec<Seq>, bool)> {
         let valid = self.ring.chain(chat).filter(|(_, slot)| slot.verdict == Verdict::Valid);
         match from {
             PageFrom::After(after) => {

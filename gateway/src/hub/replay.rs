@@ -4,25 +4,33 @@
 //! microseconds and at once. A device that missed much is fed by scanning the ring forward, a bounded piece at a
 //! time, at the pace of its socket. A property test holds them against each other.
 
-use shared::id::Seq;
+use shared::id::{Seq, UserId};
 
-use super::{State, ring::Verdict, user::User};
+use super::{Hub, State, ring::Verdict, user::User};
 
 /// What a bounded forward scan came to.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Piece {
+pub(super) struct Piece {
     /// The user's events, ascending.
-    pub events: Vec<Seq>,
+    pub(super) events: Vec<Seq>,
     /// All up to here has been looked at.
-    pub upto: Seq,
+    pub(super) upto: Seq,
     /// The scan stopped at an entry that cannot be judged yet: its chat's state is on the way.
-    pub held: bool,
+    pub(super) held: bool,
+}
+
+impl Hub {
+    /// A local user's events after `after`, if the ring has them all and they are at most `most`.
+    pub fn missed(&self, user: UserId, after: Seq, most: usize) -> Option<Vec<Seq>> {
+        let state = self.lock();
+        state.missed(state.user(user)?, after, most)
+    }
 }
 
 impl State {
     /// The user's events after `after`, by the chains of the chats. `None`: more than `most`, or a chat's state
     /// is on the way, or `after` is below the ring.
-    pub fn missed(&self, user: &User, after: Seq, most: usize) -> Option<Vec<Seq>> {
+    pub(super) fn missed(&self, user: &User, after: Seq, most: usize) -> Option<Vec<Seq>> {
         if after < self.ring.floor().seq || !user.pending.is_empty() {
             return None;
         }
@@ -50,7 +58,7 @@ impl State {
 
     /// The user's events after `after`, by scanning at most `steps` entries or until `room` bytes are found.
     /// `after` is at or above the floor.
-    pub fn scan(&self, user: &User, after: Seq, steps: usize, room: usize) -> Piece {
+    pub(super) fn scan(&self, user: &User, after: Seq, steps: usize, room: usize) -> Piece {
         let mut piece = Piece { events: Vec::new(), upto: after, held: false };
         let mut bytes = 0;
         for _ in 0..steps {
@@ -93,7 +101,7 @@ mod tests {
             ChatCreated, Event, Fact, History, LeaveReason, MemberLeft, MemberRole, MembersJoined,
             MessageSent,
         },
-        id::{ChatId, EventId, Position, UserId},
+        id::{ChatId, EventId, Position},
         permission::{ChatType, Role},
     };
     use uuid::Uuid;
@@ -140,7 +148,7 @@ mod tests {
             for id in present {
                 state.slots.insert(user(*id), 0);
                 let slot = state.users.insert(User::new(user(*id), 0));
-                state.slots.insert(user(*id), slot as crate::hub::Slot);
+                state.slots.insert(user(*id), slot as crate::hub::UserSlot);
             }
             let mut world = Self { state, model: Vec::new(), members: Default::default() };
             for id in 1..4 {

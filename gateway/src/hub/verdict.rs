@@ -32,7 +32,7 @@ impl Hub {
     }
 
     /// Answers all who wait for `seq`, if its verdict is known.
-    pub fn settle(&self, state: &mut State, seq: Seq) {
+    pub(super) fn settle(&self, state: &mut State, seq: Seq) {
         if state.waiters.is_empty() || !state.waiters.contains_key(&seq) {
             return;
         }

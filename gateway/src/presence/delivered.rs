@@ -3,15 +3,12 @@
 use std::collections::HashMap;
 
 use parking_lot::Mutex;
-use shared::id::{ChatId, Seq, UserId};
+use shared::id::Seq;
 use streams::marks::Mark;
 use uuid::Uuid;
 
 use super::Presence;
-use crate::{
-    hub::{State, ring::Verdict},
-    session::Session,
-};
+use crate::session::Session;
 
 /// Ring entries looked at for one `Delivered`: some 100 µs.
 const MAX_STEPS: usize = 2_048;
@@ -40,30 +37,9 @@ impl Presence {
     pub fn delivered(&self, session: &Session, upto: Seq) {
         let after = self.delivered.advance(session.id, upto);
         let user = session.user();
-        let heads = heads_between(&self.hub.lock(), user, after, upto);
+        let heads = self.hub.heads_between(user, after, upto, MAX_STEPS);
         for (chat, seq) in heads {
             self.mark(Mark { user, chat, read: None, delivered: Some(seq) });
         }
     }
-}
-
-/// The user's chats with valid events after `after` and up to `upto`, each with its last such event. What is older
-/// than the ring was delivered long ago.
-fn heads_between(state: &State, user: UserId, after: Seq, upto: Seq) -> Vec<(ChatId, Seq)> {
-    let Some(user) = state.user(user) else { return Vec::new() };
-    let mut steps = MAX_STEPS;
-    let mut heads = Vec::new();
-    for chat in user.chats() {
-        for (seq, slot) in state.ring.chain(chat) {
-            if seq <= after || steps == 0 {
-                break;
-            }
-            steps -= 1;
-            if seq <= upto && slot.verdict == Verdict::Valid && user.entitled(chat, seq) {
-                heads.push((chat, seq));
-                break;
-            }
-        }
-    }
-    heads
 }

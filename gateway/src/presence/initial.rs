@@ -11,13 +11,13 @@ use std::{
 
 use bytes::Bytes;
 use fred::interfaces::KeysInterface;
-use shared::{id::UserId, permission::ChatType};
+use shared::id::UserId;
 use streams::signal::{Announced, PresenceState};
 
 use super::{Presence, push};
-use crate::{
-    hub::{Encoding, State, wire},
-    session::Session,
+use crate::session::{
+    Session,
+    wire::{self, Encoding},
 };
 
 /// Sessions served together.
@@ -28,10 +28,10 @@ const KEYS: usize = 1_000;
 const MAX_PARTNERS: usize = 1_000;
 
 /// A session, and of whom it wants the state.
-pub(super) type Request = (Arc<Session>, Whose);
+pub(super) type Request = (Arc<Session>, Audience);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Whose {
+pub(super) enum Audience {
     /// Of the explicit set.
     Watched,
     /// And of the partners in direct chats.
@@ -66,10 +66,10 @@ async fn answer(presence: &Presence, asked: Vec<Request>) {
 }
 
 impl Presence {
-    fn whom(&self, session: &Session, whose: Whose) -> Vec<UserId> {
+    fn whom(&self, session: &Session, whose: Audience) -> Vec<UserId> {
         let mut users = self.watches.of(session.id);
-        if whose == Whose::All {
-            users.extend(partners(&self.hub.lock(), session.user()));
+        if whose == Audience::All {
+            users.extend(self.hub.partners(session.user(), MAX_PARTNERS));
             users.sort_unstable();
             users.dedup();
         }
@@ -95,18 +95,6 @@ impl Presence {
         announced.retain(|_, announced| announced.state != PresenceState::Offline);
         announced
     }
-}
-
-/// The partners in the user's direct chats.
-fn partners(state: &State, user: UserId) -> Vec<UserId> {
-    let chats = state.user(user).into_iter().flat_map(|user| user.chats());
-    let direct = chats
-        .filter_map(|chat| state.loaded(chat)?.state.as_ref())
-        .filter(|state| state.chat_type == ChatType::Direct);
-    direct
-        .filter_map(|state| state.members.users().find(|member| *member != user))
-        .take(MAX_PARTNERS)
-        .collect()
 }
 
 /// Frames that several sessions of a batch share.

@@ -5,20 +5,11 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use shared::{
-    frame,
-    id::{ChatId, UserId},
-};
+use shared::{frame, id::UserId};
 use streams::signal::{Announced, PresenceChange, PresenceState, Receipts, Signal, SignalKind, Typing};
 
 use super::Presence;
-use crate::{
-    app::App,
-    auth::revocation::Revoked,
-    clock::unix_ms,
-    hub::wire,
-    session::{Lane, Session},
-};
+use crate::session::{Lane, Session, wire};
 
 /// How long a `Typing` holds unless it is repeated.
 const TYPING_TTL_MS: u64 = 6_000;
@@ -29,59 +20,50 @@ const NEWER_MS: u64 = 2_000;
 /// How long a change is known when it is announced again: the claim of an instance of presence that died holds for
 /// 2 s, and the one that takes it over may need a few seconds to get to it.
 const KNOWN_MS: u64 = 10_000;
-/// More changes than these, some 3 MB, are not known for so long, only for as long as reads need.
+/// Above this many remembered changes (3 MB) they are kept for [`NEWER_MS`] only, not for [`KNOWN_MS`].
 const MAX_KNOWN: usize = 50_000;
 /// Before a subscription that failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
-const KINDS: [SignalKind; 6] = [
-    SignalKind::Presence,
-    SignalKind::Typing,
-    SignalKind::Receipts,
-    SignalKind::Watermark,
-    SignalKind::Revoked,
-    SignalKind::SnapshotWanted,
-];
-
-/// Receives and pushes, for ever.
-pub(super) async fn receive(app: &Arc<App>) {
-    let presence = &app.presence;
-    let mut signals = loop {
-        match presence.nats.signals(&KINDS).await {
-            Ok(signals) => break signals,
-            Err(error) => {
-                tracing::warn!(%error, "can't subscribe to signals");
-                tokio::time::sleep(RETRY).await;
-            }
-        }
-    };
-    loop {
-        tokio::select! {
-            signal = signals.next() => receive_one(app, signal),
-            () = presence.receipts.due(&presence.clock) => presence.push_receipts(),
-        }
-    }
-}
-
-fn receive_one(app: &Arc<App>, signal: Signal) {
-    let presence = &app.presence;
-    match signal {
-        Signal::Presence(changes) => presence.push_changes(&changes),
-        Signal::Typing(typing) => presence.push_typing(typing),
-        Signal::Receipts(receipts) => presence.take_receipts(&receipts),
-        Signal::Watermark(watermark) => app.reads.hint(watermark.position.seq),
-        Signal::Revoked(revoked) => {
-            app.revocations.note(&Revoked { user: Some(revoked.user), did: revoked.did, ts: unix_ms() });
-        }
-        Signal::SnapshotWanted(wanted) => presence.reporter.want_snapshot(wanted.gateway),
-        Signal::ProjectionWanted(_)
-        | Signal::EpochChanged(_)
-        | Signal::Connections(_)
-        | Signal::Snapshot(_) => {}
-    }
-}
+const KINDS: [SignalKind; 4] =
+    [SignalKind::Presence, SignalKind::Typing, SignalKind::Receipts, SignalKind::SnapshotWanted];
 
 impl Presence {
+    /// Receives signals and pushes them to sockets, for ever.
+    pub(super) async fn receive(&self) {
+        let mut signals = loop {
+            match self.nats.signals(&KINDS).await {
+                Ok(signals) => break signals,
+                Err(error) => {
+                    tracing::warn!(%error, "can't subscribe to signals");
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        };
+        loop {
+            tokio::select! {
+                signal = signals.next() => self.receive_one(signal),
+                () = self.receipts.due(&self.clock) => self.push_receipts(),
+            }
+        }
+    }
+
+    fn receive_one(&self, signal: Signal) {
+        match signal {
+            Signal::Presence(changes) => self.push_changes(&changes),
+            Signal::Typing(typing) => self.push_typing(typing),
+            Signal::Receipts(receipts) => self.take_receipts(&receipts),
+            Signal::SnapshotWanted(wanted) => self.reporter.want_snapshot(wanted.gateway),
+            // Not among the kinds that were subscribed to.
+            Signal::Watermark(_)
+            | Signal::Revoked(_)
+            | Signal::ProjectionWanted(_)
+            | Signal::EpochChanged(_)
+            | Signal::Connections(_)
+            | Signal::Snapshot(_) => {}
+        }
+    }
+
     /// Pushes a best-effort frame.
     pub(super) fn push(&self, session: &Session, bytes: &Bytes) {
         if !session.push_ephemeral(bytes, self.clock.now_ms()) {
@@ -108,11 +90,7 @@ impl Presence {
     fn watchers_of(&self, change: &PresenceChange) -> Vec<Arc<Session>> {
         let mut targets: Vec<Arc<Session>> = self.watches.watchers(change.user).into_vec();
         let explicit = targets.len();
-        {
-            let state = self.hub.lock();
-            let partners = change.partners.iter().filter_map(|partner| state.user(*partner));
-            targets.extend(partners.flat_map(|user| &user.sessions).cloned());
-        }
+        targets.extend(self.hub.sessions_of_all(&change.partners));
         if explicit > 0 {
             targets.sort_unstable_by_key(|session| session.id);
             targets.dedup_by_key(|session| session.id);
@@ -123,7 +101,9 @@ impl Presence {
     fn push_typing(&self, typing: Typing) {
         let frame = frame::Typing { chat_id: typing.chat, user_id: typing.user, ttl_ms: TYPING_TTL_MS };
         let mut encoded = wire::Encoded::new(frame.into());
-        for session in self.members(typing.chat).iter().filter(|session| session.user() != typing.user) {
+        for session in
+            self.hub.live_members(typing.chat).iter().filter(|session| session.user() != typing.user)
+        {
             if session.queued_bytes() > TYPING_QUEUE_BYTES {
                 self.metrics.dropped_ephemeral_total.inc();
             } else {
@@ -133,13 +113,9 @@ impl Presence {
     }
 
     fn take_receipts(&self, receipts: &[Receipts]) {
-        {
-            let state = self.hub.lock();
-            let local = |chat| state.chats.get(&chat).is_some_and(|chat| !chat.locals.is_empty());
-            receipts
-                .iter()
-                .filter(|of_chat| local(of_chat.chat))
-                .for_each(|of_chat| self.receipts.add(of_chat));
+        let local = self.hub.with_locals(receipts.iter().map(|of_chat| of_chat.chat));
+        for of_chat in receipts.iter().filter(|of_chat| local.contains(&of_chat.chat)) {
+            self.receipts.add(of_chat);
         }
         self.push_receipts();
     }
@@ -147,19 +123,10 @@ impl Presence {
     fn push_receipts(&self) {
         for (chat_id, receipts) in self.receipts.take(self.clock.now_ms()) {
             let mut encoded = wire::Encoded::new(frame::Receipts { chat_id, receipts }.into());
-            for session in self.members(chat_id) {
+            for session in self.hub.live_members(chat_id) {
                 self.push(&session, encoded.of(session.identity.encoding));
             }
         }
-    }
-
-    /// The live local sessions of a chat's members.
-    fn members(&self, chat: ChatId) -> Vec<Arc<Session>> {
-        let state = self.hub.lock();
-        let Some(locals) = state.loaded(chat).map(|chat| &chat.locals) else { return Vec::new() };
-        let users = locals.iter().filter_map(|slot| state.users.get(*slot as usize));
-        let sessions = users.filter(|user| user.is_member(chat)).flat_map(|user| &user.sessions);
-        sessions.filter(|session| session.lane() == Lane::Live).cloned().collect()
     }
 }
 

@@ -10,7 +10,7 @@ use shared::{
 };
 use streams::signal::Receipts;
 
-use crate::clock::Clock;
+use crate::infra::clock::Clock;
 
 /// Receipts in one frame, some 30 KB; the rest waits for the next window.
 const PER_FRAME: usize = 500;

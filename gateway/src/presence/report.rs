@@ -139,7 +139,7 @@ fn since_ms(session: Uuid) -> u64 {
 
 /// Sends all sessions, in parts.
 pub(super) async fn snapshot(presence: &Presence) {
-    let sessions: Vec<Arc<Session>> = presence.hub.lock().sessions().cloned().collect();
+    let sessions: Vec<Arc<Session>> = presence.hub.sessions();
     let reporter = &presence.reporter;
     let report = reporter.pending.lock().next_report.saturating_sub(1);
     let parts = sessions.chunks(PER_SIGNAL).len().max(1);

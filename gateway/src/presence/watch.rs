@@ -1,22 +1,16 @@
 //! Explicit watch sets, and who may be in one.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-};
+use std::{collections::HashMap, sync::Arc};
 
 use parking_lot::Mutex;
-use shared::id::{ChatId, UserId};
+use shared::id::UserId;
 use smallvec::SmallVec;
 use uuid::Uuid;
 
-use crate::{hub::Hub, session::Session};
+use crate::session::Session;
 
 /// Entries in all sets of this gateway: some 50 MB.
 const MAX_ENTRIES: usize = 1_000_000;
-
-/// Chats that are looked through in one hold of the hub's lock.
-const CHATS_PER_LOCK: usize = 16;
 
 /// The gateway's watch sets hold as much as they may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -82,27 +76,4 @@ impl Sets {
             }
         }
     }
-}
-
-/// Those of `wanted` that share a chat with `user`, each once.
-pub(super) fn sharing_a_chat(hub: &Hub, user: UserId, wanted: Vec<UserId>) -> Vec<UserId> {
-    let mut open: HashSet<UserId> = wanted.into_iter().filter(|other| *other != user).collect();
-    let mut found = Vec::with_capacity(open.len());
-    let chats: Vec<ChatId> = hub.lock().user(user).map(|user| user.chats().collect()).unwrap_or_default();
-    for chats in chats.chunks(CHATS_PER_LOCK) {
-        let state = hub.lock();
-        for state in chats.iter().filter_map(|chat| state.loaded(*chat)?.state.as_ref()) {
-            if open.is_empty() {
-                return found;
-            }
-            if state.members.len() <= open.len() {
-                found.extend(state.members.users().filter(|member| open.remove(member)));
-            } else {
-                let here: Vec<UserId> =
-                    open.iter().copied().filter(|user| state.members.contains(*user)).collect();
-                found.extend(here.into_iter().filter(|user| open.remove(user)));
-            }
-        }
-    }
-    found
 }

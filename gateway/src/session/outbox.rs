@@ -9,6 +9,9 @@ use std::{collections::VecDeque, task::Waker};
 use bytes::Bytes;
 use shared::id::Seq;
 
+/// How much may still wait to be written when a catch-up is asked for more.
+pub const LOW_WATER_BYTES: usize = 8 * 1024;
+
 /// A WebSocket frame, header included, and what it proves.
 #[derive(Debug, Clone)]
 pub struct Queued {
@@ -99,7 +102,8 @@ impl Outbox {
             keep
         });
         self.wake_if_drained(usize::MAX);
-        // Between what was written and the first that was not there is nothing for this session.
+        // No event of this session lies between the last frame written and the first one dropped, so reading may resume
+        // just before the dropped one.
         let resume = first_dropped.map_or(resume, |seq| resume.max(Seq(seq.get() - 1)));
         self.bytes = self.frames.iter().map(|frame| frame.bytes.len()).sum::<usize>() - self.offset;
         (resume, before - self.frames.len())

@@ -3,11 +3,8 @@
 use shared::{code::Code, frame, id::ChatId};
 use uuid::Uuid;
 
-use super::Session;
-use crate::{
-    command::{Failure, Stored},
-    hub::wire,
-};
+use super::{Session, wire};
+use crate::command::{Failure, Stored};
 
 /// Answers a command that was taken ([`Session::begin_command`]).
 pub fn outcome(

@@ -1,0 +1,207 @@
+//! Loads what the hub lacks: users' memberships and chats' states, from the projection and the log behind it.
+//!
+//! Requests are collected and served together, so that a thousand devices that connect at once cost a few
+//! queries. Invariant: what is installed is as of a sequence at or above the ring's floor; when the projection
+//! lags behind the ring, the log between them is read once for the whole batch.
+
+mod extend;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use shared::{
+    code::Code,
+    id::{ChatId, Seq, UserId},
+};
+use streams::Nats;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    command::Failure,
+    hub::{
+        Hub,
+        install::{LoadedChat, LoadedUser, Stale},
+        user::Interval,
+    },
+};
+
+/// Requests that may wait: more than the connections that a gateway accepts in the time of one load.
+const QUEUE: usize = 16_384;
+/// Requests served together: a query of this many ids takes a few milliseconds.
+const BATCH: usize = 512;
+/// Chats in one query.
+const CHATS_PER_QUERY: usize = 2_048;
+/// A batch that the ring keeps overtaking is given up after this many loads.
+const ATTEMPTS: usize = 8;
+/// A caller waits no longer than this; a device comes back, a command is retried.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+enum Request {
+    User(UserId, oneshot::Sender<Result<(), Failure>>),
+    Chat(ChatId, oneshot::Sender<Result<(), Failure>>),
+}
+
+/// Asks for users and chats to be loaded.
+#[derive(Clone)]
+pub struct Loader(mpsc::Sender<Request>);
+
+impl Loader {
+    /// The handle and the task that serves it.
+    pub fn new(hub: Arc<Hub>, db: sql::Db, nats: Nats) -> (Self, impl Future<Output = ()>) {
+        let (sender, requests) = mpsc::channel(QUEUE);
+        (Self(sender), serve(hub, db, nats, requests))
+    }
+
+    /// Loads a user's memberships and chats.
+    ///
+    /// # Errors
+    /// `server.unavailable`, temporary.
+    pub async fn user(&self, user: UserId) -> Result<(), Failure> {
+        self.ask(|answer| Request::User(user, answer)).await
+    }
+
+    /// Loads a chat, also one that does not exist (yet).
+    ///
+    /// # Errors
+    /// As [`Loader::user`].
+    pub async fn chat(&self, chat: ChatId) -> Result<(), Failure> {
+        self.ask(|answer| Request::Chat(chat, answer)).await
+    }
+
+    async fn ask(
+        &self,
+        request: impl FnOnce(oneshot::Sender<Result<(), Failure>>) -> Request,
+    ) -> Result<(), Failure> {
+        let (answer, outcome) = oneshot::channel();
+        self.0.try_send(request(answer)).map_err(|_| unavailable())?;
+        match tokio::time::timeout(PATIENCE, outcome).await {
+            Ok(Ok(outcome)) => outcome,
+            _ => Err(unavailable()),
+        }
+    }
+}
+
+fn unavailable() -> Failure {
+    Failure::temporary(Code::ServerUnavailable, 1_000, "the chats cannot be loaded at the moment")
+}
+
+async fn serve(hub: Arc<Hub>, db: sql::Db, nats: Nats, mut requests: mpsc::Receiver<Request>) {
+    let mut batch = Vec::with_capacity(BATCH);
+    while requests.recv_many(&mut batch, BATCH).await > 0 {
+        let users: BTreeSet<UserId> = batch.iter().filter_map(Request::user).collect();
+        let chats: BTreeSet<ChatId> = batch.iter().filter_map(Request::chat).collect();
+        let outcome = Load { hub: &hub, db: &db, nats: &nats }.run(users, chats).await;
+        if let Err(failure) = &outcome {
+            let source = failure.source.as_deref().map(tracing::field::display);
+            tracing::warn!(%failure, source, requests = batch.len(), "load failed");
+        }
+        let outcome = outcome.map_err(Failure::once_logged);
+        for request in batch.drain(..) {
+            let (Request::User(_, answer) | Request::Chat(_, answer)) = request;
+            drop(answer.send(outcome.clone()));
+        }
+    }
+}
+
+impl Request {
+    fn user(&self) -> Option<UserId> {
+        if let Self::User(user, _) = self { Some(*user) } else { None }
+    }
+
+    fn chat(&self) -> Option<ChatId> {
+        if let Self::Chat(chat, _) = self { Some(*chat) } else { None }
+    }
+}
+
+struct Load<'a> {
+    hub: &'a Hub,
+    db: &'a sql::Db,
+    nats: &'a Nats,
+}
+
+impl Load<'_> {
+    async fn run(&self, mut users: BTreeSet<UserId>, mut chats: BTreeSet<ChatId>) -> Result<(), Failure> {
+        for _ in 0..ATTEMPTS {
+            let pin = self.hub.pin();
+            users.retain(|user| !self.hub.knows(*user));
+            let mut loaded = self.users(&users, pin.floor).await?;
+            chats.extend(loaded.iter().flat_map(|user| user.intervals.iter().map(|interval| interval.chat)));
+            let mut states = self.chats(&self.hub.missing(chats.iter().copied()), pin.floor).await?;
+            extend::to_ring(self.nats, pin.floor, &mut states, &mut loaded).await?;
+            self.passed(&states, &loaded).await?;
+            if self.install(states, loaded, pin.epoch, &mut chats) {
+                return Ok(());
+            }
+        }
+        Err(unavailable())
+    }
+
+    /// Installs all it can; `false` if anything is left to be loaded again.
+    fn install(
+        &self,
+        states: Vec<LoadedChat>,
+        users: Vec<LoadedUser>,
+        epoch: u32,
+        chats: &mut BTreeSet<ChatId>,
+    ) -> bool {
+        let mut complete = true;
+        for chat in states {
+            complete &= self.hub.install_chat(chat, epoch).is_ok();
+        }
+        for user in users {
+            match self.hub.install_user(&user, epoch) {
+                Ok(()) => {}
+                Err(Stale::Ring) => complete = false,
+                Err(Stale::Chats(unknown)) => {
+                    complete = false;
+                    chats.extend(unknown);
+                }
+            }
+        }
+        complete
+    }
+
+    /// The projection may be ahead of this gateway's tail: what was loaded waits for it.
+    async fn passed(&self, chats: &[LoadedChat], users: &[LoadedUser]) -> Result<(), Failure> {
+        let upto = chats.iter().map(|chat| chat.upto).chain(users.iter().map(|user| user.upto)).max();
+        let passed = self.hub.passed(upto.unwrap_or_default());
+        tokio::time::timeout(PATIENCE, passed).await.map_err(|_| unavailable())
+    }
+
+    async fn users(&self, users: &BTreeSet<UserId>, floor: Seq) -> Result<Vec<LoadedUser>, Failure> {
+        if users.is_empty() {
+            return Ok(Vec::new());
+        }
+        let ids: Vec<UserId> = users.iter().copied().collect();
+        let (checkpoint, memberships) = self.db.memberships_of(&ids, floor).await?;
+        let upto = checkpoint.position.seq;
+        let mut loaded: BTreeMap<UserId, LoadedUser> =
+            ids.into_iter().map(|user| (user, LoadedUser { user, upto, intervals: Vec::new() })).collect();
+        for sql::states::Membership { user, chat, from, to, .. } in memberships {
+            if let Some(loaded) = loaded.get_mut(&user) {
+                loaded.intervals.push(Interval { chat, from, to });
+            }
+        }
+        Ok(loaded.into_values().collect())
+    }
+
+    async fn chats(&self, chats: &[ChatId], floor: Seq) -> Result<Vec<LoadedChat>, Failure> {
+        let mut loaded = Vec::with_capacity(chats.len());
+        for piece in chats.chunks(CHATS_PER_QUERY) {
+            let (checkpoint, states) = self.db.chat_states(piece, floor).await?;
+            loaded.extend(states.into_iter().map(|snapshot| LoadedChat {
+                chat: snapshot.chat,
+                state: snapshot.state,
+                upto: checkpoint.position.seq,
+                head: snapshot.head,
+                floor,
+                floor_head: snapshot.floor_head,
+                void: snapshot.void,
+            }));
+        }
+        Ok(loaded)
+    }
+}

@@ -1,0 +1,5 @@
+//! What HTTP says: views of chats and messages, problem documents, the OpenAPI document.
+
+pub mod openapi;
+pub mod problem;
+pub mod view;

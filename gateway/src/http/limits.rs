@@ -1,0 +1,218 @@
+//! Rate limits that all gateways share: GCRA in Redis, and in this process while Redis is away.
+//!
+//! Invariants: a limit that is 0 is off; a Redis that is away never opens the gates and never closes them, the
+//! in-process limits take over within [`crate::infra::redis`]'s answer time; keys hold ids, addresses and hashes, never
+//! an e-mail.
+
+pub mod known;
+mod local;
+
+use std::{net::IpAddr, time::Duration};
+
+use fred::{interfaces::LuaInterface, types::scripts::Script};
+use prometheus_client::{metrics::counter::Counter, registry::Registry};
+
+use self::local::Local;
+use crate::infra::redis::Redis;
+
+const GCRA: &str = include_str!("limits/gcra.lua");
+
+#[derive(Debug, Clone, clap::Args)]
+pub struct LimitSettings {
+    /// Calls to the auth endpoints a minute and client address; 0: no limit.
+    #[arg(long, env = "MT_LIMIT_AUTH_PER_MIN", default_value_t = 5)]
+    pub limit_auth_per_min: u32,
+    /// Failed logins a minute and account; 0: no limit.
+    #[arg(long, env = "MT_LIMIT_LOGIN_FAILURES_PER_MIN", default_value_t = 5)]
+    pub limit_login_failures_per_min: u32,
+    /// WebSocket connects a minute and user; 0: no limit.
+    #[arg(long, env = "MT_LIMIT_CONNECTS_PER_MIN", default_value_t = 20)]
+    pub limit_connects_per_min: u32,
+    /// WebSocket connects with a valid cursor a minute and user; 0: no limit.
+    #[arg(long, env = "MT_LIMIT_RESUMES_PER_MIN", default_value_t = 120)]
+    pub limit_resumes_per_min: u32,
+    /// Look-ups of users a minute and user; 0: no limit.
+    #[arg(long, env = "MT_LIMIT_LOOKUPS_PER_MIN", default_value_t = 60)]
+    pub limit_lookups_per_min: u32,
+    /// Commands over HTTP a second and user; 0: no limit.
+    #[arg(long, env = "MT_LIMIT_HTTP_COMMANDS_PER_S", default_value_t = 20)]
+    pub limit_http_commands_per_s: u32,
+    /// How many of them may come at once.
+    #[arg(long, env = "MT_LIMIT_HTTP_COMMANDS_BURST", default_value_t = 60)]
+    pub limit_http_commands_burst: u32,
+}
+
+/// What is limited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Limit {
+    /// The auth endpoints, by [`address_key`].
+    AuthPerAddress,
+    /// Failed logins, by account, and by account and address for addresses that the account knows.
+    LoginFailuresPerAccount,
+    /// WebSocket connects, by user.
+    ConnectPerUser,
+    /// WebSocket connects with a valid cursor, by user.
+    ResumePerUser,
+    /// Look-ups of users, by user.
+    UserLookups,
+    /// Commands over HTTP, by user.
+    HttpCommands,
+}
+
+impl Limit {
+    /// Every limit, in the order of the discriminants.
+    pub const ALL: [Self; 6] = [
+        Self::AuthPerAddress,
+        Self::LoginFailuresPerAccount,
+        Self::ConnectPerUser,
+        Self::ResumePerUser,
+        Self::UserLookups,
+        Self::HttpCommands,
+    ];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::AuthPerAddress => "auth",
+            Self::LoginFailuresPerAccount => "fail",
+            Self::ConnectPerUser => "ws",
+            Self::ResumePerUser => "resume",
+            Self::UserLookups => "lookup",
+            Self::HttpCommands => "http",
+        }
+    }
+}
+
+/// One every `interval`, and `burst` of them at once after a rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Rule {
+    interval: Duration,
+    burst: u32,
+}
+
+impl Rule {
+    fn new(count: u32, per: Duration, burst: u32) -> Option<Self> {
+        (count > 0).then(|| Self { interval: per / count, burst: burst.max(1) })
+    }
+
+    fn of(limit: Limit, settings: &LimitSettings) -> Option<Self> {
+        const MINUTE: Duration = Duration::from_secs(60);
+        let per_minute = |count| Self::new(count, MINUTE, count);
+        match limit {
+            Limit::AuthPerAddress => per_minute(settings.limit_auth_per_min),
+            Limit::LoginFailuresPerAccount => per_minute(settings.limit_login_failures_per_min),
+            Limit::ConnectPerUser => per_minute(settings.limit_connects_per_min),
+            Limit::ResumePerUser => per_minute(settings.limit_resumes_per_min),
+            Limit::UserLookups => per_minute(settings.limit_lookups_per_min),
+            Limit::HttpCommands => Self::new(
+                settings.limit_http_commands_per_s,
+                Duration::from_secs(1),
+                settings.limit_http_commands_burst,
+            ),
+        }
+    }
+}
+
+/// Too fast: come back after this time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetryAfter(pub Duration);
+
+impl From<RetryAfter> for crate::http::answer::problem::Problem {
+    fn from(RetryAfter(wait): RetryAfter) -> Self {
+        Self::limited(wait)
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Mode {
+    Take,
+    Look,
+    Give,
+}
+
+impl Mode {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Take => "take",
+            Self::Look => "look",
+            Self::Give => "give",
+        }
+    }
+}
+
+/// All limits of a gateway.
+pub struct Limits {
+    redis: Redis,
+    script: Script,
+    rules: [Option<Rule>; Limit::ALL.len()],
+    local: Local,
+    fallbacks: Counter,
+}
+
+impl Limits {
+    pub fn new(settings: &LimitSettings, redis: Redis, registry: &mut Registry) -> Self {
+        let fallbacks = Counter::default();
+        registry.register(
+            "gateway_limiter_fallbacks",
+            "Checks of a rate limit made in this process because Redis was away",
+            fallbacks.clone(),
+        );
+        let rules = Limit::ALL.map(|limit| Rule::of(limit, settings));
+        Self { redis, script: Script::from_lua(GCRA), local: Local::new(&rules), rules, fallbacks }
+    }
+
+    /// Uses up one of the key's allowance.
+    ///
+    /// # Errors
+    /// [`RetryAfter`] when there is none left.
+    pub async fn check(&self, limit: Limit, key: &str) -> Result<(), RetryAfter> {
+        self.ask(limit, key, Mode::Take).await
+    }
+
+    /// Whether [`Limits::check`] would succeed.
+    ///
+    /// # Errors
+    /// [`RetryAfter`] when it would not.
+    pub async fn look(&self, limit: Limit, key: &str) -> Result<(), RetryAfter> {
+        self.ask(limit, key, Mode::Look).await
+    }
+
+    /// Gives back what [`Limits::check`] used up.
+    pub async fn give_back(&self, limit: Limit, key: &str) {
+        // Giving back cannot be refused.
+        let _given = self.ask(limit, key, Mode::Give).await.is_ok();
+    }
+
+    async fn ask(&self, limit: Limit, key: &str, mode: Mode) -> Result<(), RetryAfter> {
+        let Some(rule) = self.rules[limit as usize] else { return Ok(()) };
+        let name = self.redis.key(&format!("limit:{}:{key}", limit.name()));
+        let args =
+            vec![rule.interval.as_micros().to_string(), rule.burst.to_string(), mode.as_str().to_owned()];
+        let answer = self.redis.run(async |client| {
+            match self.script.evalsha::<u64, _, _, _>(client, name.clone(), args.clone()).await {
+                Err(error) if error.details().starts_with("NOSCRIPT") => {
+                    client.eval::<u64, _, _, _>(GCRA, name, args).await
+                }
+                answer => answer,
+            }
+        });
+        match answer.await {
+            Ok(0) => Ok(()),
+            Ok(wait_us) => Err(RetryAfter(Duration::from_micros(wait_us))),
+            Err(_down) => {
+                self.fallbacks.inc();
+                self.local.ask(limit, key, mode)
+            }
+        }
+    }
+}
+
+/// The key of an address: an IPv6 client owns its whole /64 and must not be counted per address.
+pub fn address_key(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(v4) => v4.to_string(),
+        IpAddr::V6(v6) => {
+            let [a, b, c, d, ..] = v6.segments();
+            format!("{a:x}:{b:x}:{c:x}:{d:x}::/64")
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! Who makes a request: extractors for the access token, the client's address and ids in the path.
+
+use std::{net::IpAddr, sync::Arc};
+
+use axum::extract::{FromRequestParts, Path};
+use http::{HeaderMap, header, request::Parts};
+use shared::{
+    code::Code,
+    id::{ChatId, UserId},
+};
+use uuid::Uuid;
+
+use crate::{
+    auth::Identity,
+    command::Actor,
+    http::{answer::problem::Problem, limits::Limit, server::Peer, services::Services},
+};
+
+/// The user behind a valid access token whose family was not revoked.
+pub struct Caller(pub Identity);
+
+impl Caller {
+    pub const fn user(&self) -> UserId {
+        self.0.user
+    }
+
+    /// As whom commands are executed. Plain HTTP has no device label.
+    pub const fn actor(&self) -> Actor {
+        Actor { user: self.0.user, family: self.0.family, device: String::new() }
+    }
+
+    /// Counts a command against the caller's limit.
+    ///
+    /// # Errors
+    /// `rate.limited`.
+    pub async fn may_command(&self, services: &Services) -> Result<(), Problem> {
+        Ok(services.limits.check(Limit::HttpCommands, &self.user().to_string()).await?)
+    }
+}
+
+impl FromRequestParts<Arc<Services>> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, services: &Arc<Services>) -> Result<Self, Problem> {
+        let token = bearer(&parts.headers).ok_or(Code::AuthMissing)?;
+        Ok(Self(services.auth.identify(token)?))
+    }
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// The client's address and whether it spoke plain HTTP.
+pub struct Client {
+    pub address: IpAddr,
+    pub plain_http: bool,
+}
+
+impl FromRequestParts<Arc<Services>> for Client {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, services: &Arc<Services>) -> Result<Self, Problem> {
+        let Some(Peer(peer)) = parts.extensions.get::<Peer>() else {
+            tracing::error!("a request without a peer");
+            return Err(Code::ServerInternal.into());
+        };
+        let address = services.origins.client_address(&parts.headers, peer.ip());
+        let plain_http = services.origins.is_plain_http(&parts.headers, peer.ip());
+        Ok(Self { address, plain_http })
+    }
+}
+
+/// What stands in the path instead of a variable. Text that is no id is refused like a field.
+pub trait Segment: Sized + Send {
+    const NAME: &'static str = "id";
+    fn parse(text: &str) -> Option<Self>;
+}
+
+impl Segment for UserId {
+    fn parse(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+}
+
+impl Segment for ChatId {
+    fn parse(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+}
+
+impl Segment for Uuid {
+    fn parse(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+}
+
+/// The one variable of the path.
+pub struct Id<T>(pub T);
+
+impl<T: Segment> FromRequestParts<Arc<Services>> for Id<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, services: &Arc<Services>) -> Result<Self, Problem> {
+        let Path(text) =
+            Path::<String>::from_request_parts(parts, services).await.map_err(|_| not_an_id(T::NAME))?;
+        T::parse(&text).map(Self).ok_or_else(|| not_an_id(T::NAME))
+    }
+}
+
+/// A chat and one of its members.
+pub struct Member {
+    pub chat: ChatId,
+    pub user: UserId,
+}
+
+impl FromRequestParts<Arc<Services>> for Member {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, services: &Arc<Services>) -> Result<Self, Problem> {
+        let path = Path::<(String, String)>::from_request_parts(parts, services).await;
+        let Path((chat, user)) = path.map_err(|_| not_an_id("id"))?;
+        let chat = Segment::parse(&chat).ok_or_else(|| not_an_id("id"))?;
+        let user = Segment::parse(&user).ok_or_else(|| not_an_id("userId"))?;
+        Ok(Self { chat, user })
+    }
+}
+
+fn not_an_id(name: &'static str) -> Problem {
+    Problem::invalid(name, "mistyped")
+}

@@ -1,0 +1,59 @@
+//! `/healthz` and `/readyz`.
+//!
+//! Invariant: what a gateway can do without is named when it is away but takes no gateway out of service, for it
+//! would take out all at once.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use http::StatusCode;
+use serde::Serialize;
+use serde_json::{Map, Value};
+use tokio::time::timeout;
+use utoipa::ToSchema;
+
+use crate::{http::services::Services, hub::Phase};
+
+/// A probe that hangs is as bad as one that fails.
+const CHECK_TIMEOUT: Duration = Duration::from_millis(900);
+
+#[derive(Serialize, ToSchema)]
+pub struct Readiness {
+    ready: bool,
+    /// By dependency: `ok`, or what is wrong.
+    #[schema(value_type = Object)]
+    checks: Map<String, Value>,
+}
+
+/// Whether the process serves requests.
+#[utoipa::path(get, path = "/healthz", tag = "operator", responses((status = 200, body = String)))]
+pub async fn healthz() -> &'static str {
+    "ok"
+}
+
+/// Whether clients should be sent here.
+#[utoipa::path(get, path = "/readyz", tag = "operator", responses(
+    (status = 200, body = Readiness),
+    (status = 503, description = "names what is down", body = Readiness),
+))]
+pub async fn readyz(State(services): State<Arc<Services>>) -> Response {
+    let postgres = async { matches!(timeout(CHECK_TIMEOUT, services.db.ping()).await, Ok(Ok(()))) };
+    let redis = async { matches!(timeout(CHECK_TIMEOUT, services.redis.ping()).await, Ok(Ok(()))) };
+    let (postgres, redis) = tokio::join!(postgres, redis);
+    let needed = [
+        ("nats", services.nats.is_connected(), "down: not connected"),
+        ("postgres", postgres, "down: no answer"),
+        ("log", services.hub.is_open(), "down: still reading the recent past"),
+        ("revocations", services.auth.revocations.is_primed(), "down: not read yet"),
+        ("gateway", services.hub.phase() != Phase::Draining, "down: draining"),
+    ];
+    let ready = needed.iter().all(|(_, fine, _)| *fine);
+    let all = needed.into_iter().chain([("redis", redis, "degraded: no answer")]);
+    let checks =
+        all.map(|(name, fine, wrong)| (name.to_owned(), Value::from(if fine { "ok" } else { wrong })));
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, axum::Json(Readiness { ready, checks: checks.collect() })).into_response()
+}

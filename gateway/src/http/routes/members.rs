@@ -1,0 +1,187 @@
+//! `/v1/chats/{id}/members`: who is in a chat.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use http::{StatusCode, Uri};
+use serde::Serialize;
+use shared::{
+    code::Code,
+    id::{ChatId, UserId},
+    permission::Role,
+};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::chats::known_users;
+use crate::{
+    command::{Change, Command},
+    feed::reads::Fresh,
+    http::{
+        answer::{
+            problem::{Problem, ProblemBody},
+            view::{Ack, Member, RoleText, is_false},
+        },
+        request::{
+            body::{FromFields, Json},
+            caller::{self, Caller, Id},
+            fields::Fields,
+            page, rules,
+        },
+        services::Services,
+    },
+};
+
+/// Members on a page.
+const PAGE: usize = 100;
+const MAX_PAGE: usize = 500;
+
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Members {
+    members: Vec<Member>,
+    /// Where the next page starts; null on the last one.
+    next_page: Option<String>,
+    /// Only if true: what was acked last may be missing.
+    #[serde(skip_serializing_if = "is_false")]
+    stale: bool,
+}
+
+/// The members of a chat, by ascending id.
+#[utoipa::path(get, path = "/v1/chats/{id}/members", tag = "chats", security(("accessToken" = [])), params(
+    ("id" = u64, Path),
+    ("limit" = Option<u32>, Query, minimum = 1, maximum = 500, description = "100 by default"),
+    ("page" = Option<String>, Query, description = "the `nextPage` of the page before"),
+), responses(
+    (status = 200, body = Members),
+    (status = 401, description = "`auth.*`", body = ProblemBody, content_type = "application/problem+json"),
+    (status = 404, description = "`chat.not_found`", body = ProblemBody, content_type = "application/problem+json"),
+    (status = 422, description = "`request.invalid`", body = ProblemBody, content_type = "application/problem+json"),
+))]
+pub async fn list(
+    State(services): State<Arc<Services>>,
+    caller: Caller,
+    Id(chat): Id<ChatId>,
+    uri: Uri,
+) -> Result<axum::Json<Members>, Problem> {
+    let mut fields = Fields::of_query(&uri);
+    let limit = fields.optional("limit", rules::query_limit::<MAX_PAGE>).unwrap_or(PAGE);
+    let after = fields.optional("page", page::members);
+    fields.finish(Some(()))?;
+    let after = after.and_then(|id| UserId::new(id).ok());
+    let query = async || services.db.members(caller.user(), chat, after, limit).await;
+    let Fresh { value, stale } = services.reads.fresh(query).await?;
+    let found = value.ok_or(Code::ChatNotFound)?;
+    Ok(axum::Json(Members {
+        members: found.members.into_iter().map(Member::from).collect(),
+        next_page: found.next.map(|user| page::of_members(user.get())),
+        stale,
+    }))
+}
+
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+pub struct AddMembers {
+    #[schema(value_type = Vec<u64>, example = json!([8, 9]))]
+    user_ids: Vec<UserId>,
+    /// `member` by default.
+    #[schema(value_type = Option<RoleText>)]
+    role: Option<Role>,
+}
+
+impl FromFields for AddMembers {
+    fn read(fields: &mut Fields) -> Option<Self> {
+        let user_ids = fields.required("userIds", rules::some_users);
+        let role = fields.optional("role", rules::role);
+        Some(Self { user_ids: user_ids?, role })
+    }
+}
+
+/// Add members to a group, all or none.
+#[utoipa::path(post, path = "/v1/chats/{id}/members", tag = "chats", security(("accessToken" = [])),
+    request_body = AddMembers, params(("id" = u64, Path)), responses(
+    (status = 200, body = Ack),
+    (status = 401, description = "`auth.*`", body = ProblemBody, content_type = "application/problem+json"),
+    (status = 403, description = "`chat.forbidden`", body = ProblemBody, content_type = "application/problem+json"),
+    (status = 404, description = "`chat.not_found`", body = ProblemBody, content_type = "application/problem+json"),
+    (status = 409, description = "`chat.full`", body = ProblemBody, content_type = "application/problem+json"),
+    (status = 422, description = "`request.invalid`", body = ProblemBody, content_type = "application/problem+json"),
+    (status = 429, description = "`rate.limited`", body = ProblemBody, content_type = "application/problem+json"),
+    (status = 503, description = "`log.unavailable`, `log.full`", body = ProblemBody, content_type = "application/problem+json"),
+))]
+pub async fn add(
+    State(services): State<Arc<Services>>,
+    caller: Caller,
+    Id(chat): Id<ChatId>,
+    Json(asked): Json<AddMembers>,
+) -> Result<axum::Json<Ack>, Problem> {
+    known_users(&services, "userIds", &asked.user_ids).await?;
+    let role = asked.role.unwrap_or(Role::Member);
+    execute(&services, &caller, chat, Change::Join { users: asked.user_ids, role }).await
+}
+
+#[derive(ToSchema)]
+pub struct ChangeRole {
+    #[schema(value_type = RoleText)]
+    role: Role,
+}
+
+impl FromFields for ChangeRole {
+    fn read(fields: &mut Fields) -> Option<Self> {
+        Some(Self { role: fields.required("role", rules::role)? })
+    }
+}
+
+/// Give a member of a group another role.
+#[utoipa::path(patch, path = "/v1/chats/{id}/members/{userId}", tag = "chats", security(("accessToken" = [])),
+    request_body = ChangeRole, params(("id" = u64, Path), ("userId" = u64, Path)), responses(
+    (status = 200, body = Ack),
+    (status = 401, description = "`auth.*`", body = ProblemBody, content_type = "application/problem+json"),
+    (status = 403, description = "`chat.forbidden`", body = ProblemBody, content_type = "application/problem+json"),
+    (status = 404, description = "`chat.not_found`, `member.not_found`", body = ProblemBody, content_type = "application/problem+json"),
+    (status = 409, description = "`chat.last_owner`", body = ProblemBody, content_type = "application/problem+json"),
+    (status = 422, description = "`request.invalid`", body = ProblemBody, content_type = "application/problem+json"),
+    (status = 429, description = "`rate.limited`", body = ProblemBody, content_type = "application/problem+json"),
+    (status = 503, description = "`log.unavailable`, `log.full`", body = ProblemBody, content_type = "application/problem+json"),
+))]
+pub async fn change_role(
+    State(services): State<Arc<Services>>,
+    caller: Caller,
+    caller::Member { chat, user }: caller::Member,
+    Json(ChangeRole { role }): Json<ChangeRole>,
+) -> Result<axum::Json<Ack>, Problem> {
+    execute(&services, &caller, chat, Change::SetRole { user, role }).await
+}
+
+/// Remove a member from a group; oneself: leave it.
+#[utoipa::path(delete, path = "/v1/chats/{id}/members/{userId}", tag = "chats", security(("accessToken" = [])),
+    params(("id" = u64, Path), ("userId" = u64, Path)), responses(
+    (status = 204),
+    (status = 401, description = "`auth.*`", body = ProblemBody, content_type = "application/problem+json"),
+    (status = 403, description = "`chat.forbidden`", body = ProblemBody, content_type = "application/problem+json"),
+    (status = 404, description = "`chat.not_found`, `member.not_found`", body = ProblemBody, content_type = "application/problem+json"),
+    (status = 409, description = "`chat.last_owner`", body = ProblemBody, content_type = "application/problem+json"),
+    (status = 422, description = "`request.invalid`", body = ProblemBody, content_type = "application/problem+json"),
+    (status = 429, description = "`rate.limited`", body = ProblemBody, content_type = "application/problem+json"),
+    (status = 503, description = "`log.unavailable`", body = ProblemBody, content_type = "application/problem+json"),
+))]
+pub async fn remove(
+    State(services): State<Arc<Services>>,
+    caller: Caller,
+    caller::Member { chat, user }: caller::Member,
+) -> Result<StatusCode, Problem> {
+    let _stored = execute(&services, &caller, chat, Change::Leave { user }).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn execute(
+    services: &Services,
+    caller: &Caller,
+    chat: ChatId,
+    change: Change,
+) -> Result<axum::Json<Ack>, Problem> {
+    caller.may_command(services).await?;
+    let uuid = Uuid::now_v7();
+    let stored = services.commands.execute(&caller.actor(), Command { chat, uuid, change }).await?;
+    Ok(axum::Json(Ack::new(uuid, stored)))
+}

@@ -1,0 +1,69 @@
+//! `/v1/users`: other people's accounts, by exact e-mail or by id. Nothing here can be searched or listed.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use http::Uri;
+use serde::Serialize;
+use shared::{code::Code, id::UserId};
+use utoipa::ToSchema;
+
+use crate::http::{
+    answer::{
+        problem::{Problem, ProblemBody},
+        view::User,
+    },
+    limits::Limit,
+    request::{
+        caller::{Caller, Id},
+        fields::Fields,
+        rules,
+    },
+    services::Services,
+};
+
+#[derive(Serialize, ToSchema)]
+pub struct Users {
+    users: Vec<User>,
+}
+
+/// The user with this e-mail, if there is one.
+#[utoipa::path(get, path = "/v1/users", tag = "account", security(("accessToken" = [])),
+    params(("email" = String, Query, description = "the whole address")), responses(
+    (status = 200, body = Users),
+    (status = 401, description = "`auth.*`", body = ProblemBody, content_type = "application/problem+json"),
+    (status = 422, description = "`request.invalid`", body = ProblemBody, content_type = "application/problem+json"),
+    (status = 429, description = "`rate.limited`", body = ProblemBody, content_type = "application/problem+json"),
+))]
+pub async fn find(
+    State(services): State<Arc<Services>>,
+    caller: Caller,
+    uri: Uri,
+) -> Result<axum::Json<Users>, Problem> {
+    services.limits.check(Limit::UserLookups, &caller.user().to_string()).await?;
+    let mut fields = Fields::of_query(&uri);
+    let email = fields.required("email", rules::email);
+    let email = fields.finish(email)?;
+    let found = services.db.user_by_email(&email).await?.map(|account| account.user);
+    let users = found.map(|user| User { id: user.id, display_name: user.display_name });
+    Ok(axum::Json(Users { users: users.into_iter().collect() }))
+}
+
+/// The user with this id.
+#[utoipa::path(get, path = "/v1/users/{id}", tag = "account", security(("accessToken" = [])),
+    params(("id" = u64, Path)), responses(
+    (status = 200, body = User),
+    (status = 401, description = "`auth.*`", body = ProblemBody, content_type = "application/problem+json"),
+    (status = 404, description = "`user.not_found`", body = ProblemBody, content_type = "application/problem+json"),
+    (status = 422, description = "`request.invalid`", body = ProblemBody, content_type = "application/problem+json"),
+    (status = 429, description = "`rate.limited`", body = ProblemBody, content_type = "application/problem+json"),
+))]
+pub async fn show(
+    State(services): State<Arc<Services>>,
+    caller: Caller,
+    Id(id): Id<UserId>,
+) -> Result<axum::Json<User>, Problem> {
+    services.limits.check(Limit::UserLookups, &caller.user().to_string()).await?;
+    let user = services.db.users(&[id]).await?.pop().ok_or(Code::UserNotFound)?;
+    Ok(axum::Json(User { id: user.id, display_name: user.display_name }))
+}

@@ -1,0 +1,166 @@
+//! The WebSocket endpoint: refuses before the upgrade what HTTP can explain, then hands the bare TCP stream to a
+//! session.
+//!
+//! hyper's connection ends with the upgrade: the session keeps the socket alone, without hyper's buffers.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::{Request, State},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use hyper_util::rt::TokioIo;
+use serde::Deserialize;
+use shared::{code::Code, text};
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use uuid::Uuid;
+
+use crate::{
+    auth::Identity,
+    http::{answer::problem::Problem, limits::Limit, services::Services},
+    hub::Phase,
+    session::wire::Encoding,
+    socket::start::{self, Opening},
+};
+
+const PROTOCOL: &str = "mini-telegram.v1";
+const BEARER: &str = "bearer.";
+
+#[derive(Debug, Default, Deserialize)]
+struct Query {
+    token: Option<String>,
+    ticket: Option<String>,
+    device: Option<String>,
+    cursor: Option<String>,
+    enc: Option<String>,
+    v: Option<String>,
+}
+
+/// `GET /v1/ws`.
+pub async fn upgrade(State(services): State<Arc<Services>>, request: Request) -> Response {
+    match prepare(&services, request).await {
+        Ok(response) => response,
+        Err(problem) => problem.into_response(),
+    }
+}
+
+async fn prepare(services: &Arc<Services>, mut request: Request) -> Result<Response, Problem> {
+    if !services.origins.allowed(request.headers()) {
+        return Err(Problem::forbidden_origin());
+    }
+    if services.hub.phase() == Phase::Draining {
+        return Err(Problem::from(Code::ServerDraining).retry_after(1));
+    }
+    if !services.hub.is_open() {
+        return Err(Problem::unavailable());
+    }
+    let accept = handshake(&request)?;
+    let query: Query = axum::extract::Query::try_from_uri(request.uri())
+        .map(|query| query.0)
+        .map_err(|_| Problem::from(Code::RequestInvalid))?;
+    let (identity, selected) = authenticate(services, &query, request.headers()).await?;
+    let opening = opening(services, &query, identity).await?;
+    if !services.hub.knows(opening.identity.user) {
+        services.sockets.loader.user(opening.identity.user).await?;
+    }
+    let upgrade = hyper::upgrade::on(&mut request);
+    let sockets = services.sockets.clone();
+    services.sockets.tracker.spawn(async move {
+        // A client that goes away between the request and the answer simply has no session.
+        let Ok(upgraded) = upgrade.await else { return };
+        let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else { return };
+        // Copied: a kept `read_buf` would pin hyper's whole buffer.
+        let early = parts.read_buf.to_vec();
+        start::start(sockets, parts.io.into_inner(), &early, opening).await;
+    });
+    Ok(switching(&accept, selected))
+}
+
+/// RFC 6455, 4.2.1: what makes the request an opening handshake. The accept key.
+fn handshake(request: &Request) -> Result<String, Problem> {
+    let headers = request.headers();
+    let has = |name: header::HeaderName, token: &str| {
+        let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+        values.flat_map(|value| value.split(',')).any(|part| part.trim().eq_ignore_ascii_case(token))
+    };
+    let key = headers.get(header::SEC_WEBSOCKET_KEY).map(HeaderValue::as_bytes);
+    let asks = request.method() == Method::GET
+        && has(header::CONNECTION, "upgrade")
+        && has(header::UPGRADE, "websocket")
+        && has(header::SEC_WEBSOCKET_VERSION, "13");
+    match key {
+        Some(key) if asks => Ok(derive_accept_key(key)),
+        _ => Err(Problem::upgrade_required()),
+    }
+}
+
+async fn authenticate(
+    services: &Services,
+    query: &Query,
+    headers: &HeaderMap,
+) -> Result<(Identity, bool), Problem> {
+    let offered = headers
+        .get_all(header::SEC_WEBSOCKET_PROTOCOL)
+        .into_iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(',').map(str::trim));
+    let (mut selected, mut bearer) = (false, None);
+    for protocol in offered {
+        selected |= protocol == PROTOCOL;
+        bearer = bearer.or(protocol.strip_prefix(BEARER));
+    }
+    let identity = if let Some(ticket) = &query.ticket {
+        services.auth.redeem(ticket).await?
+    } else {
+        let token = query.token.as_deref().or(bearer).ok_or_else(|| Problem::from(Code::AuthMissing))?;
+        services.auth.identify(token)?
+    };
+    Ok((identity, selected))
+}
+
+async fn opening(services: &Services, query: &Query, identity: Identity) -> Result<Opening, Problem> {
+    let device = match query.device.as_deref() {
+        Some(label) if !text::is_device(label) => return Err(Problem::invalid("device", "malformed")),
+        Some(label) if label.contains(':') => label.to_owned(),
+        Some(kind) => format!("{kind}:{}", short_id()),
+        None => format!("device:{}", short_id()),
+    };
+    let encoding = match query.enc.as_deref() {
+        None | Some("json") => Encoding::Json,
+        Some("msgpack") => Encoding::MessagePack,
+        Some(_) => return Err(Problem::invalid("enc", "unknown")),
+    };
+    let opened = query.cursor.as_ref().map(|text| services.hub.sealer.open(identity.user, text));
+    let limit = if matches!(opened, Some(Ok(_))) { Limit::ResumePerUser } else { Limit::ConnectPerUser };
+    services.limits.check(limit, &identity.user.to_string()).await?;
+    Ok(Opening {
+        identity,
+        device: device.into(),
+        encoding,
+        cursor: opened,
+        version_known: query.v.as_deref().is_none_or(|version| version == "1"),
+    })
+}
+
+/// Enough to tell a user's devices apart.
+fn short_id() -> String {
+    let mut id = Uuid::new_v4().simple().to_string();
+    id.truncate(8);
+    id
+}
+
+fn switching(accept: &str, selected: bool) -> Response {
+    let mut response = StatusCode::SWITCHING_PROTOCOLS.into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    if let Ok(accept) = HeaderValue::from_str(accept) {
+        headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+    }
+    if selected {
+        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(PROTOCOL));
+    }
+    response
+}

@@ -1,0 +1,144 @@
+//! Who is here: local users, their sessions, and whom they share chats with.
+
+use std::{collections::HashSet, sync::Arc};
+
+use shared::{
+    id::{ChatId, Seq, UserId},
+    permission::ChatType,
+};
+use uuid::Uuid;
+
+use super::{Hub, ring::Verdict};
+use crate::session::{Lane, Session, close::Close};
+
+/// Chats that are looked through in one hold of the hub's lock.
+const CHATS_PER_LOCK: usize = 16;
+
+impl Hub {
+    /// All local sessions.
+    pub fn sessions(&self) -> Vec<Arc<Session>> {
+        self.lock().sessions().cloned().collect()
+    }
+
+    /// How many sessions a user has here.
+    pub fn sessions_of(&self, user: UserId) -> usize {
+        self.lock().user(user).map_or(0, |user| user.sessions.len())
+    }
+
+    /// Every session of these users.
+    pub fn sessions_of_all(&self, users: &[UserId]) -> Vec<Arc<Session>> {
+        let state = self.lock();
+        let users = users.iter().filter_map(|user| state.user(*user));
+        users.flat_map(|user| &user.sessions).cloned().collect()
+    }
+
+    /// Closes the sessions of a token family. Without its user they are looked for among all sessions.
+    pub fn revoke(&self, user: Option<UserId>, family: Uuid) {
+        let now_ms = self.clock.now_ms();
+        let state = self.lock();
+        let close = |session: &Arc<Session>| {
+            if session.identity.family == family {
+                session.close(Close::Revoked, now_ms);
+            }
+        };
+        match user {
+            Some(user) => state.user(user).into_iter().flat_map(|user| &user.sessions).for_each(close),
+            None => state.sessions().for_each(close),
+        }
+    }
+
+    /// Whether the user's memberships are loaded.
+    pub fn knows(&self, user: UserId) -> bool {
+        self.lock().user(user).is_some()
+    }
+
+    /// Whether a local user is a member of the chat.
+    pub fn is_member(&self, chat: ChatId, user: UserId) -> bool {
+        self.lock().user(user).is_some_and(|user| user.is_member(chat))
+    }
+
+    /// Those of `chats` that have local members.
+    pub fn with_locals(&self, chats: impl Iterator<Item = ChatId>) -> HashSet<ChatId> {
+        let state = self.lock();
+        chats.filter(|chat| state.chats.get(chat).is_some_and(|chat| !chat.locals.is_empty())).collect()
+    }
+
+    /// The live local sessions of a chat's members.
+    pub fn live_members(&self, chat: ChatId) -> Vec<Arc<Session>> {
+        let state = self.lock();
+        let Some(locals) = state.loaded(chat).map(|chat| &chat.locals) else { return Vec::new() };
+        let users = locals.iter().filter_map(|slot| state.users.get(*slot as usize));
+        let sessions = users.filter(|user| user.is_member(chat)).flat_map(|user| &user.sessions);
+        sessions.filter(|session| session.lane() == Lane::Live).cloned().collect()
+    }
+
+    /// The user's chats that had events last, at most `most` of them.
+    pub fn liveliest(&self, user: UserId, most: usize) -> Vec<ChatId> {
+        let state = self.lock();
+        let chats = state.user(user).into_iter().flat_map(|user| user.chats());
+        let mut by_head: Vec<(Seq, ChatId)> =
+            chats.filter_map(|chat| Some((state.loaded(chat)?.head, chat))).collect();
+        drop(state);
+        if by_head.len() > most {
+            by_head.select_nth_unstable_by(most, |one, other| other.cmp(one));
+            by_head.truncate(most);
+        }
+        by_head.into_iter().map(|(_, chat)| chat).collect()
+    }
+
+    /// The partners in the user's direct chats, at most `most` of them.
+    pub fn partners(&self, user: UserId, most: usize) -> Vec<UserId> {
+        let state = self.lock();
+        let chats = state.user(user).into_iter().flat_map(|user| user.chats());
+        let direct = chats
+            .filter_map(|chat| state.loaded(chat)?.state.as_ref())
+            .filter(|state| state.chat_type == ChatType::Direct);
+        direct.filter_map(|state| state.members.users().find(|member| *member != user)).take(most).collect()
+    }
+
+    /// Those of `wanted` that share a chat with `user`, each once.
+    pub fn sharing_a_chat(&self, user: UserId, wanted: Vec<UserId>) -> Vec<UserId> {
+        let mut open: HashSet<UserId> = wanted.into_iter().filter(|other| *other != user).collect();
+        let mut found = Vec::with_capacity(open.len());
+        let chats: Vec<ChatId> =
+            self.lock().user(user).map(|user| user.chats().collect()).unwrap_or_default();
+        for chats in chats.chunks(CHATS_PER_LOCK) {
+            let state = self.lock();
+            for state in chats.iter().filter_map(|chat| state.loaded(*chat)?.state.as_ref()) {
+                if open.is_empty() {
+                    return found;
+                }
+                if state.members.len() <= open.len() {
+                    found.extend(state.members.users().filter(|member| open.remove(member)));
+                } else {
+                    let here: Vec<UserId> =
+                        open.iter().copied().filter(|user| state.members.contains(*user)).collect();
+                    found.extend(here.into_iter().filter(|user| open.remove(user)));
+                }
+            }
+        }
+        found
+    }
+
+    /// The user's chats with valid events after `after` and up to `upto`, each with its last such event, after looking
+    /// at `most` entries. What is older than the ring is left out.
+    pub fn heads_between(&self, user: UserId, after: Seq, upto: Seq, most: usize) -> Vec<(ChatId, Seq)> {
+        let state = self.lock();
+        let Some(user) = state.user(user) else { return Vec::new() };
+        let mut steps = most;
+        let mut heads = Vec::new();
+        for chat in user.chats() {
+            for (seq, slot) in state.ring.chain(chat) {
+                if seq <= after || steps == 0 {
+                    break;
+                }
+                steps -= 1;
+                if seq <= upto && slot.verdict == Verdict::Valid && user.entitled(chat, seq) {
+                    heads.push((chat, seq));
+                    break;
+                }
+            }
+        }
+        heads
+    }
+}

@@ -1,0 +1,131 @@
+//! Puts the rooms together, from the ground up, and starts the tasks that need no log.
+
+use std::{sync::Arc, time::Duration};
+
+use prometheus_client::registry::Registry;
+use shared::cursor::Sealer;
+use streams::{Appender, Barrier, Nats, Partition};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{Tasks, cancelled_with, settings::Settings, signals, spawn, watch};
+use crate::{
+    auth::{Auth, Families, Passwords, Revocations, Tickets, Tokens, keys::Keys},
+    feed::{catch_up::CatchUps, epochs::Epochs, loader::Loader, reads::Reads},
+    http::{self, limits::Limits, request::origin::Origins},
+    hub::Hub,
+    infra::{clock::Clock, metrics::Metrics, redis::Redis},
+    presence::{self, Presence},
+    socket,
+    submit::{self, Commands},
+};
+
+/// The gateway put together.
+pub(super) struct Gateway {
+    pub(super) hub: Arc<Hub>,
+    pub(super) http: Arc<http::services::Services>,
+    /// Sessions, their commands and catch-ups: what a drain waits for.
+    pub(super) tracker: TaskTracker,
+    /// Ends the long-lived tasks.
+    pub(super) cancel: CancellationToken,
+}
+
+/// Puts the rooms together and starts the tasks that need no log.
+pub(super) async fn assemble(
+    settings: &Settings,
+    registry: &mut Registry,
+    tasks: &mut Tasks,
+) -> anyhow::Result<Gateway> {
+    let (tracker, cancel) = (TaskTracker::new(), CancellationToken::new());
+    let metrics = Arc::new(Metrics::new(registry));
+    let keys = Keys::load(&settings.auth.keys_dir)?;
+    let db = sql::Db::new(&settings.sql, "gateway")?;
+    let nats = Nats::connect(&settings.nats, "gateway").await?;
+    let redis = Redis::connect(&settings.redis)?;
+    let hub =
+        Arc::new(Hub::new(settings.ring_bytes, Clock::start(), Sealer::new(keys.cursor()), metrics.clone()));
+    let auth = Arc::new(authentication(settings, &keys, &hub, (&db, &nats, &redis))?);
+    let presence =
+        Presence::new(hub.clone(), db.clone(), nats.clone(), redis.clone(), settings.presence.clone());
+    let presence = Arc::new(presence);
+
+    let epochs = Arc::new(Epochs::new(db.clone()));
+    let (loader, loads) = Loader::new(hub.clone(), db.clone(), nats.clone());
+    let appender = Appender::start(&nats);
+    let barrier = Barrier::start(&nats, &appender, Partition::FIRST);
+    let reads = Reads::new(barrier.clone(), nats.clone());
+    let catch_ups = Arc::new(CatchUps::new(
+        hub.clone(),
+        (db.clone(), nats.clone()),
+        loader.clone(),
+        presence.clone(),
+        tracker.clone(),
+        settings.session.linger(),
+    ));
+    let commands = Arc::new(Commands::new(submit::Parts {
+        hub: hub.clone(),
+        db: db.clone(),
+        loader: loader.clone(),
+        appender,
+        barrier,
+        limits: settings.chat,
+        duplicate_window: Duration::from_millis(settings.nats.duplicate_window_ms),
+    }));
+    let sockets = Arc::new(socket::Services {
+        hub: hub.clone(),
+        commands: commands.clone(),
+        reads: reads.clone(),
+        db: db.clone(),
+        loader,
+        catch_ups,
+        epochs,
+        presence: presence.clone(),
+        auth: auth.clone(),
+        settings: settings.session.clone(),
+        tracker: tracker.clone(),
+        traced: settings.otel.otlp_endpoint.is_some(),
+    });
+    let http = Arc::new(http::services::Services {
+        auth: auth.clone(),
+        commands,
+        reads,
+        db,
+        limits: Limits::new(&settings.limits, redis.clone(), registry),
+        origins: Origins::new(&settings.origin),
+        hub: hub.clone(),
+        redis,
+        nats,
+        sockets,
+        settings: settings.http.clone(),
+    });
+
+    let gateway = Gateway { hub, http, tracker, cancel: cancel.clone() };
+    let poll = Duration::from_millis(settings.auth.revocation_poll_ms);
+    spawn(tasks, cancelled_with(cancel.clone(), loads));
+    spawn(tasks, cancelled_with(cancel.clone(), watch::sessions(&gateway, settings.session.intervals())));
+    spawn(tasks, presence::run(presence, cancel.clone()));
+    spawn(tasks, cancelled_with(cancel.clone(), signals::receive(&gateway)));
+    spawn(tasks, cancelled_with(cancel.clone(), auth.families.clone().keep_reading(poll)));
+    spawn(tasks, cancelled_with(cancel, auth.families.clone().tidy()));
+    Ok(gateway)
+}
+
+fn authentication(
+    settings: &Settings,
+    keys: &Keys,
+    hub: &Arc<Hub>,
+    (db, nats, redis): (&sql::Db, &Nats, &Redis),
+) -> anyhow::Result<Auth> {
+    let longest_token = Duration::from_secs(settings.auth.access_ttl_s);
+    let closing = hub.clone();
+    let close = Box::new(move |user, family| closing.revoke(user, family));
+    let revocations = Arc::new(Revocations::new(longest_token, close));
+    let families = Families::new(db.clone(), nats.clone(), redis.clone(), revocations.clone(), longest_token);
+    Ok(Auth {
+        tokens: Tokens::new(keys, &settings.auth),
+        tickets: Tickets::new(redis.clone()),
+        passwords: Passwords::new(&settings.auth, hub.metrics.http.passwords_waiting.clone())?,
+        revocations,
+        families: Arc::new(families),
+        refresh_ttl_s: settings.auth.refresh_ttl_s,
+    })
+}

@@ -1,0 +1,67 @@
+//! `gateway provision`: accounts and access tokens for load tests, without a password and its expensive hash.
+
+use std::io::Write;
+
+use serde::Serialize;
+use shared::id::UserId;
+use uuid::Uuid;
+
+use super::settings::Settings;
+use crate::{
+    auth::{Tokens, keys::Keys},
+    infra::clock::unix_ms,
+};
+
+#[derive(Debug, Clone, clap::Args)]
+pub struct ProvisionArgs {
+    /// How many accounts.
+    #[arg(long)]
+    pub users: usize,
+    /// What their names begin with.
+    #[arg(long, default_value = "load", value_parser = prefix)]
+    pub prefix: String,
+    /// How long their access tokens live, in seconds. A revocation is remembered for MT_ACCESS_TTL_S only.
+    #[arg(long, default_value_t = 3_600)]
+    pub ttl_s: u64,
+}
+
+/// The device label of provisioned logins.
+const DEVICE: &str = "load";
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Line {
+    user_id: UserId,
+    access_token: String,
+}
+
+fn prefix(text: &str) -> Result<String, String> {
+    let fits = (1..=32).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    if fits { Ok(text.to_owned()) } else { Err("1 to 32 letters, digits and hyphens".to_owned()) }
+}
+
+/// Makes the accounts and prints a line of JSON for each. The tokens are on stdout because that is the point of
+/// it: keep them from others.
+///
+/// # Errors
+/// Missing keys, a database that is away, a closed stdout.
+pub async fn run(settings: &Settings, args: &ProvisionArgs) -> anyhow::Result<()> {
+    let keys = Keys::load(&settings.auth.keys_dir)?;
+    let tokens = Tokens::new(&keys, &settings.auth);
+    let db = sql::Db::new(&settings.sql, "gateway-provision")?;
+    let now = unix_ms();
+    let expires = now + args.ttl_s * 1_000;
+    let accounts = db.provision_users(&args.prefix, args.users, DEVICE, now, expires).await?;
+    print(&accounts, &tokens, args.ttl_s)
+}
+
+fn print(accounts: &[(UserId, Uuid)], tokens: &Tokens, ttl_s: u64) -> anyhow::Result<()> {
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    for (user_id, did) in accounts {
+        let access_token = tokens.issue_for(*user_id, *did, ttl_s)?;
+        serde_json::to_writer(&mut out, &Line { user_id: *user_id, access_token })?;
+        writeln!(out)?;
+    }
+    out.flush()?;
+    Ok(())
+}

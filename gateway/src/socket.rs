@@ -1,0 +1,242 @@
+//! The socket of one session: reading, writing and closing, in one hand-written poll loop.
+//!
+//! Only the session's own task runs this. Reading and writing go through a buffer that all sessions of a worker
+//! thread share, so an idle socket has none; all that is queued leaves in one system call, with the `Cursor` that is
+//! due for it. The WebSocket rules (masks, fragments, UTF-8, control frames, the close handshake) are tungstenite's.
+
+mod admission;
+mod dispatch;
+mod fetch;
+mod lanes;
+pub mod services;
+mod signal;
+pub mod start;
+pub mod sweep;
+
+use std::{
+    cell::RefCell,
+    io::{self, Read, Write},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use shared::id::Seq;
+use tokio::{
+    io::{AsyncRead, ReadBuf},
+    net::TcpStream,
+};
+use tokio_tungstenite::tungstenite::{
+    Error, Message,
+    error::{CapacityError, ProtocolError},
+    protocol::{CloseFrame, Role, WebSocketConfig, WebSocketContext, frame::coding::CloseCode},
+};
+
+pub use self::services::Services;
+use crate::session::{
+    Session,
+    close::Close,
+    outbox::{LOW_WATER_BYTES, Queued},
+};
+
+/// One read or write takes at most this much: it holds a burst of ordinary frames, and is shared by a thread's
+/// sockets. Frames are copied into it to be written: that is cheaper than to give the kernel a list of them.
+const BUFFER: usize = 16 * 1024;
+/// tungstenite's own buffer is allocated per socket for its whole life, so it starts tiny and grows on demand.
+const FRAME_BUFFER: usize = 64;
+/// A busy socket gives way to others after this many reads.
+const READS_PER_TURN: usize = 8;
+
+thread_local! {
+    static SHARED: RefCell<Box<[u8]>> = RefCell::new(vec![0; BUFFER].into());
+}
+
+/// The connection and the state of its protocol; lives in the session's task.
+pub struct Socket {
+    stream: TcpStream,
+    context: WebSocketContext,
+    close_sent: bool,
+    /// The peer broke the protocol: what it still sends is read, so that it gets our close, and thrown away.
+    broken: bool,
+}
+
+impl Socket {
+    /// `early`: bytes that came with the upgrade request.
+    pub fn new(stream: TcpStream, early: &[u8], frame_bytes: usize) -> Self {
+        let config = WebSocketConfig::default()
+            .read_buffer_size(FRAME_BUFFER)
+            .write_buffer_size(0)
+            .max_write_buffer_size(usize::MAX)
+            .max_message_size(Some(frame_bytes))
+            .max_frame_size(Some(frame_bytes));
+        let context = WebSocketContext::from_partially_read(early.to_vec(), Role::Server, Some(config));
+        Self { stream, context, close_sent: false, broken: false }
+    }
+
+    /// Runs until the connection ends.
+    pub async fn run(&mut self, session: &Arc<Session>, services: &Arc<Services>) {
+        // What came with the upgrade is parsed before the first read.
+        let mut first = true;
+        std::future::poll_fn(|cx| self.poll(session, services, cx, std::mem::take(&mut first))).await;
+    }
+
+    fn poll(
+        &mut self,
+        session: &Arc<Session>,
+        services: &Arc<Services>,
+        cx: &mut Context<'_>,
+        first: bool,
+    ) -> Poll<()> {
+        // Before the waker is there, since queueing it would wake us again.
+        if session.cursor_is_due(services.now_ms()) {
+            services.hub.send_cursors(std::slice::from_ref(session), services.now_ms());
+        }
+        session.wake(cx.waker());
+        if session.is_ended() {
+            return Poll::Ready(());
+        }
+        if first && self.consume(session, services, &[]).is_err() {
+            return Poll::Ready(());
+        }
+        for _ in 0..READS_PER_TURN {
+            if self.send_close(session).is_err() || flush(&self.stream, session, services, cx).is_err() {
+                return Poll::Ready(());
+            }
+            if session.is_choked() {
+                return Poll::Pending;
+            }
+            let read = SHARED.with_borrow_mut(|buffer| {
+                let mut read = ReadBuf::new(buffer);
+                ready!(Pin::new(&mut self.stream).poll_read(cx, &mut read)).map_err(drop)?;
+                let bytes = read.filled();
+                if bytes.is_empty() {
+                    return Poll::Ready(Err(()));
+                }
+                session.heard(services.now_ms());
+                Poll::Ready(self.consume(session, services, bytes))
+            });
+            match read {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(())) => {
+                    // The answer to the peer's close, or nothing: what can be written without waiting goes out.
+                    return match flush(&self.stream, session, services, cx) {
+                        Ok(()) | Err(Gone) => Poll::Ready(()),
+                    };
+                }
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Feeds bytes to the protocol and acts on the frames in them. `Err`: the connection is over.
+    fn consume(&mut self, session: &Arc<Session>, services: &Arc<Services>, bytes: &[u8]) -> Result<(), ()> {
+        let mut wire = Wire { bytes, session, now_ms: services.now_ms() };
+        while !self.broken {
+            match self.context.read(&mut wire) {
+                Ok(Message::Text(text)) if !self.close_sent => {
+                    dispatch::text(services, session, text.as_bytes())
+                }
+                Ok(Message::Binary(bytes)) if !self.close_sent => dispatch::binary(services, session, &bytes),
+                Ok(_) => {}
+                Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => {
+                    let close = violation(&error).ok_or(())?;
+                    session.close(close, services.now_ms());
+                    self.broken = true;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn send_close(&mut self, session: &Session) -> Result<(), ()> {
+        let Some(code) = session.closing().filter(|_| !self.close_sent) else { return Ok(()) };
+        self.close_sent = true;
+        let reason = Close::reason_of(code);
+        let frame = CloseFrame { code: CloseCode::from(code), reason: reason.into() };
+        if code == Close::TooSlow.code() {
+            session.outbox().clear();
+        }
+        let mut wire = Wire { bytes: &[], session, now_ms: 0 };
+        self.context.close(&mut wire, Some(frame)).or_else(|error| match error {
+            Error::ConnectionClosed => Ok(()),
+            _ => Err(()),
+        })
+    }
+}
+
+/// The close code for a violation of the protocol; `None` when the connection is simply over.
+fn violation(error: &Error) -> Option<Close> {
+    match error {
+        Error::Capacity(CapacityError::MessageTooLong { .. }) => Some(Close::FrameTooLarge),
+        Error::Utf8(_) => Some(Close::NotUtf8),
+        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => None,
+        Error::Protocol(_) => Some(Close::Protocol),
+        _ => None,
+    }
+}
+
+struct Gone;
+
+/// Writes what is queued, as much as the kernel takes.
+fn flush(
+    stream: &TcpStream,
+    session: &Session,
+    services: &Services,
+    cx: &mut Context<'_>,
+) -> Result<(), Gone> {
+    loop {
+        let mut outbox = session.outbox();
+        if outbox.is_empty() {
+            return Ok(());
+        }
+        match stream.poll_write_ready(cx) {
+            Poll::Pending => return Ok(()),
+            Poll::Ready(Err(_)) => return Err(Gone),
+            Poll::Ready(Ok(())) => {}
+        }
+        let wrote = SHARED.with_borrow_mut(|buffer| stream.try_write(outbox.gather(buffer)));
+        match wrote {
+            Ok(bytes) => {
+                let stored_us = outbox.advance(bytes, services.now_ms());
+                if stored_us > 0 {
+                    services.hub.metrics.observe_delivery(stored_us);
+                }
+                outbox.wake_if_drained(LOW_WATER_BYTES);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(_) => return Err(Gone),
+        }
+    }
+}
+
+/// What tungstenite sees of the socket: the bytes of one read, and the outbox for its own control frames.
+struct Wire<'a> {
+    bytes: &'a [u8],
+    session: &'a Session,
+    now_ms: u64,
+}
+
+impl Read for Wire<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        if self.bytes.is_empty() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        self.bytes.read(out)
+    }
+}
+
+impl Write for Wire<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let frame = Queued { bytes: Bytes::copy_from_slice(bytes), covers: Seq::ZERO, stored_us: 0 };
+        self.session.outbox().push(frame, self.now_ms);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

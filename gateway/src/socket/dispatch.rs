@@ -1,0 +1,111 @@
+//! From a client's frame to what it asks for: an exhaustive match, one line per arm.
+//!
+//! Runs on the session's task and never waits: commands go to their chat's lane, reads to a task of their own.
+//! Invariant: a frame is answered, ignored as the protocol says, or dropped as best effort; nothing panics.
+
+use std::sync::Arc;
+
+use shared::{
+    code::Code,
+    codec::{self, Rejected},
+    frame::{self, ClientFrame},
+};
+
+use super::{
+    admission::{admit, refuse},
+    fetch, lanes,
+    services::Services,
+    signal,
+};
+use crate::{
+    auth::Identity,
+    command::{Change, Command, Failure},
+    infra::clock::unix_ms,
+    session::{Session, reply},
+};
+
+/// A text frame: JSON, whatever the session is sent.
+pub(super) fn text(services: &Arc<Services>, session: &Arc<Session>, bytes: &[u8]) {
+    decoded(services, session, codec::decode_client_json(bytes));
+}
+
+/// A binary frame: MessagePack.
+pub(super) fn binary(services: &Arc<Services>, session: &Arc<Session>, bytes: &[u8]) {
+    decoded(services, session, codec::decode_client_msgpack(bytes));
+}
+
+fn decoded(services: &Arc<Services>, session: &Arc<Session>, decoded: Result<Option<ClientFrame>, Rejected>) {
+    match decoded {
+        Ok(Some(frame)) => dispatch(services, session, frame),
+        Ok(None) => {}
+        Err(rejected) => {
+            let failure = Failure::refused(rejected.code, rejected.message);
+            refuse(services, session, rejected.uuid, &failure);
+        }
+    }
+}
+
+fn dispatch(services: &Arc<Services>, session: &Arc<Session>, frame: ClientFrame) {
+    if !matches!(frame, ClientFrame::Pong(_)) {
+        services.hub.serves(services.now_ms());
+    }
+    match frame {
+        ClientFrame::SendMessage(send) => {
+            let frame::SendMessage { uuid, chat_id: chat, body, reply_to, mentions } = send;
+            command(
+                services,
+                session,
+                Command { chat, uuid, change: Change::Send { body, reply_to, mentions } },
+            );
+        }
+        ClientFrame::EditMessage(edit) => {
+            let frame::EditMessage { uuid, chat_id: chat, seq, body, mentions } = edit;
+            command(services, session, Command { chat, uuid, change: Change::Edit { seq, body, mentions } });
+        }
+        ClientFrame::DeleteMessage(frame::DeleteMessage { uuid, chat_id: chat, seq }) => {
+            command(services, session, Command { chat, uuid, change: Change::Delete { seq } });
+        }
+        ClientFrame::React(frame::React { uuid, chat_id: chat, seq, emoji, on }) => {
+            command(services, session, Command { chat, uuid, change: Change::React { seq, emoji, on } });
+        }
+        ClientFrame::Fetch(fetch) => fetch::start(services, session, fetch),
+        ClientFrame::Read(read) => signal::read(services, session, read),
+        ClientFrame::Delivered(delivered) => signal::delivered(services, session, delivered),
+        ClientFrame::Typing(typing) => signal::typing(services, session, typing),
+        ClientFrame::WatchPresence(watch) => signal::watch(services, session, watch),
+        ClientFrame::SetPresence(set) => signal::set_presence(services, session, set),
+        ClientFrame::Auth(auth) => renew(services, session, &auth),
+        ClientFrame::Ping(ping) => {
+            reply::send(session, &frame::Pong { t: ping.t }.into(), services.now_ms());
+        }
+        ClientFrame::Pong(_) => {}
+    }
+}
+
+fn command(services: &Arc<Services>, session: &Arc<Session>, command: Command) {
+    match admit(services, session) {
+        Ok(()) => lanes::start(services, session, command),
+        Err(failure) => refuse(services, session, Some(command.uuid), &failure),
+    }
+}
+
+fn renew(services: &Services, session: &Session, auth: &frame::Auth) {
+    let outcome = match services.auth.tokens.verify(&auth.token) {
+        Ok(identity) if !is_own(session, &identity) => Err(Code::AuthMismatch),
+        Ok(_) => services.auth.identify(&auth.token),
+        Err(code) => Err(code),
+    };
+    match outcome {
+        Ok(identity) => {
+            session.renew(identity.expires_ms);
+            let expires_in_ms = identity.expires_ms.saturating_sub(unix_ms());
+            reply::send(session, &frame::AuthOk { expires_in_ms }.into(), services.now_ms());
+        }
+        Err(code) => refuse(services, session, auth.uuid, &Failure::refused(code, code.title())),
+    }
+}
+
+/// Whether it is the same user on the same device.
+fn is_own(session: &Session, identity: &Identity) -> bool {
+    identity.user == session.identity.user && identity.family == session.identity.family
+}

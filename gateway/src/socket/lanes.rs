@@ -1,0 +1,40 @@
+//! Runs a session's commands, one chat at a time.
+//!
+//! Invariant: the next command to a chat is published only after the log's answer to the one before, so the log has
+//! them in the order in which they came. Different chats do not wait for each other: each chat with commands has a task.
+
+use std::sync::Arc;
+
+use shared::id::ChatId;
+use tokio::time::Instant;
+use tracing::Instrument;
+
+use super::services::Services;
+use crate::{
+    command::Command,
+    session::{Session, queue::Queued},
+    submit::COMMAND_DEADLINE,
+};
+
+/// Runs a command of a session behind its earlier ones to the same chat. It is answered in any case.
+pub(super) fn start(services: &Arc<Services>, session: &Arc<Session>, command: Command) {
+    let chat = command.chat;
+    let queued = Queued { command, deadline: Instant::now() + COMMAND_DEADLINE };
+    if let Some(first) = session.enqueue(queued) {
+        services.tracker.spawn(run(services.clone(), session.clone(), chat, first));
+    }
+}
+
+async fn run(services: Arc<Services>, session: Arc<Session>, chat: ChatId, first: Queued) {
+    let mut next = Some(first);
+    while let Some(Queued { command, deadline }) = next {
+        // Named after the destination's template, as the messaging conventions ask: never an id.
+        let span = if services.traced {
+            tracing::info_span!("publish chat", otel.kind = "producer", messaging.system = "nats")
+        } else {
+            tracing::Span::none()
+        };
+        services.commands.run_for(&session, command, deadline).instrument(span).await;
+        next = session.next_command(chat);
+    }
+}

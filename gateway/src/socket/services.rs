@@ -1,0 +1,39 @@
+//! What one connection's life needs of the rest of the gateway.
+
+use std::sync::Arc;
+
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    auth::Auth,
+    feed::{catch_up::CatchUps, epochs::Epochs, loader::Loader, reads::Reads},
+    hub::Hub,
+    presence::Presence,
+    session::settings::SessionSettings,
+    submit::Commands,
+};
+
+/// Shared by all sockets.
+pub struct Services {
+    pub hub: Arc<Hub>,
+    pub commands: Arc<Commands>,
+    pub reads: Arc<Reads>,
+    pub db: sql::Db,
+    pub loader: Loader,
+    pub catch_ups: Arc<CatchUps>,
+    pub epochs: Arc<Epochs>,
+    pub presence: Arc<Presence>,
+    pub auth: Arc<Auth>,
+    pub settings: SessionSettings,
+    /// Sessions, their commands and their reads: a drain waits for all of them.
+    pub tracker: TaskTracker,
+    /// Spans go to an exporter. Without one they would only cost the log's formatter a microsecond each.
+    pub traced: bool,
+}
+
+impl Services {
+    /// Milliseconds since the gateway started.
+    pub fn now_ms(&self) -> u64 {
+        self.hub.clock.now_ms()
+    }
+}

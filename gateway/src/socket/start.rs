@@ -1,0 +1,233 @@
+//! How a session begins: `Welcome`, the cursor's verdict, what the device missed, `Live`.
+
+use std::{sync::Arc, time::Duration};
+
+use shared::{
+    code::Code,
+    cursor::{Cursor, Invalid},
+    frame::{self, ServerFrame},
+    id::{ChatId, Position, Seq},
+};
+use tokio::net::TcpStream;
+
+use super::{Socket, services::Services};
+use crate::{
+    auth,
+    command::Failure,
+    hub::attach::Attached,
+    infra::clock::unix_ms,
+    session::{
+        self, Session,
+        close::Close,
+        reply,
+        wire::{self, Encoding},
+    },
+};
+
+/// What the upgrade request asked for.
+pub struct Opening {
+    pub identity: auth::Identity,
+    pub device: Box<str>,
+    pub encoding: Encoding,
+    pub cursor: Option<Result<Cursor, Invalid>>,
+    pub version_known: bool,
+}
+
+/// From where a session continues.
+enum Resume {
+    /// No cursor: only what comes.
+    Fresh,
+    From(Cursor),
+    /// The cursor is worth nothing: a fresh start, and the reason.
+    Refused(Code),
+}
+
+/// How long a cursor from a gateway that is ahead may wait for this one.
+const AHEAD_PATIENCE: Duration = Duration::from_secs(2);
+/// How often a gateway that has yet to enter a cursor's epoch looks again.
+const EPOCH_POLL: Duration = Duration::from_millis(50);
+
+/// Starts a session on an upgraded socket. Returns once it runs on its own task.
+pub async fn start(services: Arc<Services>, stream: TcpStream, early: &[u8], opening: Opening) {
+    let identity = session::Identity {
+        user: opening.identity.user,
+        family: opening.identity.family,
+        device: opening.device,
+        encoding: opening.encoding,
+    };
+    let session =
+        Arc::new(Session::new(identity, opening.identity.expires_ms, &services.settings, services.now_ms()));
+    // Boxed: a future that takes it by value would hold it twice or more, for the life of the session.
+    let socket = Box::new(Socket::new(stream, early, services.settings.frame_bytes));
+    let refusal = if !opening.version_known {
+        Some(Close::UnsupportedVersion)
+    } else if services.hub.sessions_of(session.user()) >= services.settings.per_user {
+        Some(Close::TooManySessions)
+    } else {
+        None
+    };
+    if let Some(close) = refusal {
+        session.close(close, services.now_ms());
+        services.tracker.spawn(refused(services.clone(), session, socket));
+        return;
+    }
+    let Some(resume) = resume(&services, opening.cursor).await else {
+        session.close(Close::Internal, services.now_ms());
+        services.tracker.spawn(refused(services.clone(), session, socket));
+        return;
+    };
+    welcome(&services, &session, &resume);
+    attach(&services, &session, &resume).await;
+    // A revocation between the upgrade and the attach found no session to close.
+    if services.auth.revocations.is_revoked(session.identity.family) {
+        session.close(Close::Revoked, services.now_ms());
+    }
+    services.tracker.spawn(live(services.clone(), session, socket));
+}
+
+/// Tells the peer why it gets no session. Nobody sweeps this socket, so its time is bounded here.
+async fn refused(services: Arc<Services>, session: Arc<Session>, mut socket: Box<Socket>) {
+    let linger = services.settings.linger();
+    let closed = tokio::time::timeout(linger, socket.run(&session, &services)).await.is_ok();
+    tracing::debug!(closed, "refused a session");
+    count_close(&services, &session);
+}
+
+/// The lean task that lives as long as the socket.
+async fn live(services: Arc<Services>, session: Arc<Session>, mut socket: Box<Socket>) {
+    services.hub.metrics.connections.inc();
+    services.presence.connected(&session);
+    socket.run(&session, &services).await;
+    session.end();
+    services.hub.detach(&session);
+    services.presence.disconnected(&session);
+    services.hub.metrics.connections.dec();
+    count_close(&services, &session);
+}
+
+fn count_close(services: &Services, session: &Session) {
+    let reason = session.closing().map_or("client", Close::reason_of);
+    services.hub.metrics.closed_total.get_or_create(&vec![("reason", reason)]).inc();
+}
+
+/// Judges the cursor. `None`: this gateway does not know enough to do so, and another may.
+async fn resume(services: &Services, cursor: Option<Result<Cursor, Invalid>>) -> Option<Resume> {
+    let cursor = match cursor {
+        None => return Some(Resume::Fresh),
+        Some(Err(Invalid)) => return Some(Resume::Refused(Code::CursorInvalid)),
+        Some(Ok(cursor)) => cursor,
+    };
+    // An epoch is on record before anybody seals a cursor of it.
+    if !tokio::time::timeout(AHEAD_PATIENCE, entered(services, cursor.epoch)).await.ok()? {
+        return Some(Resume::Refused(Code::CursorInvalid));
+    }
+    let Position { seq, id } = services.epochs.kept_of(cursor);
+    if seq < services.epochs.oldest() {
+        return Some(Resume::Refused(Code::CursorExpired));
+    }
+    if tokio::time::timeout(AHEAD_PATIENCE, services.hub.passed(seq)).await.is_err() {
+        return Some(Resume::Refused(Code::CursorInvalid));
+    }
+    // Below the ring, the seal and the epoch vouch for the cursor: we made it, and no cut went below it.
+    let known = services.hub.id_at(seq);
+    if known.is_some_and(|known| known != id && seq > Seq::ZERO) {
+        return Some(Resume::Refused(Code::CursorInvalid));
+    }
+    Some(Resume::From(cursor))
+}
+
+/// Waits until the hub is in the newest history on record, and in no earlier one than `epoch`. `false`: there is no such
+/// epoch on record.
+async fn entered(services: &Services, epoch: u32) -> bool {
+    loop {
+        let (here, known) = (services.hub.epoch(), services.epochs.current());
+        if here >= epoch && here == known {
+            return true;
+        }
+        if known < epoch {
+            match services.epochs.learn().await {
+                Ok(()) if services.epochs.current() < epoch => return false,
+                Ok(()) => {}
+                Err(error) => tracing::debug!(%error, "a cursor of a later epoch waits"),
+            }
+        }
+        tokio::time::sleep(EPOCH_POLL).await;
+    }
+}
+
+fn welcome(services: &Services, session: &Session, resume: &Resume) {
+    let settings = &services.settings;
+    let welcome = frame::Welcome {
+        v: frame::PROTOCOL_VERSION,
+        session_id: session.id.to_string(),
+        user_id: session.user(),
+        device_id: session.identity.device.to_string(),
+        server_ts: unix_ms(),
+        heartbeat_ms: settings.heartbeat_ms,
+        resumed: matches!(resume, Resume::From(_)),
+        limits: frame::Limits {
+            frame_bytes: u32::try_from(settings.frame_bytes).unwrap_or(u32::MAX),
+            body_bytes: shared::text::MAX_BODY_BYTES as u32,
+            inflight: settings.inflight,
+            msg_per_sec: settings.commands_per_s,
+            watch: crate::presence::MAX_WATCHED as u32,
+        },
+        reconnect: frame::Reconnect {
+            base_ms: 500,
+            max_ms: 30_000,
+            jitter: "full".into(),
+            stable_ms: 30_000,
+        },
+    };
+    send(services, session, &welcome.into());
+    if let Resume::Refused(code) = resume {
+        reply::notify(session, &Failure::refused(*code, code.title()), services.now_ms());
+    }
+}
+
+async fn attach(services: &Arc<Services>, session: &Arc<Session>, resume: &Resume) {
+    let mut from = match resume {
+        Resume::From(cursor) => Some(*cursor),
+        Resume::Fresh | Resume::Refused(_) => None,
+    };
+    loop {
+        match services.hub.attach(session, from) {
+            Attached::Live => return services.presence.live(session),
+            Attached::CatchUp => return services.catch_ups.spawn(session),
+            Attached::Unknown => {
+                if let Err(failure) = services.loader.user(session.user()).await {
+                    tracing::warn!(%failure, "a session could not start");
+                    return session.close(Close::Internal, services.now_ms());
+                }
+            }
+            Attached::Cut => match carry_over(services, session, from).await {
+                Ok(carried) => from = carried,
+                Err(failure) => {
+                    tracing::warn!(%failure, "a session could not start after a cut");
+                    return session.close(Close::Internal, services.now_ms());
+                }
+            },
+        }
+    }
+}
+
+/// Tells a session with a cursor of a former history where its chats stand. From where it goes on; still from there, if
+/// its user is to be loaded once more.
+async fn carry_over(
+    services: &Services,
+    session: &Session,
+    from: Option<Cursor>,
+) -> Result<Option<Cursor>, Failure> {
+    let Some(cursor) = from else { return Ok(None) };
+    let Some(cut) = services.epochs.lowest_after(cursor.epoch) else {
+        return Err(Failure::log_unavailable());
+    };
+    // The hub knows only of those that its ring saw end.
+    let (_, memberships) = services.db.memberships_of(&[session.user()], cut.seq).await?;
+    let left: Vec<ChatId> = memberships.into_iter().map(|membership| membership.chat).collect();
+    Ok(services.hub.carry_over(session, cursor, cut, &left).or(from))
+}
+
+fn send(services: &Services, session: &Session, frame: &ServerFrame) {
+    session.push_control(wire::encode(frame, session.identity.encoding), services.now_ms());
+}

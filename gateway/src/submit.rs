@@ -1,0 +1,195 @@
+//! From a command to its verdict, for sessions and for HTTP.
+//!
+//! Owns the checks and the append. Invariants: nothing is appended that the checks refuse; success is reported only
+//! after the PubAck and after this gateway's own tail has passed the event; every command is answered within
+//! [`COMMAND_DEADLINE`].
+
+pub mod append;
+pub mod capacity;
+pub mod check;
+pub mod create;
+pub mod prepare;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use shared::{
+    code::Code,
+    event::{Event, Fact},
+    id::{ChatId, Seq},
+};
+use streams::{append::Appender, barrier::Barrier};
+use tokio::{sync::oneshot, time::Instant};
+use uuid::Uuid;
+
+use self::{append::Placed, capacity::ChatSettings};
+use crate::{
+    command::{Actor, Command, Failure, Stored},
+    feed::loader::Loader,
+    hub::{Hub, verdict::Waiter},
+    session::Session,
+};
+
+/// A command that has no outcome after this long is answered as temporary; its publish is given up before.
+pub const COMMAND_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Everything that commands need. Cheap to clone by [`Arc`].
+pub struct Commands {
+    hub: Arc<Hub>,
+    db: sql::Db,
+    loader: Loader,
+    appender: Appender,
+    barrier: Barrier,
+    limits: ChatSettings,
+    /// Half the span around now in which a v7 uuid's retries all fall into the log's dedupe window.
+    fresh_ms: u64,
+    /// The log is above its guard.
+    full: AtomicBool,
+}
+
+/// What [`Commands`] is made of.
+pub struct Parts {
+    pub hub: Arc<Hub>,
+    pub db: sql::Db,
+    pub loader: Loader,
+    pub appender: Appender,
+    pub barrier: Barrier,
+    pub limits: ChatSettings,
+    pub duplicate_window: Duration,
+}
+
+impl Commands {
+    pub fn new(parts: Parts) -> Self {
+        let Parts { hub, db, loader, appender, barrier, limits, duplicate_window } = parts;
+        Self {
+            hub,
+            db,
+            loader,
+            appender,
+            barrier,
+            limits,
+            fresh_ms: fresh_ms(duplicate_window),
+            full: AtomicBool::new(false),
+        }
+    }
+
+    /// Says whether the log is above its guard.
+    pub fn set_full(&self, full: bool) {
+        self.full.store(full, Ordering::Release);
+    }
+
+    /// Runs a command to its verdict.
+    ///
+    /// # Errors
+    /// The refusal, or a temporary failure whose outcome is unknown.
+    pub async fn execute(&self, actor: &Actor, command: Command) -> Result<Stored, Failure> {
+        within_deadline(async |deadline| match self.place(actor, &command, deadline).await? {
+            Placed::Judged(stored) => Ok(stored),
+            Placed::Stored(seq) => self.verdict(command.chat, seq).await,
+        })
+        .await
+    }
+
+    /// The log's verdict on the event at `seq`.
+    async fn verdict(&self, chat: ChatId, seq: Seq) -> Result<Stored, Failure> {
+        let (answer, outcome) = oneshot::channel();
+        self.hub.await_verdict(seq, Waiter::Caller { answer, chat });
+        outcome.await.unwrap_or_else(|_| Err(Failure::log_unavailable()))
+    }
+
+    /// Runs a session's command until the log has it: the session's next one to this chat may then be
+    /// published. The answer goes into the session's outbox, now or when the verdict is known.
+    pub async fn run_for(&self, session: &Arc<Session>, command: Command, deadline: Instant) {
+        let actor = session.actor();
+        let placed = tokio::time::timeout_at(deadline, self.place(&actor, &command, deadline)).await;
+        let now_ms = self.hub.clock.now_ms();
+        let rest = deadline.saturating_duration_since(Instant::now());
+        let deadline_ms = now_ms + rest.as_millis() as u64;
+        let Command { chat, uuid, .. } = command;
+        let waiter = Waiter::Session { session: session.clone(), chat, uuid, deadline_ms };
+        match placed {
+            Ok(Ok(Placed::Stored(seq))) => self.hub.await_verdict(seq, waiter),
+            Ok(Ok(Placed::Judged(stored))) => self.hub.answer(waiter, Ok(stored)),
+            Ok(Err(failure)) => {
+                if let Some(error) = &failure.source {
+                    tracing::warn!(%error, chat = chat.get(), "a command could not be checked");
+                }
+                self.hub.answer(waiter, Err(failure));
+            }
+            Err(_) => self.hub.answer(waiter, Err(Failure::log_unavailable())),
+        }
+    }
+
+    /// Checks a command and appends its event.
+    async fn place(&self, actor: &Actor, command: &Command, deadline: Instant) -> Result<Placed, Failure> {
+        if !self.hub.is_open() {
+            return Err(Failure::temporary(Code::ServerUnavailable, 1_000, "the gateway is starting"));
+        }
+        if self.full.load(Ordering::Acquire) && !command.change.passes_full_log() {
+            return Err(Failure::temporary(Code::LogFull, 30_000, "the log is full"));
+        }
+        match self.prepare(actor, command).await {
+            Ok(event) => self.append(event, command, deadline).await,
+            Err(refusal) => Box::pin(self.refuse(actor, command, refusal)).await,
+        }
+    }
+
+    /// Whether the log owes an answer.
+    pub fn appends_in_flight(&self) -> bool {
+        self.appender.stats().in_flight.load(Ordering::Relaxed) > 0
+    }
+
+    /// Append attempts after the first, since the start.
+    pub fn append_retries(&self) -> i64 {
+        self.appender.stats().retries.load(Ordering::Relaxed) as i64
+    }
+
+    /// Everything acked before now has passed this gateway's tail.
+    ///
+    /// # Errors
+    /// `log.unavailable`, temporary.
+    pub async fn catch_barrier(&self) -> Result<(), Failure> {
+        let last = self.barrier.last_seq().await.map_err(|_| Failure::log_unavailable())?;
+        tokio::time::timeout(BARRIER_PATIENCE, self.hub.passed(last))
+            .await
+            .map_err(|_| Failure::log_unavailable())
+    }
+}
+
+/// Bounds a command in time: what has no outcome by then is answered as temporary.
+async fn within_deadline(
+    run: impl AsyncFnOnce(Instant) -> Result<Stored, Failure>,
+) -> Result<Stored, Failure> {
+    let deadline = Instant::now() + COMMAND_DEADLINE;
+    tokio::time::timeout_at(deadline, run(deadline)).await.unwrap_or_else(|_| Err(Failure::log_unavailable()))
+}
+
+fn new_event(actor: &Actor, uuid: Uuid, fact: Fact) -> Event {
+    Event { actor: actor.user, device: actor.device.clone(), uuid, fact }
+}
+
+/// How long the own tail may take to pass a barrier.
+const BARRIER_PATIENCE: Duration = Duration::from_secs(2);
+
+/// A fresh uuid's first and last attempt lie at most twice this far apart, plus a command's deadline: all of it
+/// must fall into the dedupe window, or the uuid needs a look-up.
+fn fresh_ms(window: Duration) -> u64 {
+    let span = window.saturating_sub(COMMAND_DEADLINE + COMMAND_DEADLINE);
+    (span / 2).as_millis() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fresh_span_fits_the_window() {
+        assert_eq!(fresh_ms(Duration::from_secs(120)), 50_000);
+        assert_eq!(fresh_ms(Duration::from_millis(100)), 0);
+    }
+}

@@ -1,0 +1,148 @@
+//! The append: exactly one stored event per (user, chat, uuid), whatever is retried, when and where.
+
+use shared::{
+    code::Code,
+    event::Event,
+    id::{ChatId, Seq, UserId},
+};
+use streams::append::{AppendError, Request};
+use tokio::time::Instant;
+use uuid::{Uuid, Variant};
+
+use super::Commands;
+use crate::{
+    command::{Actor, Command, Failure, Stored},
+    hub::{look::EarlierCopy, ring::Verdict},
+    infra::clock::unix_ms,
+};
+
+/// Where an append has come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Placed {
+    /// The log has the event at this sequence; the verdict is the tail's.
+    Stored(Seq),
+    /// The log had it already, and it was valid.
+    Judged(Stored),
+}
+
+impl Commands {
+    /// Appends the event of a command, unless the log has it.
+    pub(super) async fn append(
+        &self,
+        event: Event,
+        command: &Command,
+        deadline: Instant,
+    ) -> Result<Placed, Failure> {
+        let chat = command.chat;
+        if !self.is_fresh(event.uuid)
+            && let Some(copy) = Box::pin(self.earlier_copy(chat, event.actor, event.uuid)).await?
+        {
+            return repeat(command, &copy).map(Placed::Judged);
+        }
+        let traceparent = otel::traceparent();
+        let request = Request { chat, event: &event, traceparent: traceparent.as_deref(), first: false };
+        let appended = self.appender.send(request, deadline).await?;
+        self.hub.expect(appended.seq);
+        if !appended.duplicate {
+            self.hub.metrics.sent_total.inc();
+            return Ok(Placed::Stored(appended.seq));
+        }
+        let copy = Box::pin(self.copy_at(chat, &event, appended.seq)).await?;
+        repeat(command, &copy).map(Placed::Judged)
+    }
+
+    /// The outcome of a command that the checks refuse now: a copy that was valid when it came stays valid.
+    pub(super) async fn refuse(
+        &self,
+        actor: &Actor,
+        command: &Command,
+        refusal: Failure,
+    ) -> Result<Placed, Failure> {
+        if refusal.temporary || refusal.code == Code::CommandInvalid {
+            return Err(refusal);
+        }
+        match self.earlier_copy(command.chat, actor.user, command.uuid).await? {
+            Some(copy) => repeat(command, &copy).map(Placed::Judged),
+            None => Err(refusal),
+        }
+    }
+
+    /// Whether the log's dedupe window covers every attempt with this uuid.
+    fn is_fresh(&self, uuid: Uuid) -> bool {
+        let made_ms = uuid_time_ms(uuid);
+        made_ms.is_some_and(|made_ms| made_ms.abs_diff(unix_ms()) < self.fresh_ms)
+    }
+
+    /// An earlier copy of the command, or the certainty that there is none.
+    async fn earlier_copy(
+        &self,
+        chat: ChatId,
+        actor: UserId,
+        uuid: Uuid,
+    ) -> Result<Option<EarlierCopy>, Failure> {
+        self.catch_barrier().await?;
+        let (here, floor) = self.hub.copy_of(chat, actor, uuid);
+        if here.is_some() {
+            return Ok(here);
+        }
+        let (checkpoint, found) = self.db.command(actor, chat, uuid).await?;
+        match found {
+            Some(found) => Ok(Some(found.into())),
+            None if checkpoint.position.seq >= floor => Ok(None),
+            None => Err(Failure::projection_behind()),
+        }
+    }
+
+    /// The event that the log answered with instead of storing another copy.
+    async fn copy_at(&self, chat: ChatId, event: &Event, seq: Seq) -> Result<EarlierCopy, Failure> {
+        self.hub.passed(seq).await;
+        if let (Some(copy), _) = self.hub.copy_of(chat, event.actor, event.uuid) {
+            return Ok(copy);
+        }
+        let (_, found) = self.db.command(event.actor, chat, event.uuid).await?;
+        found.map(EarlierCopy::from).ok_or_else(Failure::projection_behind)
+    }
+}
+
+/// The time in a v7 uuid.
+fn uuid_time_ms(uuid: Uuid) -> Option<u64> {
+    if uuid.get_version_num() != 7 || uuid.get_variant() != Variant::RFC4122 {
+        return None;
+    }
+    let (seconds, nanos) = uuid.get_timestamp()?.to_unix();
+    Some(seconds * 1_000 + u64::from(nanos) / 1_000_000)
+}
+
+/// The first attempt's outcome again, or the refusal of another command under its uuid.
+fn repeat(command: &Command, copy: &EarlierCopy) -> Result<Stored, Failure> {
+    let same = Event::decode(&copy.payload).is_ok_and(|stored| command.change.made(&stored.fact));
+    match copy.verdict {
+        _ if !same => Err(Failure::refused(Code::CommandUuidReused, Code::CommandUuidReused.title())),
+        Verdict::Valid => Ok(Stored { chat: command.chat, seq: copy.seq, ts: copy.ts, dup: true }),
+        Verdict::Void(code) => Err(Failure::refused(code, code.title())),
+        Verdict::Unknown | Verdict::Repeat(_) => Err(Failure::log_unavailable()),
+    }
+}
+
+impl From<AppendError> for Failure {
+    fn from(error: AppendError) -> Self {
+        match error {
+            AppendError::Full => Self::temporary(Code::LogFull, 30_000, "the log is full"),
+            AppendError::TooLarge => {
+                Self::refused(Code::RequestTooLarge, "the event is too large for the log")
+            }
+            AppendError::Exists | AppendError::Unavailable { .. } => Self::log_unavailable(),
+        }
+    }
+}
+
+impl From<sql::commands::StoredCommand> for EarlierCopy {
+    fn from(stored: sql::commands::StoredCommand) -> Self {
+        Self {
+            seq: stored.seq,
+            ts: stored.ts_ms,
+            verdict: stored.refused.map_or(Verdict::Valid, Verdict::Void),
+            payload: stored.payload.into(),
+        }
+    }
+}

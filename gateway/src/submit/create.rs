@@ -1,0 +1,93 @@
+//! Creating chats: a direct chat once per pair under any race, a group once per idempotency key.
+
+use shared::{
+    code::Code,
+    event::{ChatCreated, Event, Fact, History, MemberRole},
+    id::{ChatId, UserId},
+    permission::{ChatType, Role},
+    text,
+};
+use streams::append::AppendError;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::{Commands, new_event, within_deadline};
+use crate::command::{Actor, Failure, NewGroup, Stored};
+
+impl Commands {
+    /// The direct chat of the actor and `peer`. The pair's claim in Postgres names its chat; whoever finds the
+    /// claim without a chat in the log creates it. The answer's `dup` says that it existed.
+    ///
+    /// # Errors
+    /// The refusal, or a temporary failure whose outcome is unknown.
+    pub async fn create_direct(&self, actor: &Actor, peer: UserId) -> Result<Stored, Failure> {
+        within_deadline(async |deadline| {
+            if peer == actor.user {
+                return Err(Failure::refused(Code::RequestInvalid, "a direct chat has another member"));
+            }
+            let chat = self.db.claim_direct_pair(actor.user, peer).await?;
+            let members =
+                [actor.user, peer].map(|user_id| MemberRole { user_id, role: Role::Member }).to_vec();
+            let created =
+                ChatCreated { chat_type: ChatType::Direct, title: None, history: History::All, members };
+            self.create(chat, new_event(actor, Uuid::now_v7(), Fact::ChatCreated(created)), deadline).await
+        })
+        .await
+    }
+
+    /// A new group, or the one that this key of the actor made before: the answer's `dup` says so.
+    ///
+    /// # Errors
+    /// As [`Commands::create_direct`].
+    pub async fn create_group(&self, actor: &Actor, group: NewGroup) -> Result<Stored, Failure> {
+        within_deadline(async |deadline| {
+            let NewGroup { uuid, title, history, members: users } = group;
+            let title = match title {
+                Some(title) => Some(text::name(&title).ok_or_else(|| {
+                    Failure::refused(Code::RequestInvalid, "title: not blank, at most 128 characters")
+                })?),
+                None => None,
+            };
+            let chat = self.db.claim_group(actor.user, uuid).await?;
+            self.has_room_to_create(chat, actor.user, &users).await?;
+            let mut members = vec![MemberRole { user_id: actor.user, role: Role::Owner }];
+            let others = users.iter().filter(|user| **user != actor.user);
+            members.extend(others.map(|user_id| MemberRole { user_id: *user_id, role: Role::Member }));
+            let created = ChatCreated { chat_type: ChatType::Group, title, history, members };
+            self.create(chat, new_event(actor, uuid, Fact::ChatCreated(created)), deadline).await
+        })
+        .await
+    }
+
+    /// A group that exists already keeps its place, however full its members' lists are by now.
+    async fn has_room_to_create(&self, chat: ChatId, owner: UserId, users: &[UserId]) -> Result<(), Failure> {
+        let members: Vec<UserId> =
+            std::iter::once(owner).chain(users.iter().copied().filter(|user| *user != owner)).collect();
+        let Err(refusal) = self.has_room_for_new(&members).await else { return Ok(()) };
+        self.catch_barrier().await?;
+        self.load(chat).await?;
+        if self.existing(chat).is_some() { Ok(()) } else { Err(refusal) }
+    }
+
+    /// Appends the chat's first event, unless the chat exists.
+    async fn create(&self, chat: ChatId, event: Event, deadline: Instant) -> Result<Stored, Failure> {
+        self.load(chat).await?;
+        if let Some(stored) = self.existing(chat) {
+            return Ok(stored);
+        }
+        match self.appender.append_first(chat, &event, deadline).await {
+            Ok(appended) if !appended.duplicate => self.verdict(chat, appended.seq).await,
+            Ok(_) | Err(AppendError::Exists) => {
+                self.catch_barrier().await?;
+                self.load(chat).await?;
+                self.existing(chat).ok_or_else(Failure::log_unavailable)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn existing(&self, chat: ChatId) -> Option<Stored> {
+        let head = self.hub.head_if_created(chat)?;
+        Some(Stored { chat, seq: head, ts: 0, dup: true })
+    }
+}

@@ -1,0 +1,165 @@
+//! From a command to its event: content rules, permissions, and the facts about messages.
+
+use shared::{
+    code::Code,
+    event::{
+        Event, Fact, LeaveReason, MemberLeft, MemberRole, MembersJoined, Mention, MessageDeleted,
+        MessageEdited, MessageSent, Reacted, RoleChanged, SettingsChanged, TitleChanged,
+    },
+    id::{ChatId, Seq, UserId},
+    permission::Role,
+    text,
+};
+use uuid::Uuid;
+
+use super::{Commands, new_event};
+use crate::{
+    command::{Actor, Change, Command, Failure},
+    hub::look::MessageFact,
+};
+
+/// The most different emoji on one message: more is noise, and each is a row of the projection.
+pub const MAX_EMOJI_PER_MESSAGE: usize = 20;
+
+impl Commands {
+    /// Checks the command and makes its event. One line per command; the arms are below.
+    pub(super) async fn prepare(&self, actor: &Actor, command: &Command) -> Result<Event, Failure> {
+        let Command { chat, uuid, change } = command;
+        let chat = *chat;
+        let fact = match change {
+            Change::Send { body, reply_to, mentions } => {
+                self.send(actor, chat, body, *reply_to, mentions).await?
+            }
+            Change::Edit { seq, body, mentions } => self.edit(actor, chat, *seq, body, mentions).await?,
+            Change::Delete { seq } => self.delete(actor, chat, *seq).await?,
+            Change::React { seq, emoji, on } => self.react(actor, chat, *seq, emoji, *on).await?,
+            Change::Join { users, role } => join(users, *role),
+            Change::Leave { user } => leave(actor, *user),
+            Change::SetRole { user, role } => Fact::RoleChanged(RoleChanged { user_id: *user, role: *role }),
+            Change::SetTitle { title } => Fact::TitleChanged(TitleChanged { title: checked_title(title)? }),
+            Change::SetHistory { history } => Fact::SettingsChanged(SettingsChanged { history: *history }),
+        };
+        let event = new_event(actor, *uuid, fact);
+        self.permit(chat, &event).await?;
+        if let Change::Join { users, .. } = change {
+            Box::pin(self.has_room_in(chat, users)).await?;
+        }
+        Ok(event)
+    }
+
+    async fn send(
+        &self,
+        actor: &Actor,
+        chat: ChatId,
+        body: &str,
+        reply_to: Option<Seq>,
+        mentions: &[Mention],
+    ) -> Result<Fact, Failure> {
+        let body = checked_body(body, mentions)?;
+        if let Some(seq) = reply_to {
+            self.speaks(actor, chat).await?;
+            let bad = || Failure::refused(Code::MessageBadReply, Code::MessageBadReply.title());
+            self.message(chat, seq).await?.ok_or_else(bad)?;
+        }
+        Ok(Fact::MessageSent(MessageSent { body, reply_to, mentions: mentions.to_vec() }))
+    }
+
+    async fn edit(
+        &self,
+        actor: &Actor,
+        chat: ChatId,
+        seq: Seq,
+        body: &str,
+        mentions: &[Mention],
+    ) -> Result<Fact, Failure> {
+        let body = checked_body(body, mentions)?;
+        let message = self.live_message(actor, chat, seq).await?;
+        Ok(Fact::MessageEdited(MessageEdited {
+            seq,
+            author: message.author,
+            body,
+            mentions: mentions.to_vec(),
+        }))
+    }
+
+    async fn delete(&self, actor: &Actor, chat: ChatId, seq: Seq) -> Result<Fact, Failure> {
+        let message = self.live_message(actor, chat, seq).await?;
+        Ok(Fact::MessageDeleted(MessageDeleted { seq, author: message.author }))
+    }
+
+    async fn react(
+        &self,
+        actor: &Actor,
+        chat: ChatId,
+        seq: Seq,
+        emoji: &str,
+        on: bool,
+    ) -> Result<Fact, Failure> {
+        if !text::is_emoji(emoji) {
+            return Err(invalid("emoji", "one emoji of at most 64 bytes"));
+        }
+        self.live_message(actor, chat, seq).await?;
+        if on {
+            Box::pin(self.room_for_emoji(chat, seq, emoji)).await?;
+        }
+        Ok(Fact::Reacted(Reacted { seq, emoji: emoji.to_owned(), on }))
+    }
+
+    /// What the projection has, and what came since. Two at the same moment may both find the last place.
+    async fn room_for_emoji(&self, chat: ChatId, seq: Seq, emoji: &str) -> Result<(), Failure> {
+        let (checkpoint, mut present) = self.db.emoji_of(chat, seq).await?;
+        let since = self.hub.reactions(chat, seq, checkpoint.position.seq);
+        present.extend(since.iter().filter(|reacted| reacted.on).map(|reacted| reacted.emoji.clone()));
+        present.sort_unstable();
+        present.dedup();
+        if present.len() < MAX_EMOJI_PER_MESSAGE || present.iter().any(|at| at == emoji) {
+            return Ok(());
+        }
+        if since.iter().any(|reacted| !reacted.on && present.contains(&reacted.emoji)) {
+            // Whether that was the last of its emoji is for the projection to say.
+            return Err(Failure::projection_behind());
+        }
+        Err(Failure::refused(Code::LimitExceeded, "the message has 20 different emoji already"))
+    }
+
+    /// The chat's message at `seq`, which is there and not deleted, for a member's eyes only.
+    async fn live_message(&self, actor: &Actor, chat: ChatId, seq: Seq) -> Result<MessageFact, Failure> {
+        self.speaks(actor, chat).await?;
+        let refused = |code: Code| Failure::refused(code, code.title());
+        let message = self.message(chat, seq).await?.ok_or_else(|| refused(Code::MessageNotFound))?;
+        if message.deleted { Err(refused(Code::MessageDeleted)) } else { Ok(message) }
+    }
+
+    /// A stranger learns nothing about a chat's messages.
+    async fn speaks(&self, actor: &Actor, chat: ChatId) -> Result<(), Failure> {
+        let probe = new_event(actor, Uuid::nil(), Fact::Noop);
+        self.permit(chat, &probe).await
+    }
+}
+
+fn join(users: &[UserId], role: Role) -> Fact {
+    let members = users.iter().map(|user_id| MemberRole { user_id: *user_id, role }).collect();
+    Fact::MembersJoined(MembersJoined { members })
+}
+
+fn checked_title(title: &str) -> Result<String, Failure> {
+    text::name(title).ok_or_else(|| invalid("title", "not blank, at most 128 characters"))
+}
+
+fn leave(actor: &Actor, user_id: UserId) -> Fact {
+    let reason = if user_id == actor.user { LeaveReason::Left } else { LeaveReason::Removed };
+    Fact::MemberLeft(MemberLeft { user_id, reason })
+}
+
+fn checked_body(body: &str, mentions: &[Mention]) -> Result<String, Failure> {
+    let body = text::body(body).ok_or_else(|| invalid("body", "not blank, at most 16,384 bytes"))?;
+    if text::mentions_fit(&body, mentions) {
+        Ok(body)
+    } else {
+        Err(invalid("mentions", "ranges inside the body"))
+    }
+}
+
+fn invalid(field: &str, rule: &str) -> Failure {
+    Failure::refused(Code::CommandInvalid, format!("{field}: {rule}"))
+}
