@@ -16,7 +16,10 @@ use shared::{
     fold,
     id::{ChatId, Seq, UserId},
 };
-use sql::projection::{DeadLetter, Key, NewEvent, OwnMark, Refused, Rows};
+use sql::{
+    kind::sends_a_message,
+    projection::{DeadLetter, Key, NewEvent, OwnMark, Refused, Rows},
+};
 use streams::Entry;
 
 use self::{chats::Chats, membership::Membership};
@@ -106,7 +109,7 @@ impl<'a> Batch<'a> {
 
     fn valid(&mut self, chat: &mut Chat, id: ChatId, entry: &'a Entry, event: &Event) {
         let seq = entry.seq;
-        if matches!(event.fact, Fact::MessageSent(_)) {
+        if sends_a_message(event.fact.kind()) {
             chat.n += 1;
             chat.message_seq = seq;
             self.own_marks.insert((id, event.actor), seq);

@@ -115,7 +115,7 @@ fn chat(row: &Row) -> Result<Option<Chat>, Error> {
         history: history(row.try_get("history")?)?,
         member_ids: members.unwrap_or_default().into_iter().map(user_id).collect::<Result<_, _>>()?,
         member_count: count.max(0) as u32,
-        role: role_of(row.try_get("role")?),
+        role: role_of(row.try_get("role")?)?,
         last_seq: head.into(),
         last_message: message(row)?,
         read_seq: read.into(),

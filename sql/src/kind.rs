@@ -28,7 +28,8 @@ macro_rules! settings {
 }
 pub(crate) use {messages, settings, texts};
 
-const fn sends_a_message(kind: Kind) -> bool {
+/// Whether an event of this kind is a message: the fold numbers it, statements count it.
+pub const fn sends_a_message(kind: Kind) -> bool {
     match kind {
         Kind::MessageSent => true,
         Kind::Noop

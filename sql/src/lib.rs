@@ -22,7 +22,7 @@ pub mod error;
 pub mod groups;
 pub mod history;
 pub mod identity;
-mod kind;
+pub mod kind;
 pub mod marks;
 pub mod members;
 pub mod message;

@@ -48,7 +48,7 @@ fn member(row: &Row) -> Result<Option<Member>, Error> {
     Ok(Some(Member {
         user: user_id(user)?,
         display_name: row.try_get("display_name")?,
-        role: role_of(row.try_get("role")?),
+        role: role_of(row.try_get("role")?)?,
         joined_ms: joined as u64,
     }))
 }

@@ -153,13 +153,12 @@ const PAGE_BEFORE: &str = page!("<", "DESC");
 fn event_row(row: &Row) -> Result<Option<EventRow>, Error> {
     let Some(seq) = row.try_get::<_, Option<i64>>("seq")? else { return Ok(None) };
     let (kind, prev, ts): (i16, i64, i64) = (row.try_get("kind")?, row.try_get("prev")?, row.try_get("ts")?);
-    let kind = u8::try_from(kind).ok().and_then(Kind::from_number);
     Ok(Some(EventRow {
         chat: chat_id(row.try_get("chat_id")?)?,
         seq: seq.into(),
         prev: prev.into(),
         ts_ms: ts.max(0) as u64,
-        kind: kind.ok_or(Error::Corrupt("an event's kind is unknown"))?,
+        kind: Kind::from_i16(kind).ok_or(Error::Corrupt("an event's kind is unknown"))?,
         payload: row.try_get("payload")?,
         deleted: row.try_get("deleted")?,
     }))

@@ -68,11 +68,12 @@ const STATES: &str = concat!(
     ) v ON true"
 );
 
-pub(crate) fn role_of(number: i16) -> Role {
+pub(crate) fn role_of(number: i16) -> Result<Role, Error> {
     match number {
-        0 => Role::Member,
-        1 => Role::Admin,
-        _ => Role::Owner,
+        0 => Ok(Role::Member),
+        1 => Ok(Role::Admin),
+        2 => Ok(Role::Owner),
+        _ => Err(Error::Corrupt("a member's role is unknown")),
     }
 }
 
@@ -106,7 +107,7 @@ pub(crate) fn state_of(row: &Row) -> Result<Option<ChatState>, Error> {
     let Some(number) = row.try_get::<_, Option<i16>>("type")? else { return Ok(None) };
     let users: Vec<i64> = row.try_get::<_, Option<_>>("users")?.unwrap_or_default();
     let roles: Vec<i16> = row.try_get::<_, Option<_>>("roles")?.unwrap_or_default();
-    let member = |(user, role)| Ok(MemberRole { user_id: user_id(user)?, role: role_of(role) });
+    let member = |(user, role)| Ok(MemberRole { user_id: user_id(user)?, role: role_of(role)? });
     let members = users.into_iter().zip(roles).map(member).collect::<Result<_, Error>>()?;
     Ok(Some(ChatState { chat_type: chat_type(number)?, history: history(row.try_get("history")?)?, members }))
 }
@@ -130,7 +131,7 @@ fn membership(row: &Row, user: i64) -> Result<Membership, Error> {
         chat: chat_id(row.try_get("chat_id")?)?,
         from: seq(row, "joined_seq")?,
         to: row.try_get::<_, Option<i64>>("to_seq")?.map(Seq::from),
-        role: role_of(row.try_get("role")?),
+        role: role_of(row.try_get("role")?)?,
     })
 }
 

@@ -48,7 +48,7 @@ columns!(NewEvent<'_> {
     ts: "bigint" = |event| event.ts_ms as i64,
     actor: "bigint" = |event| event.actor.as_i64(),
     n: "int" = |event| event.n as i32,
-    kind: "smallint" = |event| i16::from(event.kind.number()),
+    kind: "smallint" = |event| event.kind.as_i16(),
     uuid: "uuid" = |event| event.uuid,
     target: "bigint" = |event| event.target.map(Seq::as_i64),
     payload: "bytea" = |event| event.payload,
@@ -110,9 +110,8 @@ pub(super) async fn take_back(
 impl Lost {
     fn add(&mut self, row: &Row) -> Result<(), Error> {
         let (chat, actor, kind): (i64, i64, i16) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-        let kind = u8::try_from(kind).ok().and_then(Kind::from_number);
         self.chats.insert(chat);
-        match kind.ok_or(Error::Corrupt("an event's kind is unknown"))? {
+        match Kind::from_i16(kind).ok_or(Error::Corrupt("an event's kind is unknown"))? {
             // A creation says the chat's title and settings as well; the chat goes with it.
             Kind::ChatCreated | Kind::MembersJoined | Kind::MemberLeft | Kind::RoleChanged => {
                 self.membership.insert(chat);

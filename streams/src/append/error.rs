@@ -50,3 +50,23 @@ impl From<AppendError> for Unavailable {
         Self::new(error)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{error::Error, io};
+
+    use super::*;
+
+    #[test]
+    fn an_append_that_failed_tells_the_first_cause() {
+        let cause = io::Error::from(io::ErrorKind::ConnectionReset);
+        let source = AttemptError::from(Unavailable::new(cause));
+        let error = Unavailable::from(AppendError::Unavailable { source, maybe_stored: true });
+        let mut last: &dyn Error = &error;
+        while let Some(source) = last.source() {
+            last = source;
+        }
+        assert!(last.to_string().contains("connection reset"), "{last:?}");
+        assert!(error.to_string().contains("connection reset"), "the line in the log says it, too: {error}");
+    }
+}
