@@ -1,7 +1,7 @@
-//! What the server sends, as a client reads it.
+//! The frames that the server sends, as a client reads them.
 //!
-//! One flat struct with borrowed fields takes every frame in a single pass without allocating: a tagged enum
-//! would buffer each frame in a tree first. [`Incoming`] then gives the fields their meaning.
+//! One flat struct with borrowed fields takes every frame in a single pass without allocating; a tagged enum would
+//! first build a tree of each frame. [`Incoming`] then gives the fields their meaning.
 
 use std::borrow::Cow;
 
@@ -78,7 +78,7 @@ pub struct Durable<'a> {
     pub data: Option<&'a RawValue>,
 }
 
-/// What kind of durable event.
+/// The kind of a durable event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Message,
@@ -91,6 +91,8 @@ pub enum Kind {
     Edited,
     Deleted,
     Reaction,
+    Noop,
+    /// The kind is that of a newer server.
     Unknown,
 }
 
@@ -106,6 +108,7 @@ impl Kind {
             "edited" => Self::Edited,
             "deleted" => Self::Deleted,
             "reaction" => Self::Reaction,
+            "noop" => Self::Noop,
             _ => Self::Unknown,
         }
     }
@@ -127,7 +130,7 @@ pub struct Member {
     pub user_id: u64,
 }
 
-/// Why a frame is none.
+/// Why a text is no frame of the protocol.
 #[derive(Debug, thiserror::Error)]
 pub enum Broken {
     #[error("not a frame: {0}")]

@@ -10,6 +10,7 @@ use crate::{
 };
 
 pub mod watch;
+pub mod window;
 
 /// One process, or a server with its workers.
 #[derive(Debug, Clone, Serialize)]

@@ -1,10 +1,14 @@
-//! The judge: it is told every send, answer and delivery, and says which promise was broken.
+//! The judge: clients report every send, answer and delivery to it, and it says which promise was broken.
 //!
-//! Owns nothing of the product and asks it nothing; clients report to it, and what they report is all that it
-//! knows. What a single device can see is checked as it happens ([`device_log`]); what takes all of them, at
-//! the end ([`check`]). Invariant: a breach is one line that names the device, chat, sequence and uuid.
+//! Owns nothing of the product and asks it nothing; the reports of the clients are its only knowledge. Promises that
+//! a single device can check are checked at once ([`device_log`]); promises about all devices are checked at the end
+//! ([`check`]). Invariant: a breach is one line that names the device, chat, sequence and uuid.
+//!
+//! Files from the top: this one; [`check`] and [`log`]; `timeline`; [`device_log`] and [`book`]; [`history`];
+//! `breach`.
 
 pub mod book;
+mod breach;
 pub mod check;
 pub mod device_log;
 pub mod history;
@@ -15,8 +19,6 @@ mod timeline;
 
 use std::{
     collections::HashMap,
-    fmt,
-    hash::{DefaultHasher, Hash, Hasher},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -26,71 +28,21 @@ use std::{
 use parking_lot::Mutex;
 use uuid::Uuid;
 
+pub use self::breach::{Breach, Violation};
 use self::{
     book::{Book, Key},
+    check::Verdict,
     device_log::DeviceLog,
     history::{HistoryMessage, HistoryRead},
+    log::Entry,
 };
 
-/// Which promise.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Breach {
-    /// An acked message that a device or the history never got.
-    Lost,
-    /// The same event twice, or the same uuid under two sequences.
-    Duplicated,
-    /// A lower sequence after a higher one.
-    OutOfOrder,
-    /// `prev` is not what the device had.
-    Gap,
-    /// Two devices, or a device and the history, saw different things at one sequence.
-    Disagreement,
-    /// A refused command that took effect.
-    Undead,
-    /// Two answers that contradict each other, or one to nothing.
-    WrongAck,
-    /// A message to someone who was no member.
-    Trespass,
-    /// A message that nobody sent.
-    Phantom,
-    /// A send without a final answer at the end.
-    Unanswered,
-    /// Anything else that the contract forbids.
-    Protocol,
-}
-
-/// One broken promise.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Violation {
-    pub breach: Breach,
-    pub text: String,
-}
-
-impl Violation {
-    pub(crate) fn new(breach: Breach, text: String) -> Self {
-        Self { breach, text }
-    }
-}
-
-impl fmt::Display for Violation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}: {}", self.breach, self.text)
-    }
-}
-
-/// See the module.
+/// The judge of a run, shared by all its clients.
 #[derive(Debug, Default)]
 pub struct Oracle {
     ticks: AtomicU64,
     devices: Mutex<Vec<Arc<DeviceLog>>>,
     book: Mutex<Book>,
-}
-
-/// A body's fingerprint: bodies themselves would be most of the memory.
-pub(crate) fn fingerprint(body: &str) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    body.hash(&mut hasher);
-    hasher.finish()
 }
 
 impl Oracle {
@@ -172,5 +124,17 @@ impl Oracle {
     /// Durable events that devices have been given so far, repeated ones after a resume included.
     pub fn delivered(&self) -> u64 {
         self.devices.lock().iter().map(|log| log.received()).sum()
+    }
+
+    /// Judges all that has been reported so far.
+    pub fn check(&self) -> Verdict {
+        let devices = self.devices.lock().clone();
+        check::judge(&devices, &self.book.lock())
+    }
+
+    /// Compares the log's entries with all that has been reported so far.
+    pub fn check_log(&self, entries: &[Entry]) -> Vec<Violation> {
+        let devices = self.devices.lock().clone();
+        log::compare(entries, &devices, &self.book.lock())
     }
 }

@@ -3,9 +3,6 @@
 //! The swarm and the scenario's course run on a thread of their own; this side makes the accounts and chats, watches
 //! the product, reads histories at the end, and puts the report together.
 
-pub mod params;
-pub mod swarm;
-
 pub mod course;
 mod histories;
 mod population;
@@ -22,10 +19,8 @@ use parking_lot::Mutex;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use self::{
-    course::{Course, fleet::Fleet},
-    params::Params,
+    course::{Course, Finished, fleet::Fleet},
     population::{Population, populate},
-    swarm::{Gateway, Habits, Progress, Swarm},
 };
 use crate::{
     measure::{
@@ -33,8 +28,13 @@ use crate::{
         watch::{Sample, Watch},
         watched,
     },
+    params::{self, Params},
     provision::{Account, gateway_binary, provision},
-    report::{html, outcome::Outcome},
+    report::{
+        html,
+        outcome::{Material, Outcome},
+    },
+    swarm::{Gateway, Habits, Progress, Swarm},
     target::{Target, TargetArgs},
 };
 
@@ -118,7 +118,9 @@ async fn measure(name: &str, params: Params, target_args: &TargetArgs) -> Result
     let mut outcome = Outcome::begin(name, params.clone(), Machine::here(), unix_ms());
     let fleet = match params.course {
         params::Course::Deploy => Some(Fleet::start(params.gateways, &binary, &mut target)?),
-        _ => None,
+        params::Course::Steady | params::Course::Idle | params::Course::Storm | params::Course::Ceiling => {
+            None
+        }
     };
     let used = if params.use_gateways == 0 { usize::MAX } else { params.use_gateways };
     let urls: Vec<String> = target.gateways.iter().take(used).map(|gateway| gateway.url.clone()).collect();
@@ -142,7 +144,11 @@ async fn measure(name: &str, params: Params, target_args: &TargetArgs) -> Result
     };
     let urls = finished.urls();
     let read = histories::check(&mut finished.swarm.judge, &params, &accounts, &urls).await?;
-    outcome.take(finished, std::mem::take(&mut samples.lock()), read);
+    // The run's own gateways end with `fleet`, at the end of this function.
+    let Finished { swarm, window, figures, steps, fleet: _fleet } = finished;
+    let Swarm { tally, judge, .. } = swarm;
+    let samples = std::mem::take(&mut *samples.lock());
+    outcome.take(Material { tally, judge, window, figures, steps, samples, histories: read });
     Ok(outcome)
 }
 

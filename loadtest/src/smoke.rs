@@ -3,6 +3,7 @@
 //!
 //! Open loop: each message has its time, whatever the server does, and latency counts from that time.
 
+mod load;
 pub mod outcome;
 
 use std::{
@@ -14,7 +15,6 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use rand::{Rng, SeedableRng, rngs::SmallRng, seq::IndexedRandom};
-use serde::Serialize;
 use uuid::Uuid;
 
 use crate::{
@@ -24,15 +24,16 @@ use crate::{
         socket::source_of,
     },
     clock::now_ns,
+    latency::{Latencies, body},
     oracle::Oracle,
     provision::{Account, gateway_binary, provision},
-    report::{Latencies, body},
     target::{Target, TargetArgs},
 };
 
+pub use self::load::Load;
 use self::outcome::{Outcome, cpu_of, uses};
 
-/// The knobs.
+/// The flags of a smoke run.
 #[derive(Debug, Clone, Args)]
 pub struct SmokeArgs {
     #[command(flatten)]
@@ -47,58 +48,6 @@ pub struct SmokeArgs {
     pub check_log: bool,
 }
 
-/// The load.
-#[derive(Debug, Clone, Args, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Load {
-    /// Devices, each of an account of its own.
-    #[arg(long, default_value_t = 200, value_parser = at_least_two)]
-    pub sockets: usize,
-    /// Groups.
-    #[arg(long, default_value_t = 20, value_parser = at_least_one)]
-    pub chats: usize,
-    /// Members of each group.
-    #[arg(long, default_value_t = 20, value_parser = at_least_two)]
-    pub members: usize,
-    /// Messages per second, of all devices together.
-    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..))]
-    pub rate: u32,
-    /// How long messages are sent.
-    #[arg(long, default_value_t = 20)]
-    pub seconds: u64,
-    /// Random drops per second, of all devices together.
-    #[arg(long, default_value_t = 5.0)]
-    pub reconnects: f64,
-    /// The longest time that a dropped device stays away.
-    #[arg(long, default_value_t = 1_500)]
-    pub away_ms: u64,
-    /// Bytes of text in each message.
-    #[arg(long, default_value_t = 40)]
-    pub body_bytes: usize,
-    /// New connections per second while the devices start.
-    #[arg(long, default_value_t = 500.0)]
-    pub connects: f64,
-    /// How long the last deliveries are waited for.
-    #[arg(long, default_value_t = 30)]
-    pub settle_s: u64,
-    /// Of the random choices.
-    #[arg(long, default_value_t = 1)]
-    pub seed: u64,
-}
-
-fn at_least(least: usize, text: &str) -> Result<usize, String> {
-    let number: usize = text.parse().map_err(|_| "not a number".to_owned())?;
-    if number < least { Err(format!("at least {least}")) } else { Ok(number) }
-}
-
-fn at_least_one(text: &str) -> Result<usize, String> {
-    at_least(1, text)
-}
-
-fn at_least_two(text: &str) -> Result<usize, String> {
-    at_least(2, text)
-}
-
 /// Tokens outlive any run.
 const TOKEN_TTL_S: u64 = 6 * 3_600;
 /// How long a device may take to be live at the start.
@@ -109,9 +58,9 @@ const TICK: Duration = Duration::from_micros(500);
 const CHOICES: usize = 16;
 /// Members whose reading of a chat's history is checked.
 const READERS: usize = 2;
-/// What a dropped device stays away at least.
+/// The shortest time that a dropped device stays away.
 const LEAST_AWAY_MS: u64 = 10;
-/// Between two looks at something that will be there soon.
+/// The pause between two checks of something that comes soon.
 const RETRY: Duration = Duration::from_millis(50);
 
 /// Devices and chats that are ready.
@@ -125,7 +74,7 @@ pub struct Crowd {
     urls: Arc<[String]>,
 }
 
-/// Runs the scenario from its flags, prints what came of it, and fails on any violation.
+/// Runs the scenario from its flags, prints the outcome, and fails on any violation.
 ///
 /// # Errors
 /// When a promise was broken, or the product is not there.

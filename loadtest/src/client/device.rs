@@ -1,12 +1,11 @@
 //! A well-behaved installation: it keeps its cursor, resumes at any gateway, retries unanswered sends with the
-//! same uuid, fetches what it finds missing, and notes all that it sees for the oracle.
+//! same uuid, fetches events that it finds missing, and reports all that it sees to the oracle.
 //!
-//! One task owns the socket; nothing in it waits for anything but the socket, an order, or a retry's time.
+//! One task owns the socket; it waits only for the socket, an order, or the time of a retry.
 
 mod life;
 
 use std::{
-    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -20,53 +19,13 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use self::life::Life;
+use self::life::{Ends, Life};
+pub use self::life::{Identity, Order, Phase};
 use crate::{
     clock::now_ns,
+    latency::Latencies,
     oracle::{Oracle, device_log::DeviceLog},
-    report::Latencies,
 };
-
-/// Who the device is and where it connects.
-#[derive(Debug, Clone)]
-pub struct Identity {
-    pub user: u64,
-    pub token: String,
-    pub device: String,
-    pub gateways: Arc<[String]>,
-    /// The gateway that it tries first.
-    pub first: usize,
-    pub source: Option<IpAddr>,
-}
-
-/// What a scenario asks of a device.
-#[derive(Debug)]
-pub enum Order {
-    Send {
-        chat: u64,
-        uuid: Uuid,
-        body: String,
-        intended_ns: u64,
-    },
-    /// Drop the connection without a word, come back after the pause at that gateway (or the next one).
-    Reconnect {
-        pause: Duration,
-        gateway: Option<usize>,
-    },
-    /// Close for good.
-    Stop,
-}
-
-/// Where a device is in its life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
-    Offline,
-    /// Between `Welcome` and `Live`.
-    Replaying,
-    Live,
-    /// Closed for good.
-    Stopped,
-}
 
 /// The handle of a running device.
 #[derive(Debug)]
@@ -80,15 +39,9 @@ pub struct Device {
     task: JoinHandle<()>,
 }
 
-/// The task's ends of what the handle holds.
-struct Ends {
-    orders: mpsc::Receiver<Order>,
-    phase: watch::Sender<Phase>,
-    unanswered: Arc<AtomicU64>,
-}
-
 /// Orders that may wait while a device is away.
 const ORDERS: usize = 4_096;
+
 impl Device {
     /// Starts the device's task.
     pub fn start(identity: Identity, oracle: Arc<Oracle>, latencies: Arc<Latencies>) -> Self {

@@ -72,7 +72,7 @@ impl Outbox {
             .iter()
             .filter_map(|entry| match entry.state {
                 State::Later(at) => Some(at),
-                _ => None,
+                State::Ready | State::Waiting => None,
             })
             .min()
     }

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 
 use super::{Watched, cpu_s, memory_of};
-use crate::{memory, scenario::swarm::Progress, target::Target};
+use crate::{memory, swarm::Progress, target::Target};
 
 /// One look.
 #[derive(Debug, Clone, Default, Serialize)]

@@ -1,10 +1,13 @@
-//! What was sent and what was answered.
+//! The sends of a run and their answers.
 
 use std::collections::{BTreeSet, HashMap};
 
 use uuid::Uuid;
 
-use super::{Breach, Violation, history::HistoryRead};
+use super::{
+    breach::{Breach, Violation},
+    history::HistoryRead,
+};
 
 /// The idempotency key of the contract.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -61,7 +64,9 @@ impl Book {
                     None
                 }
                 Answer::Acked(first) if first == seq => None,
-                answer => Some(format!("u{user} chat {chat} {uuid}: acked as {seq} after {answer:?}")),
+                answer @ (Answer::Acked(_) | Answer::Refused(_)) => {
+                    Some(format!("u{user} chat {chat} {uuid}: acked as {seq} after {answer:?}"))
+                }
             },
         };
         self.violations.extend(complaint.map(|text| Violation::new(Breach::WrongAck, text)));
@@ -75,7 +80,7 @@ impl Book {
                 Answer::Acked(seq) => {
                     Some(format!("u{user} chat {chat} {uuid}: refused ({code}) after an ack as {seq}"))
                 }
-                _ => {
+                Answer::None | Answer::Refused(_) | Answer::Void => {
                     sent.answer = Answer::Refused(code.to_owned());
                     None
                 }

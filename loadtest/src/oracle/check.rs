@@ -9,16 +9,15 @@ use std::{
 use uuid::Uuid;
 
 use super::{
-    Breach, Oracle, Violation,
     book::{Answer, Book, Key},
-    device_log::DeviceLog,
-    fingerprint,
-    history::HistoryRead,
+    breach::{Breach, Violation},
+    device_log::{DeviceLog, fingerprint},
+    history::{HistoryMessage, HistoryRead},
     timeline::{Members, Timeline, entitled},
 };
 use crate::frame::Kind;
 
-/// What was found.
+/// The result of the judgement.
 #[derive(Debug)]
 pub struct Verdict {
     pub violations: Vec<Violation>,
@@ -84,29 +83,25 @@ impl fmt::Display for Verdict {
     }
 }
 
-impl Oracle {
-    /// Judges all that has been reported so far.
-    pub fn check(&self) -> Verdict {
-        let devices = self.devices.lock().clone();
-        let book = self.book.lock();
-        let mut violations: Vec<Violation> = devices.iter().flat_map(|log| log.violations()).collect();
-        violations.extend(book.violations.iter().cloned());
-        let timeline = Timeline::of(&devices, &mut violations);
-        let members: HashMap<u64, Members> = timeline
-            .chats
-            .keys()
-            .chain(book.chats.keys())
-            .map(|chat| (*chat, timeline.members(*chat, book.chats.get(chat))))
-            .collect();
-        let court = Court { devices: &devices, book: &book, timeline: &timeline, members: &members };
-        court.sends(&mut violations);
-        court.events(&mut violations);
-        court.entitlement(&mut violations);
-        for read in &book.histories {
-            court.history(read, &mut violations);
-        }
-        court.verdict(violations)
+/// Judges what devices saw against what was sent and answered.
+pub(super) fn judge(devices: &[Arc<DeviceLog>], book: &Book) -> Verdict {
+    let mut violations: Vec<Violation> = devices.iter().flat_map(|log| log.violations()).collect();
+    violations.extend(book.violations.iter().cloned());
+    let timeline = Timeline::of(devices, &mut violations);
+    let members: HashMap<u64, Members> = timeline
+        .chats
+        .keys()
+        .chain(book.chats.keys())
+        .map(|chat| (*chat, timeline.members(*chat, book.chats.get(chat))))
+        .collect();
+    let court = Court { devices, book, timeline: &timeline, members: &members };
+    court.sends(&mut violations);
+    court.events(&mut violations);
+    court.entitlement(&mut violations);
+    for read in &book.histories {
+        court.history(read, &mut violations);
     }
+    court.verdict(violations)
 }
 
 struct Court<'a> {
@@ -141,7 +136,7 @@ impl Court<'_> {
                         Some(event) if event.body != fingerprint(&sent.body) && !event.is_blank() => {
                             found(Breach::Disagreement, key, format!("another body at {seq}"));
                         }
-                        _ => {}
+                        Some(_) | None => {}
                     }
                 }
                 Answer::Refused(_) | Answer::Void => {}
@@ -188,7 +183,7 @@ impl Court<'_> {
                     Some(Answer::Void) => {
                         found(Breach::Undead, format!("{} at {seq} was void", event.uuid));
                     }
-                    _ => {}
+                    None | Some(Answer::None | Answer::Acked(_)) => {}
                 }
             }
         }
@@ -241,7 +236,7 @@ impl Court<'_> {
                 Some(Answer::Acked(acked)) if *acked != seq => {
                     found(Breach::Disagreement, format!("{uuid} at {seq} was acked as {acked}"));
                 }
-                _ => {}
+                None | Some(Answer::None | Answer::Acked(_)) => {}
             }
             let altered = message.deleted || message.edited_ts.is_some();
             if sent.is_some_and(|sent| !altered && *sent.body != *message.body) {
@@ -262,7 +257,7 @@ impl Court<'_> {
     fn compare(
         &self,
         chat: u64,
-        history: &HashMap<u64, &super::history::HistoryMessage>,
+        history: &HashMap<u64, &HistoryMessage>,
         found: &mut impl FnMut(Breach, String),
     ) {
         let Some(events) = self.timeline.chats.get(&chat) else { return };

@@ -1,11 +1,13 @@
-//! What one device was given, and the promises that a device can check alone: rising order, no duplicate, an
+//! The events that one device got, and the promises that a device can check alone: rising order, no duplicate, an
 //! unbroken `prev` chain across resumes, `Live.replayed` as counted.
 //!
-//! A device may hold events that its last cursor does not cover; after a resume they come again. So each chat
-//! has two heads: what was delivered, and what the cursor covers; a resume goes on from the latter.
+//! A device may hold events that its last cursor does not cover; after a resume they come again. Each chat therefore
+//! has two heads: the last event that was delivered, and the last event that the cursor covers. A resume goes on from
+//! the second.
 
 use std::{
     collections::HashMap,
+    hash::{DefaultHasher, Hash, Hasher},
     sync::atomic::{AtomicU64, Ordering},
 };
 
@@ -13,7 +15,7 @@ use parking_lot::Mutex;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::{Breach, Violation, fingerprint};
+use super::breach::{Breach, Violation};
 use crate::frame::{Change, Durable, Incoming, Kind};
 
 /// A durable event as delivered.
@@ -28,7 +30,7 @@ pub(crate) struct Delivered {
     pub(crate) effect: Effect,
 }
 
-/// What an event does, as far as a checker must know.
+/// The effect of an event, as far as the checker must know it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Effect {
     None,
@@ -37,7 +39,7 @@ pub(crate) enum Effect {
     Deleted(u64),
 }
 
-/// See the module.
+/// The record of one device, with the breaches that the device saw itself.
 #[derive(Debug)]
 pub struct DeviceLog {
     pub user: u64,
@@ -70,7 +72,7 @@ struct Chat {
     covered: u64,
     resets: u64,
     events: Vec<Delivered>,
-    /// What `Fetch` brought.
+    /// Events that `Fetch` brought.
     fetched: Vec<Delivered>,
 }
 
@@ -151,7 +153,7 @@ impl DeviceLog {
         gap
     }
 
-    /// What `Fetch` brought; the gap itself has been noted.
+    /// Takes a page that `Fetch` brought; the gap itself was noted before.
     pub fn page(&self, chat: u64, events: &[&RawValue]) {
         for event in events {
             match Incoming::parse(event.get()) {
@@ -310,7 +312,14 @@ impl Delivered {
             }
             Kind::MemberLeft => Effect::Left(change().user_id),
             Kind::Deleted => Effect::Deleted(change().seq),
-            _ => Effect::None,
+            Kind::Message
+            | Kind::RoleChanged
+            | Kind::TitleChanged
+            | Kind::SettingsChanged
+            | Kind::Edited
+            | Kind::Reaction
+            | Kind::Noop
+            | Kind::Unknown => Effect::None,
         };
         Self {
             seq: event.seq,
@@ -332,4 +341,11 @@ impl Delivered {
     pub(super) fn is_blank(&self) -> bool {
         self.body == fingerprint(DELETED_BODY)
     }
+}
+
+/// The fingerprint of a body. The bodies themselves would take most of the memory.
+pub(super) fn fingerprint(body: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    body.hash(&mut hasher);
+    hasher.finish()
 }

@@ -1,7 +1,7 @@
-//! The CHAT stream as NATS holds it, read without the services' code: only the outer MessagePack array of an
-//! event is decoded, and the sequences are compared with what was acked and delivered.
+//! The CHAT stream as NATS holds it, read without the services' code. Only the outer MessagePack array of an event is
+//! decoded; the sequences are compared with those of the acks and deliveries.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
 use async_nats::jetstream::{self, consumer::DeliverPolicy, consumer::pull::OrderedConfig};
@@ -10,8 +10,9 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::{
-    Breach, Oracle, Violation,
-    book::{Answer, Key},
+    book::{Answer, Book, Key},
+    breach::{Breach, Violation},
+    device_log::DeviceLog,
 };
 use crate::frame::Kind;
 
@@ -77,53 +78,47 @@ fn skip<'a>(rest: &mut &'a [u8], length: usize) -> Result<&'a [u8]> {
     Ok(taken)
 }
 
-impl Oracle {
-    /// Compares the log with what was acked and delivered. The log may hold more: retries outside the dedupe
-    /// window and commands that the order refused are void, and void events are delivered to nobody.
-    pub fn check_log(&self, entries: &[Entry]) -> Vec<Violation> {
-        let mut violations = Vec::new();
-        let mut found =
-            |breach, text: String| violations.push(Violation::new(breach, format!("log: {text}")));
-        let by_seq: HashMap<u64, &Entry> = entries.iter().map(|entry| (entry.seq, entry)).collect();
-        for pair in entries.windows(2) {
-            if pair[1].seq != pair[0].seq + 1 {
-                found(Breach::Gap, format!("{} follows {}", pair[1].seq, pair[0].seq));
-            }
+/// Compares the log with the acks and deliveries. The log may hold more: retries outside the dedupe window and commands
+/// that the order refused are void, and void events are delivered to nobody.
+pub(super) fn compare(entries: &[Entry], devices: &[Arc<DeviceLog>], book: &Book) -> Vec<Violation> {
+    let mut violations = Vec::new();
+    let mut found = |breach, text: String| violations.push(Violation::new(breach, format!("log: {text}")));
+    let by_seq: HashMap<u64, &Entry> = entries.iter().map(|entry| (entry.seq, entry)).collect();
+    for pair in entries.windows(2) {
+        if pair[1].seq != pair[0].seq + 1 {
+            found(Breach::Gap, format!("{} follows {}", pair[1].seq, pair[0].seq));
         }
-        for (key, sent) in &self.book.lock().sends {
-            let Answer::Acked(seq) = sent.answer else { continue };
-            let Key { user, chat, uuid } = key;
-            match by_seq.get(&seq) {
-                None => found(Breach::Lost, format!("u{user} chat {chat} {uuid} was acked as {seq}")),
-                Some(entry)
-                    if (entry.chat, entry.actor, entry.uuid, entry.kind)
-                        != (*chat, *user, *uuid, MESSAGE_SENT) =>
-                {
-                    found(Breach::Disagreement, format!("u{user} chat {chat} {uuid} was acked as {entry:?}"));
-                }
-                Some(_) => {}
-            }
-        }
-        for log in self.devices.lock().iter() {
-            log.each(|chat, event| match by_seq.get(&event.seq) {
-                None => found(Breach::Phantom, format!("{}: chat {chat}: {event:?}", log.label)),
-                Some(entry) => {
-                    let message = event.kind == Kind::Message;
-                    let same = entry.chat == chat
-                        && entry.actor == event.from
-                        && message == (entry.kind == MESSAGE_SENT)
-                        && (!message || entry.uuid == event.uuid);
-                    if !same {
-                        found(
-                            Breach::Disagreement,
-                            format!("{}: chat {chat}: {event:?}, {entry:?}", log.label),
-                        );
-                    }
-                }
-            });
-        }
-        violations
     }
+    for (key, sent) in &book.sends {
+        let Answer::Acked(seq) = sent.answer else { continue };
+        let Key { user, chat, uuid } = key;
+        match by_seq.get(&seq) {
+            None => found(Breach::Lost, format!("u{user} chat {chat} {uuid} was acked as {seq}")),
+            Some(entry)
+                if (entry.chat, entry.actor, entry.uuid, entry.kind)
+                    != (*chat, *user, *uuid, MESSAGE_SENT) =>
+            {
+                found(Breach::Disagreement, format!("u{user} chat {chat} {uuid} was acked as {entry:?}"));
+            }
+            Some(_) => {}
+        }
+    }
+    for log in devices {
+        log.each(|chat, event| match by_seq.get(&event.seq) {
+            None => found(Breach::Phantom, format!("{}: chat {chat}: {event:?}", log.label)),
+            Some(entry) => {
+                let message = event.kind == Kind::Message;
+                let same = entry.chat == chat
+                    && entry.actor == event.from
+                    && message == (entry.kind == MESSAGE_SENT)
+                    && (!message || entry.uuid == event.uuid);
+                if !same {
+                    found(Breach::Disagreement, format!("{}: chat {chat}: {event:?}, {entry:?}", log.label));
+                }
+            }
+        });
+    }
+    violations
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What all devices together saw: per chat one sequence of events, and from it who was a member when.
+//! The union of what all devices saw: one sequence of events per chat, and the members of each chat over time.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -6,11 +6,11 @@ use std::{
 };
 
 use super::{
-    Breach, Violation,
+    breach::{Breach, Violation},
     device_log::{Delivered, DeviceLog, Effect},
 };
 
-/// The union of what the devices saw.
+/// All events that any device saw, by chat and sequence.
 #[derive(Debug, Default)]
 pub(super) struct Timeline {
     pub(super) chats: HashMap<u64, BTreeMap<u64, Delivered>>,

@@ -5,10 +5,10 @@ use std::fmt::Write;
 use anyhow::Result;
 
 use super::{
-    Summary,
     chart::{Chart, Line},
     outcome::{Distribution, Outcome},
 };
+use crate::latency::Summary;
 
 const MIB: f64 = 1_048_576.0;
 const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:900px;margin:2rem auto;padding:0 1rem;color:#222}\
@@ -168,7 +168,7 @@ fn curve(outcome: &Outcome) -> Result<String> {
 }
 
 fn over_time(outcome: &Outcome) -> Result<String> {
-    let line = |name: &str, pick: fn(&crate::scenario::swarm::Row) -> f64| {
+    let line = |name: &str, pick: fn(&crate::swarm::Row) -> f64| {
         Line::new(name, outcome.rows.iter().filter(|row| row.delivered > 0).map(|row| (row.at_s, pick(row))))
     };
     let chart = Chart { title: "Delivery latency over time", x: "s", y: "ms", log: true };
@@ -180,7 +180,7 @@ fn over_time(outcome: &Outcome) -> Result<String> {
 }
 
 fn throughput(outcome: &Outcome) -> Result<String> {
-    let line = |name: &str, pick: fn(&crate::scenario::swarm::Row) -> f64| {
+    let line = |name: &str, pick: fn(&crate::swarm::Row) -> f64| {
         Line::new(name, outcome.rows.iter().map(|row| (row.at_s, pick(row))))
     };
     let chart = Chart {

@@ -5,14 +5,15 @@ use std::collections::BTreeMap;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use super::{Summary, summary};
 use crate::{
-    measure::{Machine, watch::Sample},
-    scenario::{
-        course::{Finished, Window},
-        params::Params,
-        swarm::{Counts, Row},
+    latency::{Summary, summary},
+    measure::{
+        Machine,
+        watch::Sample,
+        window::{Figure, Window},
     },
+    params::Params,
+    swarm::{Counts, Judge, Row, Tally},
 };
 
 /// A distribution and its curve.
@@ -39,7 +40,7 @@ impl Distribution {
     }
 }
 
-/// What one process used.
+/// The use of one process in the window.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ProcessUse {
@@ -51,16 +52,7 @@ pub struct ProcessUse {
     pub pss_end: u64,
 }
 
-/// A figure of the scenario's own.
-#[derive(Debug, Clone, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Figure {
-    pub name: String,
-    pub value: f64,
-    pub unit: &'static str,
-}
-
-/// What the generator itself cost, and how late it was.
+/// The cost of the generator itself, and its delay.
 #[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Generator {
@@ -69,7 +61,7 @@ pub struct Generator {
     pub late: Summary,
 }
 
-/// The oracle's word.
+/// The verdict of the oracle.
 #[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Judgement {
@@ -80,7 +72,7 @@ pub struct Judgement {
     pub histories: usize,
 }
 
-/// See the module.
+/// The result of a run; its JSON form is the result file.
 #[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Outcome {
@@ -90,7 +82,7 @@ pub struct Outcome {
     pub machine: Machine,
     pub params: Params,
     pub judgement: Judgement,
-    /// Of the measured window.
+    /// The length of the measured window.
     pub window_s: f64,
     pub sent_per_s: f64,
     pub delivered_per_s: f64,
@@ -116,26 +108,38 @@ pub struct Outcome {
     pub samples: Vec<Sample>,
 }
 
+/// Everything that a run leaves behind for its report.
+#[derive(Debug)]
+pub struct Material {
+    pub tally: Tally,
+    pub judge: Judge,
+    pub window: Window,
+    pub figures: Vec<Figure>,
+    pub steps: Vec<(f64, String)>,
+    pub samples: Vec<Sample>,
+    /// How many histories were read after the run.
+    pub histories: usize,
+}
+
 const MIB: f64 = 1_048_576.0;
-/// A generator that is later than this measures the machine's other work.
+/// If the generator is later than this, the figures measure the other work of the machine.
 const LATE_MS: f64 = 5.0;
 
 impl Outcome {
-    /// Before the run.
+    /// The result before the run: everything that is known of it.
     pub fn begin(scenario: &str, params: Params, machine: Machine, began_ts: u64) -> Self {
         Self { scenario: scenario.to_owned(), params, machine, began_ts, ..Self::default() }
     }
 
-    /// What the course left behind, what was seen beside it, and how many histories were read after it.
-    pub fn take(&mut self, finished: Finished, samples: Vec<Sample>, histories: usize) {
-        let Finished { swarm, window, figures, steps, fleet: _ } = finished;
-        let tally = swarm.tally;
-        let breaches = swarm.judge.breaches;
+    /// Fills in the results of the run.
+    pub fn take(&mut self, material: Material) {
+        let Material { tally, judge, window, figures, steps, samples, histories } = material;
+        let breaches = judge.breaches;
         self.judgement = Judgement {
             clean: breaches.total() == 0,
             violations: breaches.counts,
             examples: breaches.examples,
-            acked: swarm.judge.acked,
+            acked: judge.acked,
             histories,
         };
         self.delivery = Distribution::of(&tally.delivery);
@@ -179,7 +183,7 @@ impl Outcome {
             .collect();
     }
 
-    /// To the terminal.
+    /// Prints the result to the terminal.
     pub fn print(&self) {
         println!(
             "\n{} at {} on {} × {}",

@@ -1,11 +1,16 @@
-//! The last look: what members read over HTTP is what was acked and delivered.
+//! The last check of a run: the histories that members read over HTTP hold the messages that were acked and delivered.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::Result;
 
-use super::{params::Params, swarm::Judge};
-use crate::{client::http::Api, oracle::Breach, oracle::history::HistoryMessage, provision::Account};
+use crate::{
+    client::http::Api,
+    oracle::{Breach, history::HistoryMessage},
+    params::Params,
+    provision::Account,
+    swarm::Judge,
+};
 
 /// A history may say that it is stale while the projector catches up, but not for ever.
 const ATTEMPTS: u32 = 60;

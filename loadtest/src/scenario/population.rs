@@ -7,11 +7,12 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use rand::{SeedableRng, rngs::SmallRng, seq::SliceRandom};
 use serde_json::json;
 
-use super::{
+use crate::{
+    client::http::Api,
     params::Params,
+    provision::Account,
     swarm::{Chat, Device, Head},
 };
-use crate::{client::http::Api, provision::Account};
 
 /// Chats created at a time.
 const PARALLEL: usize = 64;

@@ -1,19 +1,19 @@
-//! What came of a smoke run: the verdict, the latencies, and what the gateways used.
+//! The outcome of a smoke run: the verdict, the latencies, and the use of the gateways.
 
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-use super::Load;
+use super::load::Load;
 use crate::{
+    latency::Summary,
     memory::{self, Memory},
     oracle::{Oracle, check::Verdict, log},
-    report::Summary,
     target::Target,
 };
 
-/// What came of it.
+/// The outcome of a run.
 #[derive(Debug)]
 pub struct Outcome {
     pub verdict: Verdict,
@@ -26,7 +26,7 @@ pub struct Outcome {
     pub gateways: Vec<GatewayUse>,
 }
 
-/// What one gateway used.
+/// The memory and CPU of one gateway.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct GatewayUse {

@@ -12,8 +12,8 @@ use loadtest::{
         device::{Device, Identity},
         socket::Socket,
     },
+    latency::Latencies,
     oracle::{Oracle, log},
-    report::Latencies,
     smoke::{Crowd, Load},
 };
 use serde_json::{Value, json};

@@ -1,15 +1,19 @@
 //! The device's task: it alone touches the socket, the cursor and the outbox.
 
 use std::{
-    sync::{Arc, atomic::Ordering},
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use rand::Rng;
 use serde_json::json;
+use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
-use super::{Ends, Identity, Order, Phase};
 use crate::{
     client::{
         outbox::Outbox,
@@ -17,9 +21,57 @@ use crate::{
     },
     clock::now_ns,
     frame::Incoming,
+    latency::Latencies,
     oracle::{Oracle, book::Key, device_log::DeviceLog},
-    report::Latencies,
 };
+
+/// The user and device, and the gateways that it connects to.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    pub user: u64,
+    pub token: String,
+    pub device: String,
+    pub gateways: Arc<[String]>,
+    /// The gateway that it tries first.
+    pub first: usize,
+    pub source: Option<IpAddr>,
+}
+
+/// An order of a scenario to a device.
+#[derive(Debug)]
+pub enum Order {
+    Send {
+        chat: u64,
+        uuid: Uuid,
+        body: String,
+        intended_ns: u64,
+    },
+    /// Drop the connection without a word, come back after the pause at that gateway (or the next one).
+    Reconnect {
+        pause: Duration,
+        gateway: Option<usize>,
+    },
+    /// Close for good.
+    Stop,
+}
+
+/// Where a device is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    Offline,
+    /// Between `Welcome` and `Live`.
+    Replaying,
+    Live,
+    /// Closed for good.
+    Stopped,
+}
+
+/// The task's ends of the channels to its handle.
+pub(super) struct Ends {
+    pub(super) orders: mpsc::Receiver<Order>,
+    pub(super) phase: watch::Sender<Phase>,
+    pub(super) unanswered: Arc<AtomicU64>,
+}
 
 /// The pauses between attempts to connect.
 const BACKOFF: Duration = Duration::from_millis(50);
@@ -208,7 +260,7 @@ impl Life {
         self.count_unanswered();
     }
 
-    /// What the log has lost of this device's own goes out again, as it was.
+    /// Sends this device's messages that the log has lost again, unchanged.
     fn send_again(&mut self, chat: u64, after: u64) {
         for (Key { user, chat, uuid }, body) in self.oracle.cut(self.identity.user, chat, after) {
             self.oracle.sent(user, chat, uuid, &body);

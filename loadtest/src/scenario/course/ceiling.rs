@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::{Course, storm::get};
-use crate::{clock::now_ns, measure::watch::value, scenario::swarm::Action};
+use super::{http::get, steps::Course};
+use crate::{clock::now_ns, measure::watch::value, swarm::Action};
 
 /// The projection may be this far behind at the end of a step.
 const MOST_LAG_S: f64 = 1.0;

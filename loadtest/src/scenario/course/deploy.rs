@@ -9,10 +9,10 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use super::{
-    Course, LOOK,
     fleet::{Fleet, Own},
+    steps::{Course, LOOK},
 };
-use crate::scenario::swarm::Gateway;
+use crate::swarm::Gateway;
 
 /// Between two replacements.
 const PAUSE: Duration = Duration::from_secs(2);

@@ -1,5 +1,5 @@
-//! Gateways of the run's own, to be replaced while it runs: those of `cargo xtask up` are watched by it, and one that
-//! ends ends the rest.
+//! Gateways that the run starts itself, so that it can replace them. The gateways of `cargo xtask up` cannot be
+//! replaced: it stops the whole product when one of them ends.
 
 use std::{
     collections::BTreeMap,
@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::storm::get;
+use super::http::get;
 use crate::target::{Service, Target};
 
 /// A gateway fills its ring before it turns ready.
@@ -30,7 +30,7 @@ pub struct Own {
     pub url: String,
 }
 
-/// See the module.
+/// The gateways of this run.
 #[derive(Debug)]
 pub struct Fleet {
     binary: PathBuf,

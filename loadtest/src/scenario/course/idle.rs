@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::Course;
-use crate::measure::memory_of;
+use super::steps::Course;
+use crate::{clock::now_ns, measure::memory_of};
 
 const MIB: f64 = 1_048_576.0;
 /// One in so many stays at the end.
@@ -21,7 +21,7 @@ impl Course {
         self.step("burst");
         let each = self.params.messages_each;
         self.measured(|course| {
-            let now = crate::clock::now_ns();
+            let now = now_ns();
             course.swarm.tally.window = now..u64::MAX;
             course.announce(each)
         })?;

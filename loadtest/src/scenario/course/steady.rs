@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::Course;
+use super::steps::Course;
+use crate::{clock::now_ns, swarm::Device};
 
 impl Course {
     pub(super) fn steady(&mut self) -> Result<()> {
@@ -18,7 +19,7 @@ impl Course {
         self.measured(|course| {
             let time = Duration::from_secs(seconds);
             // The window is that of the load, which begins at once.
-            let now = crate::clock::now_ns();
+            let now = now_ns();
             course.swarm.tally.window = now..now + time.as_nanos() as u64 + 1_000_000;
             course.load(&rates, time)
         })?;
@@ -43,9 +44,7 @@ impl Course {
         {
             self.figure(format!("{name} frames per session"), (now - before) as f64 / sessions, "/s");
         }
-        let most = |count: fn(&super::super::swarm::Device) -> u32| {
-            self.swarm.devices.iter().map(count).max().unwrap_or_default()
-        };
+        let most = |count: fn(&Device) -> u32| self.swarm.devices.iter().map(count).max().unwrap_or_default();
         let (receipts, presence) =
             (most(|device| device.signals.receipts), most(|device| device.signals.presence));
         self.figure("receipts frames of the busiest session, whole run", f64::from(receipts), "");

@@ -1,19 +1,13 @@
 //! A reconnect storm: every device drops, misses messages, and all resume at once.
 
-use std::{
-    io::{Read, Write},
-    net::TcpStream,
-    time::Duration,
-};
+use std::time::Duration;
 
 use anyhow::Result;
 
-use super::Course;
+use super::{http::get, steps::Course};
 
-/// What a gateway needs to notice that its sockets are gone.
+/// The time in which a gateway notices that its sockets are gone.
 const NOTICE: Duration = Duration::from_secs(1);
-/// How long a gateway may take to answer /metrics.
-const ASK: Duration = Duration::from_secs(5);
 
 impl Course {
     pub(super) fn storm(&mut self) -> Result<()> {
@@ -44,11 +38,11 @@ impl Course {
         Ok(())
     }
 
-    /// Events that the gateways so far had to read elsewhere than in their rings.
+    /// How many events the gateways have replayed so far from other places than their rings.
     fn replayed_from_elsewhere(&self) -> f64 {
         let read =
             |line: &str| line.rsplit_once("} ").and_then(|(_, value)| value.trim().parse::<f64>().ok());
-        // A gateway with its metrics elsewhere tells nothing here.
+        // A gateway that serves its metrics at another address counts as zero.
         let texts =
             self.target.gateways.iter().map(|gateway| get(&gateway.url, "/metrics").unwrap_or_default());
         let of_one = |text: String| -> f64 {
@@ -57,15 +51,4 @@ impl Course {
         };
         texts.map(of_one).sum()
     }
-}
-
-/// A plain GET from the swarm's thread, between two steps.
-pub(super) fn get(url: &str, path: &str) -> Result<String> {
-    let host = url.trim_start_matches("http://");
-    let mut stream = TcpStream::connect(host)?;
-    stream.set_read_timeout(Some(ASK))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text)?;
-    Ok(text)
 }

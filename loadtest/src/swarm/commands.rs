@@ -5,9 +5,9 @@ use std::{fmt::Write as _, time::Duration};
 use uuid::Uuid;
 
 use super::{
-    Due, Swarm,
     device::{Pending, Phase},
     judge::{Sent, SentKind},
+    state::{Due, Swarm},
     wire,
 };
 use crate::{clock::now_ns, oracle::Breach};
@@ -15,17 +15,17 @@ use crate::{clock::now_ns, oracle::Breach};
 /// The least pause before a temporary refusal is tried again.
 const LEAST_RETRY: Duration = Duration::from_millis(100);
 
-/// What a durable command says.
+/// A durable command, apart from its chat.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Saying {
+pub(super) enum CommandKind {
     Message,
     Edit(u64),
     Delete(u64),
     React(u64, &'static str),
 }
 
-impl Saying {
-    const fn kind(self) -> SentKind {
+impl CommandKind {
+    const fn sent(self) -> SentKind {
         match self {
             Self::Message => SentKind::Message,
             Self::Edit(_) => SentKind::Edit,
@@ -38,42 +38,48 @@ impl Saying {
 impl Swarm {
     /// Sends a message to a chat, meant for now.
     pub fn say(&mut self, at: usize, chat: u32) {
-        self.order(at, chat, Saying::Message, now_ns());
+        self.enqueue(at, chat, CommandKind::Message, now_ns());
     }
 
     /// Takes a command over: from here on it is retried until it has a final answer.
-    pub(super) fn order(&mut self, at: usize, chat: u32, saying: Saying, intended_ns: u64) {
-        let kind = saying.kind();
-        let sent =
-            Sent { chat, device: at as u32, kind, intended_ns, seq: 0, acked: false, delivered: false };
+    pub(super) fn enqueue(&mut self, at: usize, chat: u32, kind: CommandKind, intended_ns: u64) {
+        let sent = Sent {
+            chat,
+            device: at as u32,
+            kind: kind.sent(),
+            intended_ns,
+            seq: 0,
+            acked: false,
+            delivered: false,
+        };
         let Some(number) = self.judge.send(sent) else { return };
         self.tally.counts.sent += 1;
         self.tally.scheduled(intended_ns, now_ns());
-        let frame = self.frame(number, chat, saying, intended_ns);
+        let frame = self.frame(number, chat, kind, intended_ns);
         let pending = Pending { number, frame, attempts: 0, out: false, not_before_ns: 0 };
         self.devices[at].pending.push_back(pending);
         self.flush(at);
     }
 
-    fn frame(&mut self, number: u32, chat: u32, saying: Saying, intended_ns: u64) -> Box<[u8]> {
-        // Version 7, of the intended time, and told apart by the tag alone.
+    fn frame(&mut self, number: u32, chat: u32, kind: CommandKind, intended_ns: u64) -> Box<[u8]> {
+        // A version 7 uuid of the intended time; only its tag is unique.
         let ms = self.epoch_ms + intended_ns / 1_000_000;
         let uuid = Uuid::from_u64_pair(ms << 16 | 0x7000, self.judge.tag(number));
         let chat = self.judge.chats[chat as usize].id;
         let mut json = String::with_capacity(self.text.len() + 128);
         let text = &self.text;
-        let written = match saying {
-            Saying::Message => {
+        let written = match kind {
+            CommandKind::Message => {
                 write!(json, r#"{{"type":"SendMessage","uuid":"{uuid}","chatId":{chat},"body":"{text}"}}"#)
             }
-            Saying::Edit(seq) => write!(
+            CommandKind::Edit(seq) => write!(
                 json,
                 r#"{{"type":"EditMessage","uuid":"{uuid}","chatId":{chat},"seq":{seq},"body":"edited {text}"}}"#
             ),
-            Saying::Delete(seq) => {
+            CommandKind::Delete(seq) => {
                 write!(json, r#"{{"type":"DeleteMessage","uuid":"{uuid}","chatId":{chat},"seq":{seq}}}"#)
             }
-            Saying::React(seq, emoji) => write!(
+            CommandKind::React(seq, emoji) => write!(
                 json,
                 r#"{{"type":"React","uuid":"{uuid}","chatId":{chat},"seq":{seq},"emoji":"{emoji}","on":true}}"#
             ),
@@ -84,7 +90,7 @@ impl Swarm {
         frame.into_boxed_slice()
     }
 
-    /// Sends what may be sent now.
+    /// Sends the pending commands that may be sent now.
     pub(super) fn flush(&mut self, at: usize) {
         let device = &mut self.devices[at];
         if device.pending.is_empty() || !matches!(device.phase, Phase::Live | Phase::Lagging) {
@@ -132,7 +138,7 @@ impl Swarm {
         self.flush(at);
     }
 
-    /// A refusal: for good, or for that long.
+    /// Takes a refusal: for good, or with the pause after which the command is tried again.
     pub(super) fn refused_command(&mut self, at: usize, tag: u64, code: &str, retry: Option<Duration>) {
         let Some(after) = retry else {
             match self.settle(at, tag) {
@@ -154,7 +160,7 @@ impl Swarm {
         }
     }
 
-    /// Takes a command out that got its final answer.
+    /// Removes a command that got its final answer.
     fn settle(&mut self, at: usize, tag: u64) -> Option<(u32, Pending)> {
         let found = self.judge.number(tag).and_then(|number| {
             let device = &mut self.devices[at];

@@ -2,8 +2,8 @@
 //!
 //! A chat's log is the list of sequences that its members were given. Each event that a device gets must continue
 //! that device's own chain (`prev` is what it had), and be in the list with the same predecessor, or at its end. A
-//! device whose chain reached the end of the list has therefore got every event of the chat, once, in order. What was
-//! acked must be in the list, with the sequence of the ack; what was delivered must be what was sent.
+//! device whose chain reached the end of the list has therefore got every event of the chat, once, in order. Every
+//! acked command must be in the list, with the sequence of the ack. A delivered message must have been sent.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -45,7 +45,7 @@ impl SentKind {
     }
 }
 
-/// What is known of a chat.
+/// A chat, as far as its members have seen it.
 #[derive(Debug)]
 pub struct Chat {
     pub id: u64,
@@ -87,7 +87,7 @@ impl Breaches {
     }
 }
 
-/// See the module.
+/// The compact oracle of a run.
 #[derive(Debug)]
 pub struct Judge {
     pub chats: Vec<Chat>,

@@ -1,11 +1,11 @@
-//! What a scenario file says, and what the command line changes in it.
+//! The parameters of a measured scenario: read from its file, then changed by the command line.
 
 use std::{fs, path::Path};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
-use super::swarm::Action;
+use crate::swarm::Action;
 
 /// The course of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -126,15 +126,15 @@ impl Default for Params {
 
 /// The files that come with the program, so that a name is enough wherever it runs.
 const BUILT_IN: [(&str, &str); 9] = [
-    ("idle", include_str!("../../scenarios/idle.toml")),
-    ("direct", include_str!("../../scenarios/direct.toml")),
-    ("ceiling", include_str!("../../scenarios/ceiling.toml")),
-    ("group", include_str!("../../scenarios/group.toml")),
-    ("storm", include_str!("../../scenarios/storm.toml")),
-    ("deploy", include_str!("../../scenarios/deploy.toml")),
-    ("soak", include_str!("../../scenarios/soak.toml")),
-    ("mixed", include_str!("../../scenarios/mixed.toml")),
-    ("lively", include_str!("../../scenarios/lively.toml")),
+    ("idle", include_str!("../scenarios/idle.toml")),
+    ("direct", include_str!("../scenarios/direct.toml")),
+    ("ceiling", include_str!("../scenarios/ceiling.toml")),
+    ("group", include_str!("../scenarios/group.toml")),
+    ("storm", include_str!("../scenarios/storm.toml")),
+    ("deploy", include_str!("../scenarios/deploy.toml")),
+    ("soak", include_str!("../scenarios/soak.toml")),
+    ("mixed", include_str!("../scenarios/mixed.toml")),
+    ("lively", include_str!("../scenarios/lively.toml")),
 ];
 
 impl Params {

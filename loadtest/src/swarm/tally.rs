@@ -1,4 +1,4 @@
-//! What a run counts and times.
+//! The counts and latencies of a run.
 //!
 //! Latencies count from the intended time of the send and only for sends that were intended within the window, so
 //! that neither the warm-up nor the end of a run is in them, and a stall is in them for every send that it held up.
@@ -8,7 +8,7 @@ use std::ops::Range;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use crate::report::histogram;
+use crate::latency::histogram;
 
 /// One second of a run.
 #[derive(Debug, Clone, Copy, Default, Serialize)]

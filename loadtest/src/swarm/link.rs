@@ -11,8 +11,8 @@ use rand::Rng;
 use socket2::{Domain, Socket, Type};
 
 use super::{
-    Due, Swarm,
     device::{Link, Phase},
+    state::{Due, Gateway, Swarm},
     wire,
 };
 use crate::{client::socket::source_of, clock::now_ns, oracle::Breach};
@@ -184,7 +184,7 @@ impl Swarm {
         while self.devices[at].link.is_some() {
             match wire::first(&filled[taken..]) {
                 Ok(Some(frame)) => {
-                    self.take(at, frame.opcode, frame.payload);
+                    self.receive(at, frame.opcode, frame.payload);
                     taken += frame.len;
                 }
                 Ok(None) => break,
@@ -252,7 +252,7 @@ impl Swarm {
 }
 
 /// The next gateway that is up, from that one on.
-fn next_up(gateways: &[super::Gateway], from: usize) -> Option<usize> {
+fn next_up(gateways: &[Gateway], from: usize) -> Option<usize> {
     (0..gateways.len()).map(|step| (from + step) % gateways.len()).find(|at| gateways[*at].up)
 }
 

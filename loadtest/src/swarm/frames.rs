@@ -1,17 +1,17 @@
-//! Frames that come in: each goes to the judge, and its time into the tally.
+//! The frames that a device receives: each goes to the judge, and its latency into the tally.
 
 use std::time::Duration;
 
 use super::{
-    Swarm,
     device::Phase,
     judge::Step,
+    state::Swarm,
     wire::{self, Scanned},
 };
 use crate::{clock::now_ns, frame::Incoming, oracle::Breach};
 
 impl Swarm {
-    pub(super) fn take(&mut self, at: usize, opcode: u8, payload: &[u8]) {
+    pub(super) fn receive(&mut self, at: usize, opcode: u8, payload: &[u8]) {
         match opcode {
             wire::TEXT => self.text(at, payload),
             wire::PING => {
@@ -49,7 +49,7 @@ impl Swarm {
             Scanned::Receipts => self.receipts(at, text),
             Scanned::Presence => self.presence(at, text),
             Scanned::Typing => self.typing(at, text),
-            // The pong of the ping that comes with it is life enough.
+            // The pong to the WebSocket ping that comes with it already shows that the device lives.
             Scanned::Ping => {}
             Scanned::Other => self.parse(at, text),
         }
@@ -154,14 +154,14 @@ impl Swarm {
         if sent.device as usize == at {
             self.tally.counts.echoes += 1;
         } else if device.by_choice {
-            // What it missed while it was away by its own will says nothing about the server.
+            // The device missed it while it was away by choice, which says nothing about the server.
             self.tally.counts.delivered += 1;
         } else {
             self.tally.delivered(sent.intended_ns, now_ns(), device.phase == Phase::Live);
         }
     }
 
-    /// Any durable event. Returns the chat's place and what the judge says.
+    /// Takes any durable event. Returns the chat's place and the judge's word.
     fn event(&mut self, at: usize, chat: u64, seq: u64, prev: u64) -> Option<(u32, Step)> {
         let device = &mut self.devices[at];
         let replaying = device.phase == Phase::Replaying;

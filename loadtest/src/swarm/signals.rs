@@ -1,9 +1,9 @@
-//! Best-effort frames: counted, and held to what is promised of them. Marks never go back, nothing is told of a chat
-//! that is not one's own, and nobody is told of their own typing.
+//! Best-effort frames: counted, and checked against their promises. Marks never go back, a device gets no signal of a
+//! chat that is not its own, and no device is told of its own typing.
 
 use serde::Deserialize;
 
-use super::Swarm;
+use super::state::Swarm;
 use crate::oracle::Breach;
 
 #[derive(Deserialize)]
@@ -34,9 +34,6 @@ struct Typing {
     chat_id: u64,
     user_id: u64,
 }
-
-/// The marks that a device knows of a user in a chat.
-pub(super) type Marks = std::collections::HashMap<(u32, u64, u64), (u64, u64)>;
 
 impl Swarm {
     pub(super) fn receipts(&mut self, at: usize, text: &[u8]) {
