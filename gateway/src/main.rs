@@ -23,7 +23,9 @@ fn main() -> anyhow::Result<()> {
 async fn run(cli: Cli, naps: &WhileBusy) -> anyhow::Result<()> {
     match cli.task {
         Some(Task::Keys) => gateway::auth::keys::create(&cli.settings.auth.keys_dir).map_err(Into::into),
-        Some(Task::Provision(args)) => serve::provision::run(&cli.settings, &args).await,
+        Some(Task::Provision(args)) => {
+            serve::provision::run(&cli.settings.auth, &cli.settings.sql, &args).await
+        }
         None => {
             let guard = otel::init("gateway", &cli.settings.otel)?;
             let outcome = serve::run(cli.settings, naps, serve::signalled()).await;

@@ -150,7 +150,7 @@ async fn live(gateway: &Gateway, settings: &Settings, tasks: &mut Tasks) -> anyh
         cancel: cancel.clone(),
     };
     tasks.spawn(feed.run());
-    spawn(tasks, cancelled_with(cancel.clone(), watch::log(gateway)));
+    spawn(tasks, cancelled_with(cancel.clone(), watch::log(gateway.hub.clone(), gateway.http.clone())));
     let (hub, cancel) = (hub.clone(), cancel.clone());
     spawn(tasks, async move {
         hub.passed(beginning.last).await;

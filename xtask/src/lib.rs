@@ -11,3 +11,4 @@ pub mod progress;
 pub mod servers;
 pub mod service;
 pub mod testing;
+pub mod thread;

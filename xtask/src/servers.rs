@@ -15,10 +15,15 @@ use crate::binaries::{self, Binary, Program};
 use crate::process::{Child, Launch, POLL, Signal};
 
 mod nats;
+mod options;
 mod owner;
 pub mod port;
 mod postgres;
+mod probe;
 mod redis;
+
+pub use options::{Options, fair_threads};
+pub use probe::http_get;
 
 /// A server is ready within a second; a loaded two-core machine that runs initdb elsewhere takes longer.
 const READY: Duration = Duration::from_secs(30);
@@ -26,33 +31,6 @@ const READY: Duration = Duration::from_secs(30);
 const STOP_GRACE: Duration = Duration::from_secs(10);
 /// Somebody may take a free port between our look and the server's bind.
 const START_ATTEMPTS: u32 = 4;
-
-/// Threads for one of several busy programs that share this machine: half its cores. More of them mostly wake each
-/// other (on two cores, a quarter of all CPU).
-#[must_use]
-pub fn fair_threads() -> usize {
-    std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1))
-}
-
-/// How a server is to run.
-#[derive(Clone, Debug, Default)]
-pub struct Options {
-    /// A wish; another one is taken when it is in use, and [`Server::moved_from`] tells. None: any.
-    pub port: Option<u16>,
-    /// Where its output goes; by default into its folder.
-    pub log: Option<PathBuf>,
-    /// Data that need not survive the machine: no fsync.
-    pub throwaway: bool,
-    /// Further lines of nats.conf, or further command-line arguments of the others.
-    pub extra: Vec<String>,
-}
-
-impl Options {
-    #[must_use]
-    pub fn throwaway() -> Self {
-        Self { throwaway: true, ..Self::default() }
-    }
-}
 
 /// A running server, or one that a test has stopped. Dropped, it is ended at once.
 #[derive(Debug)]
@@ -264,13 +242,4 @@ pub fn wipe(dir: &Path) -> Result<()> {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
         _ => Ok(()),
     }
-}
-
-/// The status and body of a GET, if anything answers in time.
-pub fn http_get(url: &str, timeout: Duration) -> Option<(u16, String)> {
-    let config =
-        ureq::Agent::config_builder().timeout_global(Some(timeout)).http_status_as_error(false).build();
-    let mut response = ureq::Agent::from(config).get(url).call().ok()?;
-    let status = response.status().as_u16();
-    Some((status, response.body_mut().read_to_string().unwrap_or_default()))
 }

@@ -14,11 +14,4 @@ pub use isolated::Isolated;
 pub use shared::{Addresses, NATS_URL, POSTGRES_URL, REDIS_URL, Servers, Stack, fresh_dir};
 pub use template::create_empty as create_database;
 
-/// Runs `work` on a thread of its own: the blocking Postgres client must not be used on a runtime's thread, and tests
-/// call from there.
-pub fn off_runtime<T: Send>(work: impl FnOnce() -> T + Send) -> T {
-    std::thread::scope(|scope| match scope.spawn(work).join() {
-        Ok(value) => value,
-        Err(panic) => std::panic::resume_unwind(panic),
-    })
-}
+pub use crate::thread::off_runtime;

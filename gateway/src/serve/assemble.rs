@@ -98,15 +98,15 @@ pub(super) async fn assemble(
         settings: settings.http.clone(),
     });
 
-    let gateway = Gateway { hub, http, tracker, cancel: cancel.clone() };
     let poll = Duration::from_millis(settings.auth.revocation_poll_ms);
+    let sessions = watch::sessions(hub.clone(), http.commands.clone(), settings.session.intervals());
     spawn(tasks, cancelled_with(cancel.clone(), loads));
-    spawn(tasks, cancelled_with(cancel.clone(), watch::sessions(&gateway, settings.session.intervals())));
+    spawn(tasks, cancelled_with(cancel.clone(), sessions));
     spawn(tasks, presence::run(presence, cancel.clone()));
-    spawn(tasks, cancelled_with(cancel.clone(), signals::receive(&gateway)));
+    spawn(tasks, cancelled_with(cancel.clone(), signals::receive(http.clone())));
     spawn(tasks, cancelled_with(cancel.clone(), auth.families.clone().keep_reading(poll)));
-    spawn(tasks, cancelled_with(cancel, auth.families.clone().tidy()));
-    Ok(gateway)
+    spawn(tasks, cancelled_with(cancel.clone(), auth.families.clone().tidy()));
+    Ok(Gateway { hub, http, tracker, cancel })
 }
 
 fn authentication(

@@ -4,11 +4,11 @@ use std::io::Write;
 
 use serde::Serialize;
 use shared::id::UserId;
+use sql::SqlSettings;
 use uuid::Uuid;
 
-use super::settings::Settings;
 use crate::{
-    auth::{Tokens, keys::Keys},
+    auth::{AuthSettings, Tokens, keys::Keys},
     infra::clock::unix_ms,
 };
 
@@ -45,10 +45,10 @@ fn prefix(text: &str) -> Result<String, String> {
 ///
 /// # Errors
 /// Missing keys, a database that is away, a closed stdout.
-pub async fn run(settings: &Settings, args: &ProvisionArgs) -> anyhow::Result<()> {
-    let keys = Keys::load(&settings.auth.keys_dir)?;
-    let tokens = Tokens::new(&keys, &settings.auth);
-    let db = sql::Db::new(&settings.sql, "gateway-provision")?;
+pub async fn run(auth: &AuthSettings, sql: &SqlSettings, args: &ProvisionArgs) -> anyhow::Result<()> {
+    let keys = Keys::load(&auth.keys_dir)?;
+    let tokens = Tokens::new(&keys, auth);
+    let db = sql::Db::new(sql, "gateway-provision")?;
     let now = unix_ms();
     let expires = now + args.ttl_s * 1_000;
     let accounts = db.provision_users(&args.prefix, args.users, DEVICE, now, expires).await?;

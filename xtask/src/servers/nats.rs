@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-use super::{Options, port};
+use super::options::{Options, fair_threads};
+use super::port;
+use super::probe::http_get;
 use crate::binaries::Binary;
 use crate::process::Launch;
 
@@ -32,7 +34,7 @@ pub(super) fn launch(
     if std::env::var_os(THREADS).is_some() {
         return Ok(launch);
     }
-    Ok(launch.env([(THREADS.to_owned(), super::fair_threads().to_string())]))
+    Ok(launch.env([(THREADS.to_owned(), fair_threads().to_string())]))
 }
 
 fn text(dir: &Path, port: u16, monitor: u16, options: &Options) -> String {
@@ -65,5 +67,5 @@ jetstream {{
 pub(super) fn ready(dir: &Path) -> bool {
     let Ok(monitor) = fs::read_to_string(dir.join(MONITOR)) else { return false };
     let url = format!("http://127.0.0.1:{}/healthz", monitor.trim());
-    super::http_get(&url, Duration::from_secs(1)).is_some_and(|(status, _)| status == 200)
+    http_get(&url, Duration::from_secs(1)).is_some_and(|(status, _)| status == 200)
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 use ::postgres::{Config, NoTls};
 use anyhow::{Context as _, Result, ensure};
 
-use super::{Options, owner};
+use super::options::Options;
+use super::owner;
 use crate::binaries::Binary;
 use crate::process::{Launch, Signal};
 use crate::progress::step;
@@ -97,5 +98,5 @@ pub(super) fn launch(
 pub(super) fn ready(url: &str) -> bool {
     let Ok(mut config) = url.parse::<Config>() else { return false };
     config.connect_timeout(Duration::from_secs(1));
-    crate::testing::off_runtime(|| config.connect(NoTls).is_ok())
+    crate::thread::off_runtime(|| config.connect(NoTls).is_ok())
 }

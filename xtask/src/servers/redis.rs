@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::time::Duration;
 
-use super::Options;
+use super::options::Options;
 use crate::binaries::Binary;
 use crate::process::Launch;
 

@@ -8,7 +8,8 @@ use anyhow::{Context as _, Result, ensure};
 use postgres::{Client, NoTls};
 use sha2::{Digest as _, Sha256};
 
-use super::{binary, off_runtime};
+use super::binary;
+use crate::thread::off_runtime;
 
 /// Serialises the making of the template over all test processes. The number is arbitrary.
 const TEMPLATE_LOCK: i64 = 0x6d74_7470_6c00;
