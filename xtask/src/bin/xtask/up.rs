@@ -6,34 +6,36 @@
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::process::ExitCode;
 use std::thread;
-use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail};
 use xtask::progress::step;
 
 use crate::guard::Guard;
-use crate::suite::{cargo, target_dir, workspace};
+use crate::suite::workspace;
 
 mod backing;
+mod build;
 mod description;
 mod docker;
 mod example;
 mod fleet;
+mod stop;
 
-/// Between two looks at what runs.
-const LOOK: Duration = Duration::from_millis(100);
+use build::Profile;
+use stop::{LOOK, Stop};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct UpArgs {
-    /// Use dev builds: quicker to build, slower to run.
+    /// Use dev builds: checked arithmetic and debug assertions, slow to run.
     #[arg(long)]
     debug: bool,
-    /// Use the binaries in this folder and build nothing.
+    /// Use release builds, as images and benchmarks do: twice as long to build, the fastest to run.
     #[arg(long, conflicts_with = "debug")]
+    release: bool,
+    /// Use the binaries in this folder and build nothing.
+    #[arg(long, conflicts_with_all = ["debug", "release"])]
     bin: Option<PathBuf>,
     /// Begin with no data: accounts, chats and keys of earlier runs are removed.
     #[arg(long)]
@@ -51,29 +53,17 @@ pub(crate) struct UpArgs {
     #[arg(long, default_value = ".data")]
     data: PathBuf,
     /// Run compose.yaml with Docker instead.
-    #[arg(long, conflicts_with_all = ["bin", "debug", "fresh", "gateways", "data"])]
+    #[arg(long, conflicts_with_all = ["bin", "debug", "release", "fresh", "gateways", "data"])]
     docker: bool,
 }
 
-/// Set by Ctrl-C and SIGTERM.
-#[derive(Clone, Debug)]
-pub(crate) struct Stop(Arc<AtomicBool>);
-
-impl Stop {
-    fn on_signals() -> Result<Self> {
-        use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-        let stop = Arc::new(AtomicBool::new(false));
-        for signal in [SIGINT, SIGTERM, SIGHUP] {
-            // The second one ends the program at once; the guard and the kernel end the rest. In this order: the
-            // first signal finds the flag down.
-            signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&stop))?;
-            signal_hook::flag::register(signal, Arc::clone(&stop))?;
+impl UpArgs {
+    fn profile(&self) -> Profile {
+        match (self.debug, self.release) {
+            (true, _) => Profile::Dev,
+            (_, true) => Profile::Release,
+            _ => Profile::Up,
         }
-        Ok(Self(stop))
-    }
-
-    pub(crate) fn is_set(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
     }
 }
 
@@ -104,7 +94,7 @@ fn life(args: &UpArgs, stop: &Stop) -> Result<()> {
 
     let bin = match &args.bin {
         Some(bin) => bin.canonicalize().with_context(|| format!("looking at {}", bin.display()))?,
-        None => build(args.debug, stop)?,
+        None => build::services(args.profile(), stop)?,
     };
     let mut backing = backing::Backing::start(&data, stop)?;
     let setting = fleet::Setting { bin, logs: data.join(backing::LOGS), env: backing.env(&data) };
@@ -146,33 +136,4 @@ fn lock(data: &Path) -> Result<File> {
         bail!("another `cargo xtask up` uses {}; give this one its own with --data", data.display());
     }
     Ok(lock)
-}
-
-fn build(debug: bool, stop: &Stop) -> Result<PathBuf> {
-    let profile = if debug { "debug" } else { "release" };
-    step(format!("building the services ({profile}); the first time takes some minutes"));
-    let mut build = cargo();
-    build.arg("build").args(fleet::PACKAGES.iter().flat_map(|package| ["--package", package])).arg("--bins");
-    if !debug {
-        build.arg("--release");
-    }
-    run_until(&mut build, stop)?;
-    Ok(target_dir()?.join(profile))
-}
-
-/// Runs a command to its end, or ends it when the user does.
-pub(crate) fn run_until(command: &mut Command, stop: &Stop) -> Result<()> {
-    let mut child = command.spawn().with_context(|| format!("running {command:?}"))?;
-    loop {
-        if let Some(status) = child.try_wait()? {
-            ensure!(status.success(), "{command:?} ended with {status}");
-            return Ok(());
-        }
-        if stop.is_set() {
-            child.kill()?;
-            child.wait()?;
-            bail!("stopped");
-        }
-        thread::sleep(LOOK);
-    }
 }

@@ -9,7 +9,7 @@ use xtask::progress::step;
 use xtask::servers::{self, Options, Server};
 use xtask::testing::off_runtime;
 
-use super::Stop;
+use super::stop::Stop;
 
 /// Of this run, and of the one before.
 pub(crate) const LOGS: &str = "logs";

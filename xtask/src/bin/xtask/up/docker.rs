@@ -4,7 +4,7 @@ use anyhow::{Result, bail};
 use xtask::process::command;
 use xtask::progress::step;
 
-use super::{Stop, run_until};
+use super::stop::{Stop, run_until};
 use crate::doctor::succeeds;
 use crate::suite::{succeed, workspace};
 

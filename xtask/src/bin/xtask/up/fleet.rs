@@ -12,7 +12,7 @@ use xtask::progress::step;
 use xtask::servers::{http_get, port};
 use xtask::service::Service;
 
-use super::{LOOK, Stop, run_until};
+use super::stop::{LOOK, Stop, run_until};
 
 /// What is built and run.
 pub(crate) const PACKAGES: [&str; 5] = ["gateway", "projector", "presence", "streams", "sql"];
