@@ -1,8 +1,7 @@
 //! A client of the public contract.
 //!
-//! [`http`] speaks the HTTP calls, [`socket`] one WebSocket connection frame by frame (what black-box tests
-//! need), [`device`] a well-behaved installation: it keeps its cursor, resumes, retries unanswered sends with
-//! the same uuid and reports all that it sees to the oracle.
+//! [`http`] makes the HTTP calls. [`socket`] is one WebSocket connection frame by frame, for black-box tests.
+//! [`device`] is a well-behaved installation, whose unanswered sends wait in the [`outbox`].
 
 pub mod device;
 pub mod http;

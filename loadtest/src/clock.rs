@@ -1,4 +1,4 @@
-//! The one clock of a run: nanoseconds since the process first asked.
+//! The one clock of a run: nanoseconds since the first reading in this process.
 
 use std::{sync::OnceLock, time::Instant};
 

@@ -72,7 +72,7 @@ pub struct Durable<'a> {
     pub prev: u64,
     pub from: u64,
     pub kind: Kind,
-    /// Of messages; nil otherwise.
+    /// The uuid of a message; nil for other kinds.
     pub uuid: Uuid,
     pub body: Cow<'a, str>,
     pub data: Option<&'a RawValue>,

@@ -1,4 +1,4 @@
-//! What the processes of the product use, read from /proc and from their metrics; and the machine it all ran on.
+//! The CPU and memory of the product's processes, read from /proc and from their metrics, and the machine of the run.
 
 use std::{fs, process::Command};
 
@@ -64,7 +64,7 @@ fn reaped_s(pid: u32) -> f64 {
     (ticks(13) + ticks(14)) / TICKS_PER_S
 }
 
-/// What the figures depend on.
+/// The machine and build on which the figures depend.
 #[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Machine {

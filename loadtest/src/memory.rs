@@ -1,4 +1,4 @@
-//! What a process holds, from /proc.
+//! The memory and CPU time of one process, from /proc.
 
 use std::fs;
 
@@ -12,7 +12,7 @@ pub struct Memory {
     pub rss: u64,
 }
 
-/// Nothing when the process is gone or belongs to somebody else.
+/// The memory of a process; `None` if it is gone or belongs to another user.
 pub fn of(pid: u32) -> Option<Memory> {
     let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
     Some(Memory { pss: field(&rollup, "Pss:")?, rss: field(&rollup, "Rss:")? })

@@ -83,7 +83,7 @@ impl Oracle {
         *self.book.lock().postponed.entry(code.to_owned()).or_default() += 1;
     }
 
-    /// How often each temporary error came.
+    /// The number of refusals by each temporary error.
     pub fn postponements(&self) -> HashMap<String, u64> {
         self.book.lock().postponed.clone()
     }
@@ -94,7 +94,7 @@ impl Oracle {
         self.book.lock().cut(user, chat, after)
     }
 
-    /// What one member read as a chat's history.
+    /// Takes a chat's history as one member read it.
     pub fn history(&self, reader: u64, chat: u64, messages: Vec<HistoryMessage>, stale: bool) {
         self.book.lock().histories.push(HistoryRead { reader, chat, messages, stale });
     }

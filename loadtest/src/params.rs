@@ -70,7 +70,7 @@ pub struct Params {
     pub rounds: usize,
     /// Only the first so many gateways are used; 0: all. What the others spend is the cost of foreign events.
     pub use_gateways: usize,
-    /// What a step may have at most to be passed (ceiling).
+    /// The highest p99 with which a step is passed (ceiling).
     pub p99_limit_ms: f64,
     /// How much each step adds to the rate before it.
     pub step_factor: f64,
@@ -198,7 +198,7 @@ impl Params {
         Ok(())
     }
 
-    /// What is done how often.
+    /// The rate of each action, per second.
     pub fn rates(&self) -> [(Action, f64); 8] {
         [
             (Action::Message, self.messages),

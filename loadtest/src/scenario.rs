@@ -1,7 +1,7 @@
 //! Measured scenarios: a population, a course, and a report.
 //!
-//! The swarm and the scenario's course run on a thread of their own; this side makes the accounts and chats, watches
-//! the product, reads histories at the end, and puts the report together.
+//! The swarm and the scenario's course run on a thread of their own. The main thread makes the accounts and chats,
+//! watches the product, reads histories at the end, and puts the report together.
 
 pub mod course;
 mod histories;
@@ -183,7 +183,7 @@ fn unix_ms() -> u64 {
 
 /// A socket is a file, and the usual limit is 1,024 of them.
 fn raise_file_limit(sockets: usize) -> Result<()> {
-    /// Of everything that is no device's socket.
+    /// The open files that are no device's socket.
     const SPARE: u64 = 256;
     let needed = sockets as u64 + SPARE;
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);

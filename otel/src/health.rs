@@ -1,8 +1,8 @@
-//! `/healthz`, `/readyz` and `/metrics`: what an operator's machines ask of a service.
+//! `/healthz`, `/readyz` and `/metrics`: the endpoints for an operator's probes and scraper.
 //!
-//! `/healthz` says that the process serves requests and looks at nothing else, so that a restart is never the
-//! answer to a dependency that is away. `/readyz` names each dependency that is down. A check that gives no answer
-//! in time counts as down: it must never hang the caller.
+//! `/healthz` says that the process serves requests and checks nothing else, because a restart does not help when a
+//! dependency is away. `/readyz` names each dependency that is down. A check without an answer in time counts as down,
+//! so that a probe never hangs.
 
 use std::fmt::Display;
 use std::future::Future;
@@ -21,7 +21,7 @@ use prometheus_client::registry::Registry;
 use serde_json::{Map, Value, json};
 use tokio::net::TcpListener;
 
-/// A probe that is asked every second or two must have its answer before it is asked again.
+/// Probes come every second or two; a probe must have its answer before the next one.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -44,7 +44,7 @@ impl Health {
         Self::default()
     }
 
-    /// A check that asks somebody. All checks of one request run at the same time.
+    /// Adds a check that asks a dependency. All checks of one request run at the same time.
     #[must_use]
     pub fn check<F, A, E>(mut self, name: &'static str, ask: F) -> Self
     where
@@ -60,7 +60,7 @@ impl Health {
         self
     }
 
-    /// A check that knows the answer already, such as a flag.
+    /// Adds a check whose answer is already in memory, such as a flag.
     #[must_use]
     pub fn check_now<F, E>(self, name: &'static str, look: F) -> Self
     where
@@ -70,18 +70,13 @@ impl Health {
         self.check(name, move || std::future::ready(look()))
     }
 
-    /// The three routes. Mount it, or [`serve`] it on an address of its own.
+    /// The three routes, for [`serve`] on an address of their own.
     pub fn router<S: Clone + Send + Sync + 'static>(self, registry: Arc<Registry>) -> Router<S> {
         let health = Router::new()
             .route("/healthz", get(healthz))
             .route("/readyz", get(readyz))
             .with_state(Arc::new(self));
         health.merge(metrics_router(registry))
-    }
-
-    /// `/healthz` and `/readyz` alone, for a service whose metrics have an address of their own.
-    pub fn probes<S: Clone + Send + Sync + 'static>(self) -> Router<S> {
-        Router::new().route("/healthz", get(healthz)).route("/readyz", get(readyz)).with_state(Arc::new(self))
     }
 
     async fn ask(&self) -> (bool, Map<String, Value>) {
@@ -161,6 +156,10 @@ mod tests {
         (status, kind, String::from_utf8(body.to_vec()).expect("text"))
     }
 
+    fn routes(health: Health) -> Router {
+        health.router(Arc::default())
+    }
+
     fn ok() -> Result<(), String> {
         Ok(())
     }
@@ -168,12 +167,12 @@ mod tests {
     #[tokio::test]
     async fn ready_only_while_every_check_is() {
         let up = Health::new().check("nats", || async { ok() }).check_now("role", ok);
-        let (status, _, body) = ask(up.probes(), "/readyz").await;
+        let (status, _, body) = ask(routes(up), "/readyz").await;
         assert_eq!(status, StatusCode::OK);
         assert_eq!(body, r#"{"checks":{"nats":"ok","role":"ok"},"ready":true}"#);
 
         let down = Health::new().check("nats", || async { ok() }).check_now("postgres", || Err("refused"));
-        let (status, _, body) = ask(down.probes(), "/readyz").await;
+        let (status, _, body) = ask(routes(down), "/readyz").await;
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(body, r#"{"checks":{"nats":"ok","postgres":"down: refused"},"ready":false}"#);
     }
@@ -181,10 +180,10 @@ mod tests {
     #[tokio::test]
     async fn a_check_that_hangs_is_down_and_health_does_not_care() {
         let health = || Health::new().check("redis", std::future::pending::<Result<(), String>>);
-        let (status, _, body) = ask(health().probes(), "/readyz").await;
+        let (status, _, body) = ask(routes(health()), "/readyz").await;
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(body, r#"{"checks":{"redis":"down: no answer in time"},"ready":false}"#);
-        assert_eq!(ask(health().probes(), "/healthz").await.0, StatusCode::OK);
+        assert_eq!(ask(routes(health()), "/healthz").await.0, StatusCode::OK);
     }
 
     #[tokio::test]

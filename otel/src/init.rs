@@ -1,4 +1,6 @@
-//! Installs the process's subscriber once, and takes it down within a bounded time.
+//! Installs the process's subscriber once, and flushes its spans within a bounded time at the end.
+//!
+//! Owns the log and span filters and the export's limits. Never blocks a service on a collector that hangs.
 
 use std::time::Duration;
 

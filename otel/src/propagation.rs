@@ -1,4 +1,4 @@
-//! The W3C `traceparent` text of a span, for message headers.
+//! The W3C `traceparent` text of a span, for message headers: written from the current span, read into a new one.
 
 use opentelemetry::propagation::{Extractor, TextMapPropagator as _};
 use opentelemetry::trace::TraceContextExt as _;

@@ -1,4 +1,4 @@
-//! The export as a process has it: spans go to the endpoint, and a collector that hangs holds nobody up for long.
+//! The export in a real process: spans go to the endpoint, and a collector that hangs delays the exit only briefly.
 
 use std::io::Read as _;
 use std::net::TcpListener;
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use otel::OtelSettings;
 use tracing::level_filters::LevelFilter;
 
-/// What every HTTP/2 client says first.
+/// The first bytes of every HTTP/2 client.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0";
 /// The guard's own limit is three seconds.
 const BOUND: Duration = Duration::from_secs(6);

@@ -1,4 +1,4 @@
-//! What a frame costs: the hot ones, both ways, in both encodings.
+//! The cost of the most frequent frames: written and read, in both encodings.
 
 use divan::{Bencher, black_box, counter::BytesCount};
 use shared::{

@@ -1,4 +1,4 @@
-//! What a verdict costs, by the size of the chat.
+//! The cost of a verdict, by the size of the chat.
 
 use divan::{Bencher, black_box};
 use shared::{

@@ -1,7 +1,7 @@
 //! The closed set of error codes that clients see, over HTTP and WebSocket alike.
 //!
-//! A code is never reused for another meaning. Each knows its HTTP status and its human title; whether a retry
-//! helps is decided where the failure is known (`temporary`).
+//! A code is never reused for another meaning. Each code has its HTTP status and its human title. A code does not say
+//! whether a retry helps: the place that knows the failure sets `temporary` in the answer.
 
 /// A stable error code. The text is [`Code::as_str`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -89,7 +89,7 @@ impl Code {
         self.row().1
     }
 
-    /// A short human sentence that never depends on the occurrence.
+    /// A short human sentence, the same for every occurrence.
     pub const fn title(self) -> &'static str {
         self.row().2
     }

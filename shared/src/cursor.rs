@@ -1,8 +1,8 @@
 //! The cursor that clients hold: a position in the log, sealed.
 //!
-//! Layout (version 1): `version u8 | epoch u32 | seq u64 | id u64 | tag 16 bytes`, little endian, base64url. The
-//! tag is HMAC-SHA-256, truncated, over the layout and the user, so that a cursor is worth nothing to another
-//! user and cannot be made up. It is opaque to clients but not secret: it reveals the log's length, no content.
+//! Layout (version 1): `version u8 | epoch u32 | seq u64 | id u64 | tag 16 bytes`, little endian, base64url. The tag is
+//! a truncated HMAC-SHA-256 over the layout and the user. A cursor can therefore neither be forged nor be used by
+//! another user. It is opaque to clients but not secret: it reveals the length of the log and no content.
 
 use aws_lc_rs::hmac;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -46,7 +46,7 @@ impl Sealer {
     }
 
     /// # Errors
-    /// [`Invalid`] for whatever [`Sealer::seal`] did not make for this user.
+    /// [`Invalid`] unless [`Sealer::seal`] made the text for this user.
     pub fn open(&self, user: UserId, text: &str) -> Result<Cursor, Invalid> {
         let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| Invalid)?;
         let bytes: &[u8; BODY + TAG] = bytes.as_slice().try_into().map_err(|_| Invalid)?;

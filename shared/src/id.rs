@@ -1,6 +1,6 @@
 //! Typed ids and positions.
 //!
-//! Invariant: a [`UserId`] or [`ChatId`] that exists is in `1..=2^53-1`, so that it survives JavaScript.
+//! Invariant: every [`UserId`] and [`ChatId`] is in `1..=2^53-1`, so that JavaScript's numbers hold it exactly.
 
 use std::fmt;
 
@@ -121,8 +121,8 @@ impl fmt::Display for Seq {
     }
 }
 
-/// The identity of one stored event: a hash of what no two events of a log's histories share. It tells an event
-/// from another that got the same sequence after the log lost its tail.
+/// The identity of one stored event: a hash of its message id and its time. After the log lost its tail, another event
+/// may get the same sequence; their identities differ.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct EventId(pub u64);

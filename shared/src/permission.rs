@@ -1,4 +1,4 @@
-//! Who may do what in a chat: one pure table.
+//! The actions that each role may do in a chat: one pure table.
 
 use serde::{Deserialize, Serialize};
 
@@ -40,7 +40,7 @@ impl<'de> Deserialize<'de> for ChatType {
     }
 }
 
-/// A member's role; later ones may do more.
+/// A member's role, in ascending order of rights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
@@ -81,7 +81,7 @@ impl Role {
     }
 }
 
-/// What a member of a chat may want to do beyond reading it.
+/// An action of a member beyond reading the chat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     /// Send a message, react to one, edit or delete one's own.
@@ -102,8 +102,8 @@ pub enum Action {
     Configure,
 }
 
-/// Whether a member with `role` may do `action` in a chat of this type. The rule of the last owner depends on
-/// the other members and is the fold's.
+/// Whether a member with `role` may do `action` in a chat of this type. The rule of the last owner depends on the other
+/// members, so the fold applies it.
 pub const fn allows(chat: ChatType, role: Role, action: Action) -> bool {
     let (admin, owner) = (!matches!(role, Role::Member), matches!(role, Role::Owner));
     match (chat, action) {

@@ -1,4 +1,4 @@
-//! The rules for what users write: bodies, emoji, titles, names, device labels.
+//! The rules for the texts that users write: bodies, emoji, titles, names, device labels.
 
 use crate::event::Mention;
 

@@ -1,4 +1,4 @@
-//! The HTTP calls: thin, so that tests see status, headers and body as they came.
+//! The HTTP calls. They hide nothing: tests see the status, headers and body as the server sent them.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ pub struct Api {
     token: Option<String>,
 }
 
-/// What came back.
+/// The server's answer.
 #[derive(Debug, Clone)]
 pub struct Reply {
     pub status: StatusCode,

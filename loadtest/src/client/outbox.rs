@@ -1,7 +1,7 @@
 //! The sends of a device that have no final answer yet.
 //!
-//! Owns their order and their retries: after a reconnect all of them go out again in their first order, after a
-//! temporary error one goes out again when its time has come, always with its uuid.
+//! Owns their order and their retries. After a reconnect all of them go out again in their first order; after a
+//! temporary error the refused one goes out again when its pause is over. A send always keeps its uuid.
 
 use std::{
     collections::VecDeque,
@@ -19,7 +19,7 @@ pub struct Pending {
     pub text: String,
     /// When the scenario meant to send it.
     pub intended_ns: u64,
-    /// How often it went out.
+    /// The number of times that it was sent.
     pub attempts: u32,
     state: State,
 }
@@ -32,7 +32,7 @@ enum State {
     Later(Instant),
 }
 
-/// Ordered as first sent.
+/// The unanswered sends, in the order of their first attempt.
 #[derive(Debug, Default)]
 pub struct Outbox {
     entries: VecDeque<Pending>,

@@ -24,7 +24,7 @@ const READ_BUFFER: usize = 1_024;
 /// Longer than a gateway needs for the upgrade unless it is gone.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How to connect.
+/// The address and parameters of a connection to come.
 #[derive(Debug, Clone, Default)]
 pub struct Connect {
     /// `http://host:port` of the gateway.
@@ -39,7 +39,7 @@ pub struct Connect {
     pub receive_buffer: Option<u32>,
 }
 
-/// What the connection gave.
+/// A frame, or the end of the connection.
 #[derive(Debug)]
 pub enum Received {
     Text(Utf8Bytes),

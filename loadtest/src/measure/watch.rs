@@ -1,5 +1,5 @@
-//! Looks at the product while a scenario runs: every second at its CPU, less often at what costs more, and prints a
-//! line. Never touches the swarm: it runs beside it.
+//! Samples the product while a scenario runs, and prints a line for each sample: CPU every second, and the figures that
+//! cost more (memory, lag) less often. It runs beside the swarm and never touches it.
 
 use std::{
     io::{IsTerminal, Write},
@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::{Watched, cpu_s, memory_of};
 use crate::{memory, swarm::Progress, target::Target};
 
-/// One look.
+/// One sample.
 #[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Sample {
@@ -26,7 +26,7 @@ pub struct Sample {
     pub pss: Vec<u64>,
     pub projector_lag_events: Option<f64>,
     pub projector_lag_s: Option<f64>,
-    /// What NATS has not yet delivered to its consumers.
+    /// Messages that NATS has not yet delivered to its consumers.
     pub nats_pending: Option<u64>,
     pub own_cores: f64,
 }
@@ -36,7 +36,7 @@ const EVERY: Duration = Duration::from_secs(1);
 const COSTLY_EVERY: u32 = 5;
 const ASK: Duration = Duration::from_secs(2);
 
-/// The watcher's eyes.
+/// The connections by which the product is sampled.
 pub struct Watch {
     processes: Vec<Watched>,
     target: Target,
@@ -108,7 +108,7 @@ impl Watch {
         let name = format!("{}CHAT_0", prefix.to_uppercase());
         let look = async {
             let stream = self.nats.as_ref()?.get_stream_no_info(name).await.ok()?;
-            // Those of readers that are gone stay for a while, and so does what they had pending.
+            // A consumer whose reader is gone stays for a while, with its pending messages; it does not count.
             let bound = |consumer: Info| if consumer.push_bound { consumer.num_pending } else { 0 };
             stream.consumers().try_fold(0, async |sum, consumer| Ok(sum + bound(consumer))).await.ok()
         };

@@ -104,7 +104,7 @@ impl Book {
         void
     }
 
-    /// How many sends are unanswered, and the last acked sequence of each chat.
+    /// The number of unanswered sends, and the last acked sequence of each chat.
     pub(super) fn open_and_last(&self) -> (usize, HashMap<u64, u64>) {
         let (mut open, mut last) = (0, HashMap::new());
         for (key, sent) in &self.sends {

@@ -42,7 +42,7 @@ impl Verdict {
         self.violations.is_empty()
     }
 
-    /// How many of one kind.
+    /// The number of violations of one kind.
     pub fn count(&self, breach: Breach) -> usize {
         self.violations.iter().filter(|violation| violation.breach == breach).count()
     }
@@ -274,7 +274,7 @@ impl Court<'_> {
                 Some(_) => {}
             }
         }
-        // What a device was owed since its first event must have come to somebody.
+        // An event that a device was owed since its first event must have come to some device.
         let Some(first) = events.keys().next() else { return };
         for (seq, message) in history.iter().filter(|(seq, _)| *seq > first) {
             if !events.contains_key(seq) {

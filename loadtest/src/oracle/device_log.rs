@@ -198,7 +198,7 @@ impl DeviceLog {
         state.chats.get(&chat).and_then(|chat| chat.events.last()).map_or(0, |event| event.seq)
     }
 
-    /// How often the device was told that a chat may have lost something.
+    /// The number of `Reset`s that the device got for a chat.
     pub fn resets(&self, chat: u64) -> u64 {
         self.state.lock().chats.get(&chat).map_or(0, |chat| chat.resets)
     }
@@ -220,7 +220,7 @@ impl DeviceLog {
         (state.sessions, state.resumes)
     }
 
-    /// How often the server called the device slow.
+    /// The number of `Lagging` frames that the device got.
     pub fn lagged(&self) -> u64 {
         self.state.lock().lagged
     }
@@ -229,7 +229,7 @@ impl DeviceLog {
         self.state.lock().violations.clone()
     }
 
-    /// Since when everything is owed to the device; nothing if it is gone.
+    /// The tick since which every event is owed to the device; `None` if the device is gone for good.
     pub(super) fn owed_since(&self) -> Option<u64> {
         let state = self.state.lock();
         state.baseline.filter(|_| !state.finished)

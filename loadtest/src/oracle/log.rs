@@ -29,7 +29,7 @@ pub struct Entry {
 
 /// The number of a sent message in an event's `kind` field.
 const MESSAGE_SENT: u64 = 2;
-/// Between two messages of a healthy server.
+/// The longest pause between two messages of a healthy server.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Reads partition 0's stream from its start.

@@ -1,4 +1,4 @@
-//! Line charts as inline SVG, their legends as text below: inside they would hide lines.
+//! Line charts as inline SVG. The legend is text below the chart, because inside it would hide lines.
 
 use anyhow::{Result, anyhow};
 use plotters::{
@@ -27,7 +27,7 @@ pub struct Chart<'a> {
 }
 
 const SIZE: (u32, u32) = (860, 320);
-/// What a logarithmic axis shows as its least, in milliseconds.
+/// The lowest value of a logarithmic axis, in milliseconds.
 const LEAST_MS: f64 = 0.1;
 
 impl Line {

@@ -1,4 +1,4 @@
-//! The course of a run, on the swarm's thread: connect, do what the scenario is about, settle, judge.
+//! The course of a run, on the swarm's thread: connect, run the scenario's own steps, settle, judge.
 //!
 //! Each course is a file of its own, made of the common steps in `steps`. Files from the top: `course.rs`; `ceiling`,
 //! `deploy`, `idle`, `steady`, `storm`; `steps`; `fleet`; `http`.

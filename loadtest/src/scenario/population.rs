@@ -27,7 +27,7 @@ pub(super) struct Population {
     pub chats: Vec<Chat>,
 }
 
-/// Who is in which chat, by index.
+/// The members of each chat, by their index.
 fn plan(params: &Params) -> Vec<Vec<u32>> {
     let mut rng = SmallRng::seed_from_u64(params.seed);
     let mut users: Vec<u32> = (0..params.sockets as u32).collect();

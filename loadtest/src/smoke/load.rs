@@ -37,7 +37,7 @@ pub struct Load {
     /// How long the last deliveries are waited for.
     #[arg(long, default_value_t = 30)]
     pub settle_s: u64,
-    /// Of the random choices.
+    /// The seed of the random choices.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
 }

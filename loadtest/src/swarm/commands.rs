@@ -1,4 +1,5 @@
-//! Commands that go out: made once, sent again with the same uuid until they have a final answer.
+//! The commands that devices send: a command is made once, and sent again with the same uuid until it has a final
+//! answer.
 
 use std::{fmt::Write as _, time::Duration};
 

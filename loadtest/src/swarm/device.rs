@@ -1,10 +1,10 @@
-//! What the swarm keeps of each device: a few hundred bytes, so that ten thousand fit in a cache or two.
+//! The state of one device: a few hundred bytes, so that ten thousand devices fit into the CPU's cache.
 
 use std::collections::VecDeque;
 
 use mio::net::TcpStream;
 
-/// Where a device is in its life.
+/// The phase of a device's connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
     /// Without a connection, and none is asked for.
@@ -27,7 +27,7 @@ impl Phase {
     }
 }
 
-/// How far a device is in a chat.
+/// The place of a device in a chat.
 #[derive(Debug, Clone, Copy)]
 pub struct Head {
     pub chat: u64,
@@ -54,7 +54,7 @@ pub struct Link {
     pub stream: TcpStream,
     /// The begin of a frame whose end has not come.
     pub rest: Vec<u8>,
-    /// What the kernel did not take yet.
+    /// Bytes that the kernel did not take yet.
     pub unsent: Vec<u8>,
 }
 
@@ -80,7 +80,7 @@ pub struct Device {
     pub pending: VecDeque<Pending>,
     pub in_flight: u32,
     pub signals: Signals,
-    /// It dropped by the scenario's will, so it does not count as disturbed.
+    /// The scenario dropped it, so its latencies say nothing about the server.
     pub by_choice: bool,
     /// Speakers only send and never drop.
     pub speaker: bool,

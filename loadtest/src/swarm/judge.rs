@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::oracle::Breach;
 
-/// How many breaches are told in full; all are counted.
+/// The number of breaches that are kept in full; all are counted.
 const TOLD: usize = 50;
 
 /// A durable command that was sent.
@@ -52,7 +52,7 @@ pub struct Chat {
     pub members: Vec<u32>,
     /// The sequence of its creation.
     pub base: u64,
-    /// Of each event after its creation, ascending.
+    /// The sequence of each event after its creation, ascending.
     pub log: Vec<u64>,
 }
 
@@ -106,7 +106,7 @@ const NUMBER_BITS: u32 = 32;
 const VARIANT: u64 = 0b10 << 62;
 const RUN_BITS: u64 = (1 << 30) - 1;
 
-/// What a device's next event of a chat did.
+/// The judgement of a device's next event of a chat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     /// It is new to the device.

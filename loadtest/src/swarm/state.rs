@@ -1,4 +1,4 @@
-//! The state of the swarm, and how it begins.
+//! The state of the swarm and its parameters. The other files of the room work on it.
 
 use std::{
     cmp::Reverse,
@@ -34,8 +34,8 @@ pub(super) const SECOND_NS: u64 = 1_000_000_000;
 pub struct Habits {
     /// New connections per second; zero: as fast as they go.
     pub connects_per_s: f64,
-    /// Handshakes at a time. A listener's backlog is finite, and what it drops is retried by the kernel after a
-    /// second: that would measure the kernel.
+    /// Handshakes at a time. A listener's backlog is finite, and the kernel retries a dropped connection after a
+    /// second; the run would then measure the kernel.
     pub handshakes: usize,
     /// A device that lost its connection comes back within this time (full jitter).
     pub back_ms: u64,

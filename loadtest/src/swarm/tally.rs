@@ -1,7 +1,7 @@
 //! The counts and latencies of a run.
 //!
-//! Latencies count from the intended time of the send and only for sends that were intended within the window, so
-//! that neither the warm-up nor the end of a run is in them, and a stall is in them for every send that it held up.
+//! A latency counts from the intended time of the send, so that a stall counts for every send that it held up. Only
+//! sends that were intended within the window count, so that the warm-up and the end of a run do not.
 
 use std::ops::Range;
 
@@ -64,9 +64,9 @@ pub struct Tally {
     /// Deliveries that had to wait for a resume.
     pub replayed: Histogram<u64>,
     pub ack: Histogram<u64>,
-    /// From the order to come back until `Live`.
+    /// The time from the order to come back until `Live`.
     pub resume: Histogram<u64>,
-    /// How late the generator itself was.
+    /// The delay of the generator itself.
     pub late: Histogram<u64>,
     pub rows: Vec<Row>,
     pub window: Range<u64>,
@@ -150,7 +150,7 @@ impl Tally {
             ack_p99_ms: ms(ack, 0.99),
         };
         *before = self.counts;
-        // A clear touches the whole of it, which an idle second can do without.
+        // A clear touches the whole histogram, so an empty one is left alone.
         for histogram in [delivery, ack] {
             if !histogram.is_empty() {
                 histogram.clear();

@@ -26,7 +26,7 @@ const CHAT: u64 = 9;
 const CREATED: u64 = 4;
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// What the server does wrong to one of its messages.
+/// The fault that the server commits on one of its messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
     None,

@@ -1,5 +1,5 @@
-//! A timer that wakes the poll with the kernel's resolution: `epoll_wait` itself counts in milliseconds, as long as a
-//! whole delivery takes.
+//! A timer that wakes the poll with the kernel's resolution. `epoll_wait` itself counts in milliseconds, and a whole
+//! delivery takes about one.
 
 use std::{
     io,

@@ -2,8 +2,8 @@
 //!
 //! Frames are found in place in the read buffer. The frames that come by the ten thousand (messages, acks, cursors)
 //! are recognised by their first bytes and read by a scan of the fields in the order in which the protocol documents
-//! them; a frame that is written in any other way is [`Scanned::Other`] and left to the real parser. So the scan can
-//! make a run slower, never wrong.
+//! them. A frame that is written in any other way is [`Scanned::Other`] and left to the real parser. The scan can
+//! therefore make a run slower, never wrong.
 
 /// The 4 bytes that a client must mask its payload with; the protocol asks for randomness because of proxies, of which
 /// there are none here.
@@ -20,7 +20,7 @@ const FIN: u8 = 0x80;
 pub(super) struct Frame<'a> {
     pub(super) opcode: u8,
     pub(super) payload: &'a [u8],
-    /// How many bytes of the buffer it takes.
+    /// The bytes of the buffer that it takes.
     pub(super) len: usize,
 }
 
@@ -75,7 +75,7 @@ pub(super) fn push(out: &mut Vec<u8>, opcode: u8, payload: &[u8]) {
     out.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
 }
 
-/// What a text frame is, as far as its bytes tell at first sight.
+/// A text frame, as far as a scan of its first bytes tells.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Scanned<'a> {
     Message { chat: u64, seq: u64, prev: u64, tag: u64 },

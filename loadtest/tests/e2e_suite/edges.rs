@@ -1,4 +1,4 @@
-//! Sharp edges: retries outside the dedupe window, appends through a network that stalls, chats that are older
+//! Rare conditions: retries outside the dedupe window, appends through a network that stalls, chats that are older
 //! than the ring, a frozen projector, a full log, hashing beside live traffic.
 
 use std::time::{Duration, Instant};

@@ -1,4 +1,5 @@
-//! Edits, deletions and reactions: events in the order, a state in the history.
+//! Edits, deletions and reactions: live they are events in the log's order, in the history they are the state of the
+//! message.
 
 use serde_json::json;
 

@@ -1,5 +1,6 @@
-//! The log loses its tail: NATS is stopped, an older copy of its store put back, and started. That is not hidden:
-//! `Reset`, a clean history, no void cursor accepted, and the lost messages can be sent again.
+//! The log loses its tail: NATS is stopped, an older copy of its store is put back, and NATS is started. The loss is
+//! not hidden: devices get `Reset`, the history holds no lost message, no void cursor is accepted, and the lost
+//! messages can be sent again.
 
 use std::{
     fs,

@@ -1,4 +1,4 @@
-//! The failure table: what users see while a part is down.
+//! The failure table: the behaviour that users see while a part is down.
 
 use std::time::Instant;
 

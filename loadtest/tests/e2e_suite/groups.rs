@@ -1,4 +1,4 @@
-//! Groups: who may do what, how many fit, and what new and former members see.
+//! Groups: the rights of each role, the limit on members, and the view of new and former members.
 
 use loadtest::{client::http::Reply, provision::Account};
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! The HTTP error table from outside: status, code, headers, and that nothing internal shows.
+//! The HTTP error table from outside: status, code, headers, and no internal detail.
 
 use serde_json::{Value, json};
 use uuid::Uuid;

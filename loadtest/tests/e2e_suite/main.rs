@@ -1,7 +1,7 @@
 //! The product from end to end: real servers, real processes, and the oracle.
 //!
-//! One binary, so that it is linked once. Each test has a cluster of its own ([`support::cluster`]) and speaks
-//! to it as a client does; none knows the services' code.
+//! One binary, so that it is linked once. Each test has a cluster of its own ([`support::cluster`]) and speaks to it as
+//! a client does; no test knows the services' code.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 

@@ -1,4 +1,4 @@
-//! The same session in MessagePack: arrays of kind and fields, uuids as bytes, whichever way a frame comes.
+//! The same session in MessagePack: every frame is an array of kind and fields with uuids as bytes, live or replayed.
 
 use loadtest::client::socket::{Received, Socket};
 use rmpv::Value;

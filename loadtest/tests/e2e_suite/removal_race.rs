@@ -1,4 +1,4 @@
-//! Removals race with what the removed say, on two gateways: the log's order alone decides.
+//! A member is removed on one gateway while they write on another: the log's order alone decides.
 
 use std::{collections::BTreeMap, sync::Arc};
 

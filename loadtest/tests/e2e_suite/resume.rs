@@ -1,4 +1,4 @@
-//! Sessions resume at a thousand random moments, at either gateway, and miss nothing.
+//! Sessions resume at a thousand random moments, at either gateway, and no event is lost.
 
 use loadtest::smoke::{Crowd, Load};
 

@@ -1,5 +1,5 @@
-//! Connect storms do not fall on Postgres: reconnects are served from a gateway's memory, and what a gateway that
-//! just started lacks is loaded for many at once.
+//! Connect storms do not load Postgres. A gateway serves reconnects from its memory, and a gateway that has just
+//! started loads the missing users in batches.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! What the tests stand on.
+//! The clusters, sessions and waits that the tests share.
 
 pub(crate) mod cluster;
 pub(crate) mod proxy;

@@ -1,4 +1,4 @@
-//! What a bad upgrade or a bad frame gets: the specified error, nothing appended, and the session lives.
+//! Bad upgrades and bad frames: each gets the specified error, nothing is appended, and the session lives on.
 
 use loadtest::client::socket::{Connect, Refused};
 use serde_json::{Value, json};

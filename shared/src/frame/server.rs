@@ -34,7 +34,7 @@ frame! {
     }
 }
 
-/// What the server takes from this session.
+/// The limits of this session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     pub frame_bytes: u32,
@@ -54,7 +54,7 @@ object!(Limits {
     watch => "watch",
 });
 
-/// How clients come back: exponential between the bounds, from the start again after a stable spell.
+/// The client's pauses before a reconnect: they double between the bounds, and start again after a stable spell.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reconnect {
     pub base_ms: u64,

@@ -1,4 +1,4 @@
-//! Sealed cursors: nobody makes, bends, or borrows one.
+//! Sealed cursors: they cannot be forged, altered, or used by another user.
 
 use proptest::prelude::*;
 use shared::{

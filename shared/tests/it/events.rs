@@ -1,4 +1,4 @@
-//! The log's events: bytes for ever, and no bytes that panic.
+//! The log's events: their bytes decode for ever, and no bytes panic.
 
 use proptest::{collection::vec, prelude::*};
 use shared::event::{DecodeError, Event, Head, Kind, VERSION};

@@ -1,4 +1,4 @@
-//! Laws of the fold: random histories against a naive model, and what must hold of every history.
+//! Laws of the fold: random histories against a naive model, and the invariants of every history.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,4 @@
-//! What clients must not get away with: each bad frame has its code, its field, and its uuid back.
+//! Hostile input: each bad frame is refused with its code, its field, and its uuid.
 
 use proptest::{collection::vec, prelude::*};
 use shared::{

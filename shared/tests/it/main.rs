@@ -1,5 +1,5 @@
-//! The vocabulary as other crates see it: bytes that decode for ever, laws of the fold, hostile input, and that
-//! the documentation names everything.
+//! The vocabulary as other crates see it: bytes that decode for ever, laws of the fold, hostile input, and
+//! documentation that names everything.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -1,4 +1,4 @@
-//! One of everything, with fixed values: what the fixtures hold.
+//! One sample of every event and frame, with the fixed values that the fixtures hold.
 
 use shared::{
     event::{self, Fact, History, LeaveReason, MemberRole, Mention},

@@ -1,4 +1,4 @@
-//! The device's task: it alone touches the socket, the cursor and the outbox.
+//! The task of a device. It owns the socket, the cursor and the outbox, and nothing else touches them.
 
 use std::{
     net::IpAddr,
@@ -78,7 +78,7 @@ const BACKOFF: Duration = Duration::from_millis(50);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(1);
 /// A silent server is given up after twice its heartbeat interval; before `Welcome`, after this.
 const SILENCE: Duration = Duration::from_secs(20);
-/// How many events one `Fetch` asks for.
+/// The events that one `Fetch` asks for.
 const FETCH_LIMIT: u64 = 200;
 
 /// The task's state.

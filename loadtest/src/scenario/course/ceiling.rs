@@ -40,7 +40,7 @@ impl Course {
             course.load(&[(Action::Message, rate)], time)
         })?;
         let lag_s = self.projector_lag_s();
-        // What was late belongs to its step, not to the next.
+        // Late messages belong to this step, not to the next.
         self.swarm.run_until(Duration::from_secs(self.params.settle_s), |swarm| swarm.judge.open == 0)?;
         let ms = |quantile| self.swarm.tally.delivery.value_at_quantile(quantile) as f64 / 1e3;
         let (p50, p99) = (ms(0.5), ms(0.99));

@@ -1,4 +1,4 @@
-//! A rolling deployment: each gateway is replaced by a new one under load, and nobody notices but by a reconnect.
+//! A rolling deployment: each gateway is replaced by a new one under load. Its devices reconnect; no promise breaks.
 
 use std::{
     sync::mpsc::{Receiver, TryRecvError, sync_channel},
@@ -14,10 +14,10 @@ use super::{
 };
 use crate::swarm::Gateway;
 
-/// Between two replacements.
+/// The pause between two replacements.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// What the one who replaces tells the swarm.
+/// A message from the replacing thread to the swarm.
 enum News {
     /// Ready after that time.
     Up(String, Duration),
@@ -35,7 +35,7 @@ impl Course {
         self.step("warm-up");
         self.load(&rates, Duration::from_secs(self.params.warmup_s))?;
         self.step("deploy");
-        // As long as it takes, which is not known before.
+        // The replacement ends the load; its length is not known before.
         let time = Duration::from_secs(self.params.seconds.max(600));
         self.measured(|course| {
             course.swarm.load.start(&rates, time);

@@ -1,4 +1,4 @@
-//! What sockets cost in memory: idle, after a burst, after a storm, and when most have left.
+//! The memory that sockets cost: idle, after a burst, after a storm, and after most have left.
 
 use std::time::Duration;
 
@@ -55,7 +55,7 @@ impl Course {
 
     fn gateways_pss(&self) -> f64 {
         let gateways = self.processes.iter().filter(|process| process.name.starts_with("gateway"));
-        // Those that have no devices tell nothing about sockets.
+        // A gateway without devices says nothing about sockets.
         let used = gateways.take(self.swarm.gateways.len());
         used.map(|process| memory_of(process.pid).pss as f64).sum()
     }

@@ -119,7 +119,7 @@ impl Course {
         while self.swarm.outstanding() > 0 && Instant::now() < until {
             self.swarm.run_for(LOOK)?;
         }
-        // What comes in excess comes now.
+        // Events that nothing waits for, such as duplicates, come now.
         self.swarm.run_for(Duration::from_millis(500))
     }
 

@@ -1,4 +1,4 @@
-//! A TCP proxy that a test can hurt: it stalls without a word, or cuts everything off.
+//! A TCP proxy with faults on demand: it stalls silently, or drops all connections.
 
 use std::sync::{
     Arc,
