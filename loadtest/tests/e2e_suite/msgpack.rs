@@ -1,4 +1,4 @@
-//! The same session in MessagePack: every frame is an array of kind and fields with uuids as bytes, live or replayed.
+//! The same session in MessagePack: every frame is an array of kind and fields with uuids as bytes, live or in a page.
 
 use loadtest::client::socket::{Received, Socket};
 use rmpv::Value;
