@@ -9,19 +9,22 @@ pub mod close;
 pub mod due;
 mod flood;
 pub mod outbox;
+mod outlet;
 pub mod queue;
 pub mod reply;
 pub mod settings;
+mod sync;
+#[cfg(test)]
+mod wakeups;
 pub mod wire;
 
 use std::{
-    sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering},
     task::Waker,
     time::Instant,
 };
 
 use bytes::Bytes;
-use futures_util::task::AtomicWaker;
 use parking_lot::{Mutex, MutexGuard};
 use shared::id::{Seq, UserId};
 use uuid::Uuid;
@@ -29,7 +32,8 @@ use uuid::Uuid;
 use self::{
     close::Close,
     flood::Refusals,
-    outbox::{Bounds, Outbox, Queued},
+    outbox::{Outbox, Queued},
+    outlet::Outlet,
     queue::CommandQueues,
     settings::{Bucket, SessionSettings},
     wire::Encoding,
@@ -59,12 +63,8 @@ pub struct Identity {
 pub struct Session {
     pub id: Uuid,
     pub identity: Identity,
-    waker: AtomicWaker,
-    outbox: Mutex<Outbox>,
-    bounds: Bounds,
+    outlet: Outlet,
     lane: AtomicU8,
-    /// Durable events were queued since the last `Cursor`.
-    dirty: AtomicBool,
     /// When the last `Cursor` or `Live` was queued.
     cursor_ms: AtomicU64,
     /// The token's end has been announced.
@@ -74,11 +74,6 @@ pub struct Session {
     pinged_ms: AtomicU64,
     /// Unix ms.
     token_expires_ms: AtomicU64,
-    closing: AtomicU16,
-    /// The peer had its time to read the close: the task ends.
-    ended: AtomicBool,
-    /// When the close was asked for; the peer gets a while to read why.
-    closing_since_ms: AtomicU64,
     inflight: AtomicU32,
     /// When the session resumed from a cursor; ms of the gateway's clock, zero: it did not.
     resumed_ms: AtomicU64,
@@ -100,19 +95,13 @@ impl Session {
         Self {
             id: Uuid::now_v7(),
             identity,
-            waker: AtomicWaker::new(),
-            outbox: Mutex::new(Outbox::default()),
-            bounds: settings.bounds(),
+            outlet: Outlet::new(settings.bounds()),
             lane: AtomicU8::new(Lane::Starting as u8),
-            dirty: AtomicBool::new(false),
             cursor_ms: AtomicU64::new(0),
             expiry_announced: AtomicBool::new(false),
             heard_ms: AtomicU64::new(now_ms),
             pinged_ms: AtomicU64::new(now_ms),
             token_expires_ms: AtomicU64::new(token_expires_ms),
-            closing: AtomicU16::new(0),
-            ended: AtomicBool::new(false),
-            closing_since_ms: AtomicU64::new(0),
             inflight: AtomicU32::new(0),
             resumed_ms: AtomicU64::new(0),
             catch_ups: AtomicU32::new(0),
@@ -140,12 +129,12 @@ impl Session {
 
     /// Wakes this waker whenever there is something to write or the session is to end.
     pub fn wake(&self, waker: &Waker) {
-        self.waker.register(waker);
+        self.outlet.wake(waker);
     }
 
     /// What is to be written. Only the connection's own task takes frames out.
     pub fn outbox(&self) -> MutexGuard<'_, Outbox> {
-        self.outbox.lock()
+        self.outlet.outbox()
     }
 
     /// The client has sent something, whatever it was.
@@ -221,28 +210,19 @@ impl Session {
 
     /// Sets what the client has before anything is queued.
     pub fn start_at(&self, position: Seq) {
-        self.outbox.lock().start_at(position);
+        self.outbox().start_at(position);
         self.set_fed(position);
     }
 
     /// Queues a live durable event. `false`: there is no room, and the session must leave the live lane.
     #[must_use]
     pub fn push_durable(&self, bytes: &Bytes, seq: Seq, stored_us: u64, now_ms: u64) -> bool {
-        let mut outbox = self.outbox.lock();
-        if !outbox.has_room(self.bounds, bytes.len()) {
-            return false;
-        }
-        outbox.push(Queued { bytes: bytes.clone(), covers: seq, stored_us }, now_ms);
-        drop(outbox);
-        self.dirty.store(true, Ordering::Release);
-        self.waker.wake();
-        true
+        self.outlet.push_durable(Queued { bytes: bytes.clone(), covers: seq, stored_us }, now_ms)
     }
 
     /// Queues a frame that covers all before `seq`, or an event of a catch-up, whose pace keeps the bound.
     pub fn push_covering(&self, bytes: Bytes, seq: Seq, now_ms: u64) {
-        self.outbox.lock().push(Queued { bytes, covers: seq, stored_us: 0 }, now_ms);
-        self.waker.wake();
+        self.outlet.push(Queued { bytes, covers: seq, stored_us: 0 }, now_ms);
     }
 
     /// Queues an answer or a notice. Their number is bounded by the commands in flight and by reading no more
@@ -253,24 +233,17 @@ impl Session {
 
     /// Queues a best-effort frame: it goes first when the reader is slow. `false`: dropped.
     pub fn push_ephemeral(&self, bytes: &Bytes, now_ms: u64) -> bool {
-        let mut outbox = self.outbox.lock();
-        let calm = outbox.bytes() < self.bounds.bytes / 4 && outbox.has_room(self.bounds, bytes.len());
-        if calm {
-            outbox.push(Queued { bytes: bytes.clone(), covers: Seq::ZERO, stored_us: 0 }, now_ms);
-            drop(outbox);
-            self.waker.wake();
-        }
-        calm
+        self.outlet.push_if_calm(Queued { bytes: bytes.clone(), covers: Seq::ZERO, stored_us: 0 }, now_ms)
     }
 
     /// Whether so much waits to be written that nothing more is read.
     pub fn is_choked(&self) -> bool {
-        self.outbox.lock().bytes() > self.bounds.bytes
+        self.outlet.is_choked()
     }
 
     /// Whether events were queued that no `Cursor` covers; the sweep sends it at the latest.
     pub fn is_dirty(&self) -> bool {
-        self.dirty.load(Ordering::Acquire)
+        self.outlet.is_dirty()
     }
 
     /// Whether a `Cursor` is to travel with the events that are queued: it costs bytes there, and a system call
@@ -284,60 +257,45 @@ impl Session {
     /// A `Cursor` or `Live` that covers all that is queued is about to be queued. Whether it says anything new.
     pub fn cover(&self, now_ms: u64) -> bool {
         self.cursor_ms.store(now_ms, Ordering::Relaxed);
-        self.dirty.swap(false, Ordering::AcqRel)
+        self.outlet.cover()
     }
 
     pub fn mark_dirty(&self) {
-        self.dirty.store(true, Ordering::Release);
+        self.outlet.mark_dirty();
     }
 
     /// Drops the queued durable frames. The position from which the log must be read again, and how many went.
     pub fn fall_behind(&self) -> (Seq, usize) {
-        self.outbox.lock().drop_durable()
+        self.outbox().drop_durable()
     }
 
     /// How many bytes wait to be written.
     pub fn queued_bytes(&self) -> usize {
-        self.outbox.lock().bytes()
+        self.outbox().bytes()
     }
 
-    /// Resolves once at most `low` bytes wait, or the session closes.
+    /// Resolves once at most `low` bytes wait, or the session closes or ends.
     pub async fn drained(&self, low: usize) {
-        std::future::poll_fn(|cx| {
-            let mut outbox = self.outbox.lock();
-            if outbox.bytes() <= low || self.closing().is_some() {
-                return std::task::Poll::Ready(());
-            }
-            outbox.wait_drained(cx.waker());
-            std::task::Poll::Pending
-        })
-        .await;
+        self.outlet.drained(low).await;
     }
 
     /// Asks the session's task to close with this code; the first reason stays.
     pub fn close(&self, close: Close, now_ms: u64) {
-        let first =
-            self.closing.compare_exchange(0, close.code(), Ordering::AcqRel, Ordering::Acquire).is_ok();
-        if first {
-            self.closing_since_ms.store(now_ms, Ordering::Release);
-            self.outbox.lock().wake_if_drained(usize::MAX);
-            self.waker.wake();
-        }
+        self.outlet.close(close.code(), now_ms);
     }
 
     /// The close code that was asked for.
     pub fn closing(&self) -> Option<u16> {
-        Some(self.closing.load(Ordering::Acquire)).filter(|code| *code != 0)
+        self.outlet.closing()
     }
 
     /// Ends the session's task without waiting for the peer any longer.
     pub fn end(&self) {
-        self.ended.store(true, Ordering::Release);
-        self.waker.wake();
+        self.outlet.end();
     }
 
     pub fn is_ended(&self) -> bool {
-        self.ended.load(Ordering::Acquire)
+        self.outlet.is_ended()
     }
 
     /// A command was taken; `false`: too many are in flight already.

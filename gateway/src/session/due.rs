@@ -44,13 +44,13 @@ impl Pings {
 impl Session {
     pub fn sweep(&self, intervals: &Intervals, now: Now, pings: &Pings) {
         if self.closing().is_some() {
-            let since = self.closing_since_ms.load(Ordering::Acquire);
+            let since = self.outlet.closing_since_ms();
             if now.mono_ms.saturating_sub(since) > intervals.linger_ms {
                 self.end();
             }
             return;
         }
-        let stalled = self.outbox.lock().stalled_since_ms();
+        let stalled = self.outbox().stalled_since_ms();
         if stalled.is_some_and(|since| now.mono_ms.saturating_sub(since) > intervals.stall_ms) {
             return self.close(Close::TooSlow, now.mono_ms);
         }
