@@ -11,12 +11,16 @@ pub mod apply;
 pub mod attach;
 pub mod chat;
 pub mod cut;
+pub mod facts;
 pub mod install;
+mod judge;
 pub mod look;
 mod people;
 pub mod projected;
 pub mod replay;
 pub mod ring;
+#[cfg(test)]
+pub(crate) mod stage;
 pub mod user;
 pub mod verdict;
 

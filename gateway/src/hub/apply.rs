@@ -10,9 +10,7 @@ use std::{
 use foldhash::fast::RandomState;
 use shared::{
     code::Code,
-    event::{DecodeError, Event, Fact, Head, Kind},
-    fold,
-    frame::ServerFrame,
+    event::{DecodeError, Event, Head, Kind},
     id::{ChatId, Seq, UserId},
 };
 use streams::Entry;
@@ -21,6 +19,7 @@ use uuid::Uuid;
 use super::{
     Hub, State, UserSlot,
     chat::Chat,
+    facts::joining,
     ring::{self, Verdict},
 };
 use crate::session::{
@@ -103,7 +102,10 @@ impl Hub {
         let Some(chat) = chat else { return Ok(()) };
         match state.chats.get(&chat).map(|chat| chat.loaded) {
             Some(true) => self.judge_and_deliver(state, chat, seq, entry, now_ms),
-            Some(false) => self.hold_back(state, chat, seq),
+            Some(false) => {
+                let joining = if kind.changes_members() { state.joining_locals(entry) } else { Vec::new() };
+                hold_back(state, chat, seq, &joining);
+            }
             None if kind.changes_members() => self.meet(state, chat, seq, entry, now_ms),
             None => {}
         }
@@ -111,50 +113,31 @@ impl Hub {
     }
 
     fn judge_and_deliver(&self, state: &mut State, chat: ChatId, seq: Seq, entry: &Entry, now_ms: u64) {
-        // The head was readable, so what does not decode is corrupt, and void for everyone.
-        let event = Event::decode(&entry.payload).ok();
-        let valid = event.as_ref().is_some_and(|event| state.judge(chat, seq, event));
-        if valid && let Some(event) = &event {
-            state.take_members(chat, seq, event);
+        if let Some(event) = state.judge(chat, seq) {
+            // A user who joins by the event gets it, and so does the one who leaves by it.
+            state.take_members(chat, seq, &event);
             self.deliver(state, chat, seq, entry.appended_ns / 1_000, now_ms);
-            state.drop_members(chat, seq, event);
+            state.drop_members(chat, seq, &event);
         }
         self.settle(state, seq);
     }
 
-    /// An entry of a chat whose state is on the way: the users it may concern wait for it.
-    fn hold_back(&self, state: &mut State, chat: ChatId, seq: Seq) {
-        let behind = &mut state.behind;
-        for (_, user) in state.users.iter().filter(|(_, user)| user.pending.contains(&chat)) {
-            for session in user.sessions.iter().filter(|session| session.lane() == Lane::Live) {
-                leave_live(session, Seq(seq.get() - 1), behind);
-            }
-        }
-    }
-
-    /// A chat that nobody here knows, and an event that may bring local members.
+    /// Takes an event that may make local users members of a chat whose state nobody has asked for yet.
     fn meet(&self, state: &mut State, chat: ChatId, seq: Seq, entry: &Entry, now_ms: u64) {
-        let Ok(event) = Event::decode(&entry.payload) else { return };
-        let users = joining(&event);
-        let locals: Vec<UserSlot> = users.iter().filter_map(|user| state.slots.get(user).copied()).collect();
-        if locals.is_empty() {
+        let joining = state.joining_locals(entry);
+        if joining.is_empty() {
             return;
         }
-        if matches!(event.fact, Fact::ChatCreated(_))
-            && state.ring.get(seq).is_some_and(|slot| slot.link == Seq::ZERO)
-        {
-            // The chat begins here (the append of `ChatCreated` demands an empty subject), so its state is whole.
-            state.chats.insert(chat, Chat { loaded: true, used_ms: now_ms, ..Chat::default() });
+        // The append of `ChatCreated` demands an empty subject. So nothing of the chat is older, and there is nothing
+        // to load.
+        let begins =
+            state.ring.get(seq).is_some_and(|slot| slot.kind == Kind::ChatCreated && slot.link == Seq::ZERO);
+        state.chats.insert(chat, Chat { loaded: begins, used_ms: now_ms, ..Chat::default() });
+        if begins {
             return self.judge_and_deliver(state, chat, seq, entry, now_ms);
         }
-        state.chats.insert(chat, Chat { used_ms: now_ms, ..Chat::default() });
         state.wanted.push(chat);
-        for slot in locals {
-            if let Some(user) = state.users.get_mut(slot as usize) {
-                user.pending.push(chat);
-            }
-        }
-        self.hold_back(state, chat, seq);
+        hold_back(state, chat, seq, &joining);
     }
 
     /// Queues the event at `seq` to every live local session of the chat.
@@ -190,12 +173,28 @@ pub fn command_hash(chat: ChatId, actor: UserId, uuid: Uuid) -> u64 {
     SEED.hash_one((chat, actor, uuid)) | 1
 }
 
-/// The users that an event makes members.
-pub fn joining(event: &Event) -> Vec<UserId> {
-    match &event.fact {
-        Fact::ChatCreated(created) => created.members.iter().map(|member| member.user_id).collect(),
-        Fact::MembersJoined(joined) => joined.members.iter().map(|member| member.user_id).collect(),
-        _ => Vec::new(),
+/// Takes an entry of a chat whose state is being loaded. The members are not known, so the event may concern every
+/// user who waits for the chat, the `joining` ones from now on. Their sessions leave the live lane: a catch-up feeds
+/// them once the state is here.
+fn hold_back(state: &mut State, chat: ChatId, seq: Seq, joining: &[UserSlot]) {
+    let State { users, behind, .. } = state;
+    for slot in joining {
+        if let Some(user) = users.get_mut(*slot as usize).filter(|user| !user.pending.contains(&chat)) {
+            user.pending.push(chat);
+        }
+    }
+    for (_, user) in users.iter().filter(|(_, user)| user.pending.contains(&chat)) {
+        for session in user.sessions.iter().filter(|session| session.lane() == Lane::Live) {
+            leave_live(session, Seq(seq.get() - 1), behind);
+        }
+    }
+}
+
+impl State {
+    /// The local users that an entry would make members, if it is valid.
+    fn joining_locals(&self, entry: &Entry) -> Vec<UserSlot> {
+        let Ok(event) = Event::decode(&entry.payload) else { return Vec::new() };
+        joining(&event.fact).iter().filter_map(|user| self.slots.get(user).copied()).collect()
     }
 }
 
@@ -217,99 +216,5 @@ fn leave_live(session: &Arc<Session>, fed: Seq, behind: &mut Vec<Arc<Session>>) 
     behind.push(session.clone());
 }
 
-impl State {
-    /// Folds the chat's entry at `seq`: verdict, `prev`, head, deletions. Whether it is valid.
-    pub(super) fn judge(&mut self, chat_id: ChatId, seq: Seq, event: &Event) -> bool {
-        if let Some(first) = self.earlier_copy(seq, event) {
-            if let Some(slot) = self.ring.get_mut(seq) {
-                slot.verdict = Verdict::Repeat(first);
-            }
-            return false;
-        }
-        let Some(chat) = self.chats.get_mut(&chat_id) else { return false };
-        let verdict = fold::apply(&mut chat.state, event);
-        let Some(slot) = self.ring.get_mut(seq) else { return false };
-        match verdict {
-            Err(code) => slot.verdict = Verdict::Void(code),
-            Ok(()) => {
-                slot.verdict = Verdict::Valid;
-                slot.prev = std::mem::replace(&mut chat.head, seq);
-                if let Fact::MessageDeleted(deleted) = &event.fact {
-                    self.blank(chat_id, deleted.seq);
-                } else if let Fact::MessageEdited(edited) = &event.fact {
-                    // An edit that comes after the deletion says nothing any more.
-                    let blank = self.ring.get(edited.seq).is_some_and(|slot| slot.deleted);
-                    if let Some(slot) = self.ring.get_mut(seq).filter(|_| blank) {
-                        slot.deleted = true;
-                    }
-                }
-            }
-        }
-        verdict.is_ok()
-    }
-
-    /// The entry that holds the same command already. The log's dedupe window and the look-ups before an append
-    /// make a second copy all but impossible; the projection's unique key voids it, and so does this.
-    fn earlier_copy(&self, seq: Seq, event: &Event) -> Option<Seq> {
-        let first = self.ring.first_copy(self.ring.get(seq)?.command).filter(|first| *first < seq)?;
-        let (head, _) = Head::read(&self.ring.get(first)?.payload).ok()?;
-        (head.uuid == event.uuid && head.actor == event.actor).then_some(first)
-    }
-
-    /// Takes the body out of a deleted message and of its edits, as far as they are in the ring.
-    pub(super) fn blank(&mut self, chat: ChatId, target: Seq) {
-        let edits: Vec<Seq> = self
-            .ring
-            .chain(chat)
-            .take_while(|(seq, _)| *seq >= target)
-            .filter(|(seq, slot)| *seq == target || slot.edits() == Some(target))
-            .map(|(seq, _)| seq)
-            .collect();
-        for seq in edits {
-            if let Some(slot) = self.ring.get_mut(seq) {
-                slot.deleted = true;
-            }
-        }
-    }
-
-    /// Links the local users that the event made members.
-    pub(super) fn take_members(&mut self, chat_id: ChatId, seq: Seq, event: &Event) {
-        let Some(chat) = self.chats.get_mut(&chat_id) else { return };
-        for user in joining(event) {
-            let Some(slot) = self.slots.get(&user).copied() else { continue };
-            let Some(user) = self.users.get_mut(slot as usize) else { continue };
-            user.join(chat_id, seq);
-            chat.link(slot);
-        }
-    }
-
-    /// Unlinks the local user that the event removed.
-    pub(super) fn drop_members(&mut self, chat_id: ChatId, seq: Seq, event: &Event) {
-        let Fact::MemberLeft(left) = &event.fact else { return };
-        let Some(slot) = self.slots.get(&left.user_id).copied() else { return };
-        let floor = self.ring.floor().seq;
-        if let Some(user) = self.users.get_mut(slot as usize) {
-            user.leave(chat_id, seq, floor);
-        }
-        if let Some(chat) = self.chats.get_mut(&chat_id) {
-            chat.unlink(slot);
-        }
-    }
-}
-
-impl ring::Slot {
-    /// The message that this entry edits, if it is an edit.
-    pub fn edits(&self) -> Option<Seq> {
-        match (self.kind == Kind::MessageEdited).then(|| Event::decode(&self.payload))?.ok()?.fact {
-            Fact::MessageEdited(edited) => Some(edited.seq),
-            _ => None,
-        }
-    }
-
-    /// The event's frame. It is not kept: to make it again for a replay takes a fraction of a microsecond, and to
-    /// keep it would double the ring. `None` only for bytes that are no event.
-    pub fn frame(&self, seq: Seq) -> Option<ServerFrame> {
-        let event = Event::decode(&self.payload).ok()?;
-        Some(shared::frame::delivered(self.chat?, seq, self.prev, self.ts, &event, self.deleted))
-    }
-}
+#[cfg(test)]
+mod tests;

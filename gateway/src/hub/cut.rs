@@ -163,3 +163,6 @@ impl State {
         first_above.map(|(_, slot)| slot.prev).filter(|prev| *prev <= seq).unwrap_or(seq)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,9 +10,9 @@ use shared::{
 };
 
 use super::{
-    Hub, State,
-    apply::joining,
+    Hub, State, UserSlot,
     chat::Chat,
+    facts::{joining, leaving},
     ring::Verdict,
     user::{Interval, User},
 };
@@ -132,90 +132,72 @@ impl State {
         if !nothing_evicted {
             return Err(Stale::Ring);
         }
-        let old: Vec<Seq> = old.into_iter().map(|(seq, _)| seq).collect();
-        let waiting = self.chats.remove(&chat_id).map(|chat| chat.locals).unwrap_or_default();
-        let mut chat =
-            Chat { state: loaded.state, used_ms: now_ms, loaded: true, locals: waiting, ..Chat::default() };
-        chat.head = if old.is_empty() { loaded.head } else { loaded.floor_head };
-        self.mark_judged(&old, &loaded.void, &mut chat.head);
+        let head = if old.is_empty() { loaded.head } else { loaded.floor_head };
+        let locals = self.chats.remove(&chat_id).map(|chat| chat.locals).unwrap_or_default();
+        let chat = Chat { state: loaded.state, head, locals, used_ms: now_ms, loaded: true };
         self.chats.insert(chat_id, chat);
-        self.blank_deleted(chat_id, &old);
-        for (seq, _) in new {
-            self.judge_installed(chat_id, seq);
+        let waiting = self.end_waiting(chat_id);
+        for (seq, _) in old {
+            self.take_judged(chat_id, seq, &loaded.void, &waiting);
         }
-        self.link_pending(chat_id);
+        self.link_waiting(chat_id, &waiting);
+        for (seq, _) in new {
+            if let Some(event) = self.judge(chat_id, seq) {
+                self.take_members(chat_id, seq, &event);
+                self.drop_members(chat_id, seq, &event);
+            }
+        }
         Ok(())
     }
 
-    /// Entries that the projection has judged already.
-    fn mark_judged(&mut self, entries: &[Seq], void: &[(Seq, Code)], head: &mut Seq) {
-        for seq in entries {
-            let Some(slot) = self.ring.get_mut(*seq) else { continue };
-            if slot.verdict == Verdict::Void(Code::CommandInvalid) {
-                continue;
-            }
-            match void.iter().find(|(at, _)| at == seq) {
-                Some((_, code)) => slot.verdict = Verdict::Void(*code),
-                None => {
-                    slot.verdict = Verdict::Valid;
-                    slot.prev = std::mem::replace(head, *seq);
-                }
-            }
+    /// The users that waited for this chat; they wait no more.
+    fn end_waiting(&mut self, chat: ChatId) -> Vec<UserSlot> {
+        let mut waiting = Vec::new();
+        for (slot, user) in self.users.iter_mut().filter(|(_, user)| user.pending.contains(&chat)) {
+            user.pending.retain(|pending| *pending != chat);
+            waiting.push(slot as UserSlot);
         }
+        waiting
     }
 
-    fn blank_deleted(&mut self, chat: ChatId, entries: &[Seq]) {
-        for seq in entries {
-            let Some(slot) = self.ring.get(*seq).filter(|slot| slot.verdict == Verdict::Valid) else {
-                continue;
-            };
-            if slot.kind == shared::event::Kind::MessageDeleted
-                && let Ok(event) = Event::decode(&slot.payload)
-                && let shared::event::Fact::MessageDeleted(deleted) = event.fact
-            {
-                self.blank(chat, deleted.seq);
+    /// Takes an entry that the projection has judged. The state is as of a later one, so it is not folded again. Users
+    /// who waited may have come and gone by it.
+    fn take_judged(&mut self, chat: ChatId, seq: Seq, void: &[(Seq, Code)], waiting: &[UserSlot]) {
+        // The projection does not count bytes that are no event among the void entries.
+        let Some(event) = self.decode(seq) else { return };
+        if let Some((_, code)) = void.iter().find(|(at, _)| *at == seq) {
+            if let Some(slot) = self.ring.get_mut(seq) {
+                slot.verdict = Verdict::Void(*code);
             }
+            return;
         }
-    }
-
-    fn judge_installed(&mut self, chat: ChatId, seq: Seq) {
-        let Some(slot) = self.ring.get(seq) else { return };
-        let Ok(event) = Event::decode(&slot.payload) else { return };
-        if self.judge(chat, seq, &event) {
-            self.take_members(chat, seq, &event);
-            self.drop_members(chat, seq, &event);
-        }
-    }
-
-    /// The users that waited for this chat wait no more.
-    fn link_pending(&mut self, chat_id: ChatId) {
-        let waiting: Vec<(usize, UserId)> = self
-            .users
-            .iter()
-            .filter(|(_, user)| user.pending.contains(&chat_id))
-            .map(|(slot, user)| (slot, user.id))
-            .collect();
-        for (slot, id) in waiting {
-            let joined = self.joined_at(chat_id, id);
-            let (Some(chat), Some(user)) = (self.chats.get_mut(&chat_id), self.users.get_mut(slot)) else {
-                continue;
-            };
-            user.pending.retain(|pending| *pending != chat_id);
-            if chat.state.as_ref().is_some_and(|state| state.members.contains(id)) {
-                user.join(chat_id, joined);
-                chat.link(slot as super::UserSlot);
+        self.mark_valid(chat, seq, &event);
+        let (joining, leaving) = (joining(&event.fact), leaving(&event.fact));
+        let floor = self.ring.floor().seq;
+        for slot in waiting {
+            let Some(user) = self.users.get_mut(*slot as usize) else { continue };
+            if joining.contains(&user.id) {
+                user.join(chat, seq);
+            }
+            if leaving == Some(user.id) {
+                // Who leaves was a member. If the ring lacks the beginning, it is older than the ring.
+                user.join(chat, Seq::ZERO);
+                user.leave(chat, seq, floor);
             }
         }
     }
 
-    /// The newest valid event in the ring by which the user became a member; zero: it is older.
-    fn joined_at(&self, chat: ChatId, user: UserId) -> Seq {
-        let joins = |slot: &super::ring::Slot| {
-            slot.kind.changes_members()
-                && slot.verdict == Verdict::Valid
-                && Event::decode(&slot.payload).is_ok_and(|event| joining(&event).contains(&user))
-        };
-        self.ring.chain(chat).find(|(_, slot)| joins(slot)).map_or(Seq::ZERO, |(seq, _)| seq)
+    /// Links the users who waited for the chat and are members of it by its state.
+    fn link_waiting(&mut self, chat_id: ChatId, waiting: &[UserSlot]) {
+        let Some(chat) = self.chats.get_mut(&chat_id) else { return };
+        for slot in waiting {
+            let Some(user) = self.users.get_mut(*slot as usize) else { continue };
+            if chat.state.as_ref().is_some_and(|state| state.members.contains(user.id)) {
+                // Changes nothing if the ring has the event by which they joined.
+                user.join(chat_id, Seq::ZERO);
+                chat.link(*slot);
+            }
+        }
     }
 
     fn install_user(&mut self, loaded: &LoadedUser, now_ms: u64) -> Result<(), Stale> {
@@ -231,9 +213,8 @@ impl State {
         for seq in later {
             let Some(slot) = self.ring.get(seq) else { continue };
             let (Some(chat), Ok(event)) = (slot.chat, Event::decode(&slot.payload)) else { continue };
-            let left =
-                matches!(&event.fact, shared::event::Fact::MemberLeft(left) if left.user_id == loaded.user);
-            let joined = joining(&event).contains(&loaded.user);
+            let left = leaving(&event.fact) == Some(loaded.user);
+            let joined = joining(&event.fact).contains(&loaded.user);
             if joined {
                 chats.insert(chat);
             }
@@ -255,11 +236,11 @@ impl State {
             if joined { user.join(chat, seq) } else { user.leave(chat, seq, floor) }
         }
         let slot = self.users.insert(user);
-        self.slots.insert(loaded.user, slot as super::UserSlot);
+        self.slots.insert(loaded.user, slot as UserSlot);
         let Some(user) = self.users.get(slot) else { return Ok(()) };
         for chat in user.chats() {
             if let Some(chat) = self.chats.get_mut(&chat) {
-                chat.link(slot as super::UserSlot);
+                chat.link(slot as UserSlot);
             }
         }
         Ok(())

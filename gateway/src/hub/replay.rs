@@ -194,11 +194,11 @@ mod tests {
                 deleted: false,
                 payload: Bytes::from(event.encode()),
             });
-            let valid = self.state.judge(chat_id, seq, &event);
+            let valid = self.state.judge(chat_id, seq).is_some();
             let members = self.members.entry(chat_id).or_default();
             let mut entitled: Vec<UserId> = Vec::new();
             if valid {
-                for joined in crate::hub::apply::joining(&event) {
+                for joined in crate::hub::facts::joining(&event.fact) {
                     members.insert(joined);
                 }
                 entitled.extend(members.iter());

@@ -1,7 +1,10 @@
 //! Time as the gateway's parts share it: monotonic milliseconds for intervals, Unix milliseconds for tokens.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use tokio::time::Instant;
+
+/// Reads tokio's clock, so that a test that moves tokio's timers moves this one as well.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
     start: Instant,

@@ -20,7 +20,7 @@ use streams::{Entry, Nats, Partition, Scan};
 
 use crate::{
     command::Failure,
-    hub::{Hub, apply::joining},
+    hub::{Hub, facts::joining},
     session::{Lane, Session, wire},
 };
 
@@ -121,7 +121,7 @@ impl Survey {
         let Ok(event) = Event::decode(&entry.payload) else { return };
         if let Fact::MessageDeleted(deleted) = &event.fact {
             self.deleted.insert(deleted.seq);
-        } else if joining(&event).iter().any(|user| users.contains(user)) {
+        } else if joining(&event.fact).iter().any(|user| users.contains(user)) {
             self.joined.insert(chat);
         }
     }

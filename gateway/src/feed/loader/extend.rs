@@ -14,7 +14,7 @@ use streams::{Entry, Nats, Partition, Scan};
 use crate::{
     command::Failure,
     hub::{
-        apply::joining,
+        facts::joining,
         install::{LoadedChat, LoadedUser},
         user::Interval,
     },
@@ -61,10 +61,10 @@ fn take(entry: &Entry, chat_id: ChatId, chat: Option<&mut LoadedChat>, users: &m
         // Loaded as of a later sequence; its users may be as of an earlier one.
         Some(_) => {}
         // Not loaded yet: a user who may have joined it makes it a chat of the next round.
-        None if joining(&event).is_empty() => return,
+        None if joining(&event.fact).is_empty() => return,
         None => {}
     }
-    let joined = joining(&event);
+    let joined = joining(&event.fact);
     for user in users.iter_mut().filter(|user| user.upto < entry.seq) {
         let open =
             user.intervals.iter_mut().find(|interval| interval.chat == chat_id && interval.to.is_none());

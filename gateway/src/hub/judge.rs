@@ -1,0 +1,133 @@
+//! Judging the ring's entries of a loaded chat: the verdict, the link to the chat's event before it, the bodies that are
+//! withheld, and the local users that come and go with it.
+//!
+//! Invariants: a chat's entries are judged in the log's order, each once; the verdict depends on the log alone, so
+//! every gateway and the projection come to the same one.
+
+use shared::{
+    code::Code,
+    event::{Event, Head, Kind},
+    fold,
+    frame::{self, ServerFrame},
+    id::{ChatId, Seq},
+};
+
+use super::{
+    State,
+    facts::{Revision, joining, leaving, revision},
+    ring::{Slot, Verdict},
+};
+
+impl State {
+    /// Judges the chat's next entry by the fold. Returns the event if it is valid.
+    pub(super) fn judge(&mut self, chat: ChatId, seq: Seq) -> Option<Event> {
+        let event = self.decode(seq)?;
+        if let Some(first) = self.earlier_copy(seq, &event) {
+            self.ring.get_mut(seq)?.verdict = Verdict::Repeat(first);
+            return None;
+        }
+        match fold::apply(&mut self.chats.get_mut(&chat)?.state, &event) {
+            Ok(()) => {
+                self.mark_valid(chat, seq, &event);
+                Some(event)
+            }
+            Err(code) => {
+                self.ring.get_mut(seq)?.verdict = Verdict::Void(code);
+                None
+            }
+        }
+    }
+
+    /// The event of an entry. An entry that is no event is void for every reader.
+    pub(super) fn decode(&mut self, seq: Seq) -> Option<Event> {
+        let slot = self.ring.get_mut(seq)?;
+        let event = Event::decode(&slot.payload).ok();
+        if event.is_none() {
+            slot.verdict = Verdict::Void(Code::CommandInvalid);
+        }
+        event
+    }
+
+    /// Makes a valid event the chat's newest one.
+    pub(super) fn mark_valid(&mut self, chat_id: ChatId, seq: Seq, event: &Event) {
+        let (Some(slot), Some(chat)) = (self.ring.get_mut(seq), self.chats.get_mut(&chat_id)) else { return };
+        slot.verdict = Verdict::Valid;
+        slot.prev = std::mem::replace(&mut chat.head, seq);
+        match revision(&event.fact) {
+            Some(Revision::Delete(target)) => self.withhold(chat_id, target),
+            // An edit of a message that is deleted already: its body must not come back.
+            Some(Revision::Edit(target)) if self.ring.get(target).is_some_and(|slot| slot.deleted) => {
+                if let Some(slot) = self.ring.get_mut(seq) {
+                    slot.deleted = true;
+                }
+            }
+            Some(Revision::Edit(_)) | None => {}
+        }
+    }
+
+    /// The entry that holds the same command already, as far as the ring goes back. The log's dedupe window and the
+    /// look-up before each append make a second copy all but impossible. The projection's unique key voids it.
+    fn earlier_copy(&self, seq: Seq, event: &Event) -> Option<Seq> {
+        let first = self.ring.first_copy(self.ring.get(seq)?.command).filter(|first| *first < seq)?;
+        let (head, _) = Head::read(&self.ring.get(first)?.payload).ok()?;
+        (head.uuid == event.uuid && head.actor == event.actor).then_some(first)
+    }
+
+    /// Marks a deleted message and its edits, as far as they are in the ring: they are replayed without their bodies.
+    fn withhold(&mut self, chat: ChatId, target: Seq) {
+        let of_target: Vec<Seq> = self
+            .ring
+            .chain(chat)
+            .take_while(|(seq, _)| *seq >= target)
+            .filter(|(seq, slot)| *seq == target || slot.edits() == Some(target))
+            .map(|(seq, _)| seq)
+            .collect();
+        for seq in of_target {
+            if let Some(slot) = self.ring.get_mut(seq) {
+                slot.deleted = true;
+            }
+        }
+    }
+
+    /// Records the local users that a valid event makes members.
+    pub(super) fn take_members(&mut self, chat_id: ChatId, seq: Seq, event: &Event) {
+        let Some(chat) = self.chats.get_mut(&chat_id) else { return };
+        for user in joining(&event.fact) {
+            let Some(slot) = self.slots.get(&user).copied() else { continue };
+            let Some(user) = self.users.get_mut(slot as usize) else { continue };
+            user.join(chat_id, seq);
+            chat.link(slot);
+        }
+    }
+
+    /// Records that a valid event removes a local user.
+    pub(super) fn drop_members(&mut self, chat_id: ChatId, seq: Seq, event: &Event) {
+        let Some(user) = leaving(&event.fact) else { return };
+        let Some(slot) = self.slots.get(&user).copied() else { return };
+        let floor = self.ring.floor().seq;
+        if let Some(user) = self.users.get_mut(slot as usize) {
+            user.leave(chat_id, seq, floor);
+        }
+        if let Some(chat) = self.chats.get_mut(&chat_id) {
+            chat.unlink(slot);
+        }
+    }
+}
+
+impl Slot {
+    /// The message that this entry edits, if it is an edit.
+    fn edits(&self) -> Option<Seq> {
+        let event = (self.kind == Kind::MessageEdited).then(|| Event::decode(&self.payload))?.ok()?;
+        match revision(&event.fact)? {
+            Revision::Edit(target) => Some(target),
+            Revision::Delete(_) => None,
+        }
+    }
+
+    /// The event's frame. It is not kept: making it again takes a fraction of a microsecond, and keeping it would
+    /// double the ring. `None`: the entry is no event of a chat.
+    pub fn frame(&self, seq: Seq) -> Option<ServerFrame> {
+        let event = Event::decode(&self.payload).ok()?;
+        Some(frame::delivered(self.chat?, seq, self.prev, self.ts, &event, self.deleted))
+    }
+}

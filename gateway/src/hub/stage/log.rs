@@ -1,0 +1,169 @@
+//! The log of a test: it makes entries, and judges them as the projection does.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use shared::{
+    code::Code,
+    event::{Event, Fact},
+    fold::{self, ChatState},
+    id::{ChatId, EventId, Position, Seq, UserId},
+};
+use streams::Entry;
+use uuid::Uuid;
+
+use super::{chat, user};
+use crate::hub::{
+    facts::{joining, leaving},
+    install::{LoadedChat, LoadedUser},
+    user::Interval,
+};
+
+/// Begins at sequence 1.
+#[derive(Clone, Default)]
+pub(crate) struct Log {
+    entries: Vec<Entry>,
+    /// How many entries were ever made: those that were cut off count, so identities and uuids differ.
+    made: u64,
+}
+
+/// What the fold says of one entry.
+struct Judged<'a> {
+    seq: Seq,
+    chat: ChatId,
+    event: &'a Event,
+    verdict: Result<(), Code>,
+    /// The chat's state after it.
+    state: &'a Option<ChatState>,
+}
+
+impl Log {
+    /// Appends an event of a user to a chat.
+    pub(crate) fn append(&mut self, to: u64, actor: u64, fact: Fact) -> Entry {
+        let uuid = Uuid::from_u64_pair(0x0192_c3f0_0000_7000, 1 << 63 | self.made);
+        let event = Event { actor: user(actor), device: "web".into(), uuid, fact };
+        self.append_raw(Some(to), event.encode())
+    }
+
+    /// Appends a second copy of the command that stands at `seq`.
+    pub(crate) fn append_copy(&mut self, seq: Seq) -> Entry {
+        let first = self.entry(seq);
+        let (to, payload) = (first.chat.map(ChatId::get), first.payload.clone());
+        self.append_raw(to, payload)
+    }
+
+    /// Appends any bytes; `None`: to the subject of no chat.
+    pub(crate) fn append_raw(&mut self, to: Option<u64>, payload: impl Into<Bytes>) -> Entry {
+        self.made += 1;
+        let entry = Entry {
+            seq: self.tip().next(),
+            id: EventId(self.made),
+            ts_ms: 0,
+            appended_ns: 0,
+            chat: to.map(chat),
+            payload: payload.into(),
+            traceparent: None,
+        };
+        self.entries.push(entry.clone());
+        entry
+    }
+
+    pub(crate) fn tip(&self) -> Seq {
+        Seq(self.entries.len() as u64)
+    }
+
+    pub(crate) fn entry(&self, seq: Seq) -> &Entry {
+        &self.entries[seq.get() as usize - 1]
+    }
+
+    /// The position of an entry, or the one before the first.
+    pub(crate) fn position(&self, seq: Seq) -> Position {
+        if seq == Seq::ZERO { Position::default() } else { self.entry(seq).position() }
+    }
+
+    /// Loses all above `seq`.
+    pub(crate) fn cut(&mut self, seq: Seq) -> Position {
+        self.entries.truncate(seq.get() as usize);
+        self.position(seq)
+    }
+
+    /// Looks at each entry of a chat up to `upto`, except those that are no event.
+    fn judge(&self, upto: Seq, mut look: impl FnMut(Judged<'_>)) {
+        let mut chats: BTreeMap<ChatId, Option<ChatState>> = BTreeMap::new();
+        let mut commands = BTreeSet::new();
+        for entry in self.entries.iter().take_while(|entry| entry.seq <= upto) {
+            let (Some(chat), Ok(event)) = (entry.chat, Event::decode(&entry.payload)) else { continue };
+            let state = chats.entry(chat).or_default();
+            let is_first = commands.insert((chat, event.actor, event.uuid));
+            let verdict = if is_first { fold::apply(state, &event) } else { Err(Code::CommandUuidReused) };
+            look(Judged { seq: entry.seq, chat, event: &event, verdict, state });
+        }
+    }
+
+    /// The chat as of `upto`, loaded when the ring's floor was `floor`.
+    pub(crate) fn chat(&self, chat: ChatId, upto: Seq, floor: Seq) -> LoadedChat {
+        let (head, floor_head) = (Seq::ZERO, Seq::ZERO);
+        let mut loaded = LoadedChat { chat, state: None, upto, head, floor, floor_head, void: Vec::new() };
+        self.judge(upto, |judged| {
+            if judged.chat != chat {
+                return;
+            }
+            loaded.state.clone_from(judged.state);
+            match judged.verdict {
+                Ok(()) => {
+                    loaded.head = judged.seq;
+                    if judged.seq <= floor {
+                        loaded.floor_head = judged.seq;
+                    }
+                }
+                Err(code) if judged.seq > floor => loaded.void.push((judged.seq, code)),
+                Err(_) => {}
+            }
+        });
+        loaded
+    }
+
+    /// The user's memberships as of `upto`, loaded when the ring's floor was `floor`.
+    pub(crate) fn user(&self, user: UserId, upto: Seq, floor: Seq) -> LoadedUser {
+        let mut intervals = self.memberships(user, upto);
+        intervals.retain(|interval| interval.to.is_none_or(|to| to > floor));
+        LoadedUser { user, upto, intervals }
+    }
+
+    /// All memberships that began up to `upto`, in the order of their beginnings.
+    fn memberships(&self, user: UserId, upto: Seq) -> Vec<Interval> {
+        let mut all: Vec<Interval> = Vec::new();
+        self.judge(upto, |judged| {
+            if judged.verdict.is_err() {
+                return;
+            }
+            if joining(&judged.event.fact).contains(&user) {
+                all.push(Interval { chat: judged.chat, from: judged.seq, to: None });
+            }
+            if leaving(&judged.event.fact) == Some(user) {
+                let open = |interval: &&mut Interval| interval.chat == judged.chat && interval.to.is_none();
+                if let Some(open) = all.iter_mut().find(open) {
+                    open.to = Some(judged.seq);
+                }
+            }
+        });
+        all
+    }
+
+    /// The valid events up to `upto` that happened while the user was a member, their own removal included.
+    pub(crate) fn entitled(&self, user: UserId, upto: Seq) -> Vec<(ChatId, Seq)> {
+        let memberships = self.memberships(user, upto);
+        let mut events = Vec::new();
+        self.judge(upto, |judged| {
+            let held = |interval: &Interval| {
+                interval.chat == judged.chat
+                    && interval.from <= judged.seq
+                    && interval.to.is_none_or(|to| judged.seq <= to)
+            };
+            if judged.verdict.is_ok() && memberships.iter().any(held) {
+                events.push((judged.chat, judged.seq));
+            }
+        });
+        events
+    }
+}
