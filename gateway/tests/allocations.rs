@@ -6,6 +6,7 @@
 //! share one buffer, so what is counted is the gateway's.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(clippy::disallowed_methods, reason = "a test's tasks end with its runtime")]
 
 #[path = "support/http.rs"]
 mod support;

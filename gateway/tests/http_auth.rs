@@ -1,6 +1,7 @@
 //! Accounts over HTTP: register, log in, refresh, log out, devices, tickets.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(clippy::disallowed_methods, reason = "a test's tasks end with its runtime")]
 
 #[path = "support/http.rs"]
 mod support;

@@ -4,6 +4,8 @@
 //! size; every message goes to a random direct chat, which is the worst case: hardly two events of a batch share one.
 //! Each user is in some twenty chats. Afterwards the reads of a gateway are timed on what was projected.
 
+#![allow(clippy::disallowed_methods, reason = "a benchmark's tasks end with its runtime")]
+
 use std::{
     sync::Arc,
     time::{Duration, Instant},

@@ -1,6 +1,7 @@
 //! Accounts, token families and claims against a real Postgres, races included.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_methods, reason = "a test's tasks end with its runtime")]
 
 use std::collections::HashSet;
 

@@ -124,6 +124,8 @@ fn prehash(password: &SecretString) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::disallowed_methods, reason = "a test's tasks end with its runtime")]
+
     use clap::Parser;
 
     use super::*;

@@ -152,6 +152,8 @@ fn parse(member: &str, score: f64) -> Option<Revoked> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::disallowed_methods, reason = "a test's tasks end with its runtime")]
+
     use parking_lot::Mutex;
 
     use super::*;

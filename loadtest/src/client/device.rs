@@ -53,6 +53,7 @@ impl Device {
         let told = oracle.clone();
         let ends = Ends { orders: inbox, phase: phase_tx, unanswered: unanswered.clone() };
         let life = Life::new(identity, oracle, latencies, log.clone(), ends);
+        #[expect(clippy::disallowed_methods, reason = "the handle is the owner: `stop` waits for it")]
         let task = tokio::spawn(life.run());
         Self { user, log, orders, phase, unanswered, oracle: told, task }
     }

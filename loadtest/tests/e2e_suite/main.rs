@@ -4,6 +4,7 @@
 //! a client does; no test knows the services' code.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+#![allow(clippy::disallowed_methods, reason = "a test's tasks end with its runtime")]
 
 mod chaos;
 mod drain;
