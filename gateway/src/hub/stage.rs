@@ -24,7 +24,11 @@ use shared::{
 use streams::Entry;
 use uuid::Uuid;
 
-pub(crate) use self::{device::Device, facts::*, log::Log};
+pub(crate) use self::{
+    device::{Device, in_short},
+    facts::*,
+    log::Log,
+};
 use super::{
     Hub,
     attach::{Attached, Step},

@@ -82,3 +82,6 @@ impl Hub {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

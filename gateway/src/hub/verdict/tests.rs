@@ -1,0 +1,116 @@
+use shared::{code::Code, id::Seq};
+
+use super::*;
+use crate::hub::stage::*;
+
+/// A waiter of a session, whose command counts as taken.
+fn of(session: &Arc<Session>) -> Waiter {
+    assert!(session.begin_command(64));
+    Waiter::Session { session: session.clone(), chat: chat(1), uuid: Uuid::nil(), deadline_ms: 1_000 }
+}
+
+fn caller() -> (oneshot::Receiver<Result<Stored, Failure>>, Waiter) {
+    let (answer, outcome) = oneshot::channel();
+    (outcome, Waiter::Caller { answer, chat: chat(1) })
+}
+
+#[test]
+fn an_entry_that_is_judged_already_is_answered_at_once() {
+    let mut stage = Stage::with_group(&[1]);
+    let mut device = stage.connect(1);
+    let seq = stage.append(1, 1, sent("hi"));
+    stage.hub.await_verdict(seq, of(&device.session));
+    assert_eq!(device.hears(), ["Message 2 after 1", "Ack 2"]);
+    assert_eq!(device.session.inflight(), 0);
+}
+
+#[test]
+fn an_answer_comes_between_the_event_and_its_successors() {
+    let mut stage = Stage::with_group(&[1]);
+    let mut device = stage.connect(1);
+    stage.hub.await_verdict(Seq(2), of(&device.session));
+    assert!(device.hears().is_empty(), "the tail has not come so far");
+    let entries = [stage.log.append(1, 1, sent("mine")), stage.log.append(1, 1, sent("next"))];
+    stage.hub.apply(&entries).unwrap();
+    assert_eq!(device.hears(), ["Message 2 after 1", "Ack 2", "Message 3 after 2"]);
+}
+
+#[test]
+fn a_command_that_the_fold_refuses_is_answered_with_its_code() {
+    let mut stage = Stage::with_group(&[1, 2]);
+    let mut device = stage.connect(2);
+    stage.hub.await_verdict(Seq(2), of(&device.session));
+    stage.append(1, 2, removed(1));
+    assert_eq!(device.hears(), ["Error chat.forbidden"]);
+    assert_eq!(device.session.inflight(), 0);
+}
+
+#[test]
+fn bytes_that_are_no_event_are_answered_as_invalid() {
+    let mut stage = Stage::with_group(&[1]);
+    let (mut outcome, waiter) = caller();
+    let whole = stage.log.append(1, 1, sent("cut short"));
+    stage.log.cut(Seq(1));
+    stage.hub.await_verdict(Seq(2), waiter);
+    let entry = stage.log.append_raw(Some(1), whole.payload.slice(..whole.payload.len() - 1));
+    stage.apply(&entry);
+    assert_eq!(outcome.try_recv().unwrap().unwrap_err().code, Code::CommandInvalid);
+}
+
+#[test]
+fn a_second_copy_is_answered_with_the_outcome_of_the_first() {
+    let mut stage = Stage::with_group(&[1, 2]);
+    let valid = stage.append(1, 1, sent("once"));
+    let void = stage.append(1, 2, removed(1));
+    let copies = [valid, void].map(|seq| stage.log.append_copy(seq));
+    stage.hub.apply(&copies).unwrap();
+    let (mut outcome, waiter) = caller();
+    stage.hub.await_verdict(copies[0].seq, waiter);
+    let stored = outcome.try_recv().unwrap().unwrap();
+    assert_eq!((stored.seq, stored.dup), (valid, true));
+    let (mut outcome, waiter) = caller();
+    stage.hub.await_verdict(copies[1].seq, waiter);
+    assert_eq!(outcome.try_recv().unwrap().unwrap_err().code, Code::ChatForbidden);
+}
+
+#[test]
+fn a_command_to_a_chat_on_the_way_is_answered_once_its_state_is_here() {
+    let mut stage = Stage::new();
+    let seqs = [created(&[1]), sent("hi")].map(|fact| stage.append(1, 1, fact));
+    let (mut outcome, waiter) = caller();
+    stage.hub.await_verdict(seqs[1], waiter);
+    assert!(outcome.try_recv().is_err());
+    stage.load_chat(1);
+    let stored = outcome.try_recv().unwrap().unwrap();
+    assert_eq!((stored.chat, stored.seq, stored.dup), (chat(1), seqs[1], false));
+}
+
+#[test]
+fn a_session_that_waited_too_long_is_told_that_the_outcome_is_unknown() {
+    let stage = Stage::with_group(&[1]);
+    let mut device = stage.connect(1);
+    let (mut waits, waiter) = caller();
+    let (gone, gone_waiter) = caller();
+    drop(gone);
+    stage.hub.await_verdict(Seq(2), of(&device.session));
+    stage.hub.await_verdict(Seq(2), waiter);
+    stage.hub.await_verdict(Seq(3), gone_waiter);
+    stage.hub.expire_waiters(1_000);
+    assert!(device.hears().is_empty(), "its time is not over");
+    stage.hub.expire_waiters(1_001);
+    assert_eq!(device.hears(), ["Error log.unavailable"]);
+    assert_eq!(device.session.inflight(), 0);
+    assert!(waits.try_recv().is_err(), "a caller keeps time itself");
+    assert_eq!(stage.hub.lock().waiters.len(), 1, "and is forgotten when it has given up");
+}
+
+#[test]
+fn the_answer_arrives_late_only_once() {
+    let mut stage = Stage::with_group(&[1]);
+    let mut device = stage.connect(1);
+    stage.hub.await_verdict(Seq(2), of(&device.session));
+    stage.hub.expire_waiters(u64::MAX);
+    stage.append(1, 1, sent("stored after all"));
+    assert_eq!(device.hears(), ["Error log.unavailable", "Message 2 after 1"]);
+    assert_eq!(device.session.inflight(), 0);
+}
