@@ -246,3 +246,6 @@ impl State {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;
