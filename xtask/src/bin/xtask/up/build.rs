@@ -122,7 +122,7 @@ impl Progress {
         }
         if self.told.elapsed() >= TELL {
             self.told = Instant::now();
-            if let Some(text) = self.latest.take() {
+            if let Some(text) = &self.latest {
                 step(text);
             }
         }
