@@ -1,4 +1,6 @@
-//! The ground of the gateway: time, metrics, and Redis. Knows nothing of chats, sessions or HTTP.
+//! What every room stands on: the clock, the metrics, and the client of Redis.
+//!
+//! Nothing here knows chats, sessions or routes.
 
 pub mod clock;
 pub mod metrics;

@@ -2,4 +2,5 @@
 
 pub mod openapi;
 pub mod problem;
+pub mod refusals;
 pub mod view;

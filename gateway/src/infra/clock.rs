@@ -1,10 +1,12 @@
-//! Time as the gateway's parts share it: monotonic milliseconds for intervals, Unix milliseconds for tokens.
+//! The two clocks of the gateway: monotonic milliseconds for intervals, Unix milliseconds for points in time that
+//! others read, such as the end of a token.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
 
-/// Reads tokio's clock, so that a test that moves tokio's timers moves this one as well.
+/// Counts milliseconds from the gateway's start, on tokio's clock: a test that moves tokio's timers moves this one as
+/// well. Copies count from the same start.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
     start: Instant,
@@ -21,7 +23,7 @@ impl Clock {
     }
 }
 
-/// Unix milliseconds.
+/// The present time in Unix milliseconds. It can go back when the system's clock is set.
 pub fn unix_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }

@@ -1,7 +1,8 @@
 //! Redis as the gateway uses it: one multiplexed client, a key prefix, and a circuit breaker.
 //!
-//! Everything here may be lost: every caller has an answer for [`Down`]. Invariant: a Redis that is gone costs those
-//! who can do without it at most `ANSWER_WITHIN` once a second; all others learn at once that it is down.
+//! Nothing in Redis is the only copy of something that must last, and every caller knows what to do when Redis is
+//! [`Down`]. Invariant: while Redis is away, [`Redis::run`] tries it once a second and then waits at most
+//! `ANSWER_WITHIN`; in between it fails at once.
 
 use std::{
     sync::{
@@ -21,16 +22,16 @@ use tokio::time::timeout;
 
 use super::clock::Clock;
 
-/// A healthy Redis answers in well under a millisecond. Who can do without it waits no longer than this.
+/// How long a caller waits that can do without the answer. A healthy Redis answers in well under a millisecond.
 const ANSWER_WITHIN: Duration = Duration::from_millis(80);
-/// Who cannot do without it, and would have to refuse its client, waits longer.
+/// How long a caller waits that would have to refuse its client without the answer.
 const INSIST_FOR: Duration = Duration::from_secs(1);
-/// How long the circuit stays open after a failure.
+/// How long the circuit stays open after a failure: so long no command is sent.
 const OPEN_MS: u64 = 1_000;
-/// Reconnects are tried this often at first and then ever less often, up to [`RECONNECT_MAX_MS`].
+/// The first wait before a reconnect. Each further one doubles it, up to [`RECONNECT_MAX_MS`].
 const RECONNECT_MIN_MS: u32 = 100;
 const RECONNECT_MAX_MS: u32 = 1_000;
-/// Commands that may wait inside the client; more than that is a Redis that does not answer.
+/// Commands that may wait inside the client. If more would wait, Redis does not answer any more.
 const QUEUE: usize = 65_536;
 
 #[derive(Debug, Clone, clap::Args)]
@@ -43,7 +44,7 @@ pub struct RedisSettings {
     pub prefix: String,
 }
 
-/// Redis did not answer in time, or said that it cannot.
+/// Redis did not answer in time, or answered with an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("redis does not answer")]
 pub struct Down;
@@ -53,7 +54,7 @@ pub struct Down;
 #[error("MT_REDIS_URL: {0}")]
 pub struct InvalidUrl(#[source] Error);
 
-/// Cheap to clone.
+/// The client. Clones share one connection and one circuit breaker.
 #[derive(Clone)]
 pub struct Redis(Arc<Inner>);
 
@@ -61,18 +62,18 @@ struct Inner {
     client: Client,
     prefix: String,
     clock: Clock,
-    /// Closed when this moment, in milliseconds of `clock`, has passed.
+    /// Until this time of `clock` the circuit is open.
     open_until_ms: AtomicU64,
 }
 
 impl Redis {
-    /// Starts to connect, for ever, in the background.
+    /// Starts a task that connects, and reconnects for ever.
     ///
     /// # Errors
-    /// [`InvalidUrl`]; a Redis that is down is none.
+    /// [`InvalidUrl`]. A Redis that is down is no error.
     pub fn connect(settings: &RedisSettings) -> Result<Self, InvalidUrl> {
         let mut config = Config::from_url(&settings.url).map_err(InvalidUrl)?;
-        // A gateway starts without Redis, and connects when it comes.
+        // A gateway starts also while Redis is away, and connects when it comes back.
         config.fail_fast = false;
         let client = Builder::from_config(config)
             .with_connection_config(|connection| {
@@ -102,10 +103,10 @@ impl Redis {
         format!("{}{name}", self.0.prefix)
     }
 
-    /// Runs commands, bounded in time.
+    /// Runs commands for a caller that can do without their answer.
     ///
     /// # Errors
-    /// [`Down`], at once while the circuit is open.
+    /// [`Down`], without a wait while the circuit is open.
     pub async fn run<T>(&self, commands: impl AsyncFnOnce(&Client) -> FredResult<T>) -> Result<T, Down> {
         if self.is_open() {
             return Err(Down);
@@ -114,8 +115,8 @@ impl Redis {
         answer.inspect_err(|error| self.fail(error)).map_err(|_| Down)
     }
 
-    /// Likewise, for those who would have to refuse their client: waits longer, and whether or not others have
-    /// given up already.
+    /// Runs commands for a caller that would have to refuse its client without their answer. It waits longer than
+    /// [`Redis::run`], and tries even while the circuit is open.
     ///
     /// # Errors
     /// [`Down`].
@@ -140,7 +141,7 @@ impl Redis {
         self.insist(async |client| client.exists::<i64, _>(self.key("ping")).await).await.map(|_| ())
     }
 
-    /// Says good-bye to the server.
+    /// Ends the connection.
     pub async fn quit(&self) {
         if let Err(error) = self.0.client.quit().await {
             tracing::debug!(%error, "redis did not take the good-bye");

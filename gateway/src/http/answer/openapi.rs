@@ -6,9 +6,15 @@ use axum::{
 };
 use bytes::Bytes;
 use http::header;
+
 use utoipa::{
     Modify, OpenApi,
     openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme},
+};
+
+use super::{
+    problem::{FieldError, ProblemBody},
+    refusals::NoWebSocket,
 };
 
 pub const DOCUMENT_PATH: &str = "/openapi.json";
@@ -28,6 +34,8 @@ pub const WEBSOCKET_PATH: &str = "/v1/ws";
         (name = "operator", description = "For machines that watch this one"),
     ),
     paths(websocket, document, metrics),
+    // Not found by themselves: the routes name problems only through the types in `refusals`.
+    components(schemas(ProblemBody, FieldError)),
     modifiers(&Schemes),
 )]
 struct Base;
@@ -54,11 +62,7 @@ impl Modify for Schemes {
     ("v" = Option<String>, Query, description = "the version of the protocol, 1"),
 ), responses(
     (status = 101, description = "the WebSocket is open"),
-    (status = 401, description = "`auth.*`", body = crate::http::answer::problem::ProblemBody, content_type = "application/problem+json"),
-    (status = 403, description = "a foreign `Origin`", body = crate::http::answer::problem::ProblemBody, content_type = "application/problem+json"),
-    (status = 426, description = "no opening handshake", body = crate::http::answer::problem::ProblemBody, content_type = "application/problem+json"),
-    (status = 429, description = "`rate.limited`", body = crate::http::answer::problem::ProblemBody, content_type = "application/problem+json"),
-    (status = 503, description = "`server.*`", body = crate::http::answer::problem::ProblemBody, content_type = "application/problem+json"),
+    NoWebSocket,
 ))]
 #[allow(dead_code, reason = "only its description is used: the handler is the ws module's")]
 const fn websocket() {}

@@ -21,7 +21,10 @@ use crate::{
     auth::refresh::Refresh,
     http::{
         answer::{
-            problem::{Problem, ProblemBody},
+            problem::Problem,
+            refusals::{
+                EmailTaken, FromForeignPage, Invalid, Limited, LoginFailed, LogoutFailed, RefreshFailed,
+            },
             view::Me,
         },
         limits::{Limit, address_key, known::AccountAt},
@@ -118,9 +121,7 @@ impl Access {
 /// Create an account and log in.
 #[utoipa::path(post, path = "/v1/auth/register", tag = "auth", request_body = Register, responses(
     (status = 201, body = LoggedIn, headers(("Set-Cookie", description = "the refresh token"), ("Location"))),
-    (status = 409, description = "`auth.email_taken`", body = ProblemBody, content_type = "application/problem+json"),
-    (status = 422, description = "`request.invalid`", body = ProblemBody, content_type = "application/problem+json"),
-    (status = 429, description = "`rate.limited`", body = ProblemBody, content_type = "application/problem+json"),
+    Invalid, Limited, EmailTaken,
 ))]
 pub async fn register(
     State(services): State<Arc<Services>>,
@@ -149,10 +150,7 @@ pub async fn register(
 /// Log in with e-mail and password.
 #[utoipa::path(post, path = "/v1/auth/login", tag = "auth", request_body = Login, responses(
     (status = 200, body = LoggedIn, headers(("Set-Cookie", description = "the refresh token"))),
-    (status = 401, description = "`auth.invalid_credentials`", body = ProblemBody, content_type = "application/problem+json"),
-    (status = 422, description = "`request.invalid`", body = ProblemBody, content_type = "application/problem+json"),
-    (status = 429, description = "`rate.limited`", body = ProblemBody, content_type = "application/problem+json"),
-    (status = 503, description = "`server.unavailable`: too many passwords wait to be checked", body = ProblemBody, content_type = "application/problem+json"),
+    Invalid, Limited, LoginFailed,
 ))]
 pub async fn login(
     State(services): State<Arc<Services>>,
@@ -197,9 +195,7 @@ async fn check(
 /// A refresh token that comes a second time was stolen: its whole family is revoked.
 #[utoipa::path(post, path = "/v1/auth/refresh", tag = "auth", security(("refreshToken" = [])), responses(
     (status = 200, body = Access, headers(("Set-Cookie", description = "the next refresh token"))),
-    (status = 401, description = "`auth.missing`, `auth.invalid_token`, `auth.expired`, `auth.revoked`", body = ProblemBody, content_type = "application/problem+json"),
-    (status = 403, description = "a foreign `Origin`", body = ProblemBody, content_type = "application/problem+json"),
-    (status = 429, description = "`rate.limited`", body = ProblemBody, content_type = "application/problem+json"),
+    Limited, FromForeignPage, RefreshFailed,
 ))]
 pub async fn refresh(
     State(services): State<Arc<Services>>,
@@ -245,9 +241,7 @@ async fn rotate(services: &Services, headers: &HeaderMap) -> Result<(Access, Ref
 /// Log out: the refresh token and all access tokens of its family are void, its sockets are closed.
 #[utoipa::path(post, path = "/v1/auth/logout", tag = "auth", security(("refreshToken" = [])), responses(
     (status = 204, headers(("Set-Cookie", description = "removes the refresh token"))),
-    (status = 401, description = "`auth.missing`, `auth.invalid_token`", body = ProblemBody, content_type = "application/problem+json"),
-    (status = 403, description = "a foreign `Origin`", body = ProblemBody, content_type = "application/problem+json"),
-    (status = 429, description = "`rate.limited`", body = ProblemBody, content_type = "application/problem+json"),
+    Limited, FromForeignPage, LogoutFailed,
 ))]
 pub async fn logout(
     State(services): State<Arc<Services>>,

@@ -24,7 +24,8 @@ use crate::{
     feed::reads::Fresh,
     http::{
         answer::{
-            problem::{Problem, ProblemBody},
+            problem::Problem,
+            refusals::{ChatNotCreated, CommandToGroup, Invalid, Limited, ReadInChat, Unauthenticated},
             view::{Chat, HistoryText, is_false},
         },
         request::{
@@ -62,8 +63,7 @@ pub struct Chats {
     ("page" = Option<String>, Query, description = "the `nextPage` of the page before"),
 ), responses(
     (status = 200, body = Chats),
-    (status = 401, description = "`auth.*`", body = ProblemBody, content_type = "application/problem+json"),
-    (status = 422, description = "`request.invalid`", body = ProblemBody, content_type = "application/problem+json"),
+    Unauthenticated, Invalid,
 ))]
 pub async fn list(
     State(services): State<Arc<Services>>,
@@ -129,10 +129,7 @@ impl FromFields for CreateChat {
 ), responses(
     (status = 201, body = Chat, headers(("Location"))),
     (status = 200, description = "it exists", body = Chat),
-    (status = 401, description = "`auth.*`", body = ProblemBody, content_type = "application/problem+json"),
-    (status = 422, description = "`request.invalid`, `limit.exceeded`", body = ProblemBody, content_type = "application/problem+json"),
-    (status = 429, description = "`rate.limited`", body = ProblemBody, content_type = "application/problem+json"),
-    (status = 503, description = "`log.unavailable`, `log.full`, `server.unavailable`", body = ProblemBody, content_type = "application/problem+json"),
+    Unauthenticated, Limited, ChatNotCreated,
 ))]
 pub async fn create(
     State(services): State<Arc<Services>>,
@@ -228,9 +225,7 @@ fn unprojected(caller: &Caller, asked: CreateChat, stored: Stored) -> Chat {
 #[utoipa::path(get, path = "/v1/chats/{id}", tag = "chats", security(("accessToken" = [])),
     params(("id" = u64, Path)), responses(
     (status = 200, body = Chat),
-    (status = 401, description = "`auth.*`", body = ProblemBody, content_type = "application/problem+json"),
-    (status = 404, description = "`chat.not_found`", body = ProblemBody, content_type = "application/problem+json"),
-    (status = 422, description = "`request.invalid`", body = ProblemBody, content_type = "application/problem+json"),
+    ReadInChat,
 ))]
 pub async fn show(
     State(services): State<Arc<Services>>,
@@ -263,12 +258,7 @@ impl FromFields for UpdateChat {
 #[utoipa::path(patch, path = "/v1/chats/{id}", tag = "chats", security(("accessToken" = [])),
     request_body = UpdateChat, params(("id" = u64, Path)), responses(
     (status = 200, body = Chat),
-    (status = 401, description = "`auth.*`", body = ProblemBody, content_type = "application/problem+json"),
-    (status = 403, description = "`chat.forbidden`", body = ProblemBody, content_type = "application/problem+json"),
-    (status = 404, description = "`chat.not_found`", body = ProblemBody, content_type = "application/problem+json"),
-    (status = 422, description = "`request.invalid`", body = ProblemBody, content_type = "application/problem+json"),
-    (status = 429, description = "`rate.limited`", body = ProblemBody, content_type = "application/problem+json"),
-    (status = 503, description = "`log.unavailable`, `log.full`", body = ProblemBody, content_type = "application/problem+json"),
+    CommandToGroup,
 ))]
 pub async fn update(
     State(services): State<Arc<Services>>,

@@ -11,7 +11,10 @@ use uuid::Uuid;
 
 use crate::{
     http::{
-        answer::problem::{Problem, ProblemBody},
+        answer::{
+            problem::Problem,
+            refusals::{Invalid, NoSuchDevice, Unauthenticated},
+        },
         request::caller::{Caller, Id},
         services::Services,
     },
@@ -40,7 +43,7 @@ pub struct Device {
 /// The caller's devices, the last seen first.
 #[utoipa::path(get, path = "/v1/devices", tag = "account", security(("accessToken" = [])), responses(
     (status = 200, body = Devices),
-    (status = 401, description = "`auth.*`", body = ProblemBody, content_type = "application/problem+json"),
+    Unauthenticated,
 ))]
 pub async fn list(
     State(services): State<Arc<Services>>,
@@ -61,9 +64,7 @@ pub async fn list(
 #[utoipa::path(delete, path = "/v1/devices/{id}", tag = "account", security(("accessToken" = [])),
     params(("id" = Uuid, Path)), responses(
     (status = 204),
-    (status = 401, description = "`auth.*`", body = ProblemBody, content_type = "application/problem+json"),
-    (status = 404, description = "the caller has no such device", body = ProblemBody, content_type = "application/problem+json"),
-    (status = 422, description = "`request.invalid`", body = ProblemBody, content_type = "application/problem+json"),
+    Unauthenticated, Invalid, NoSuchDevice,
 ))]
 pub async fn revoke(
     State(services): State<Arc<Services>>,

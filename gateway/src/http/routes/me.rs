@@ -8,7 +8,8 @@ use utoipa::ToSchema;
 
 use crate::http::{
     answer::{
-        problem::{Problem, ProblemBody},
+        problem::Problem,
+        refusals::{Invalid, Unauthenticated},
         view::Me,
     },
     request::{
@@ -36,7 +37,7 @@ impl FromFields for UpdateMe {
 /// The caller's account; also what tells why a WebSocket was refused.
 #[utoipa::path(get, path = "/v1/me", tag = "account", security(("accessToken" = [])), responses(
     (status = 200, body = Me),
-    (status = 401, description = "`auth.*`", body = ProblemBody, content_type = "application/problem+json"),
+    Unauthenticated,
 ))]
 pub async fn show(State(services): State<Arc<Services>>, caller: Caller) -> Result<axum::Json<Me>, Problem> {
     let user = services.db.user(caller.user()).await?.ok_or(Code::UserNotFound)?;
@@ -46,8 +47,7 @@ pub async fn show(State(services): State<Arc<Services>>, caller: Caller) -> Resu
 /// Change what others see.
 #[utoipa::path(patch, path = "/v1/me", tag = "account", security(("accessToken" = [])), request_body = UpdateMe, responses(
     (status = 200, body = Me),
-    (status = 401, description = "`auth.*`", body = ProblemBody, content_type = "application/problem+json"),
-    (status = 422, description = "`request.invalid`", body = ProblemBody, content_type = "application/problem+json"),
+    Unauthenticated, Invalid,
 ))]
 pub async fn update(
     State(services): State<Arc<Services>>,

@@ -19,7 +19,8 @@ use crate::{
     feed::reads::Fresh,
     http::{
         answer::{
-            problem::{Problem, ProblemBody},
+            problem::Problem,
+            refusals::{ChatFull, CommandToGroup, MemberNotRemoved, MemberUnchanged, ReadInChat},
             view::{Ack, Member, RoleText, is_false},
         },
         request::{
@@ -54,9 +55,7 @@ pub struct Members {
     ("page" = Option<String>, Query, description = "the `nextPage` of the page before"),
 ), responses(
     (status = 200, body = Members),
-    (status = 401, description = "`auth.*`", body = ProblemBody, content_type = "application/problem+json"),
-    (status = 404, description = "`chat.not_found`", body = ProblemBody, content_type = "application/problem+json"),
-    (status = 422, description = "`request.invalid`", body = ProblemBody, content_type = "application/problem+json"),
+    ReadInChat,
 ))]
 pub async fn list(
     State(services): State<Arc<Services>>,
@@ -101,13 +100,7 @@ impl FromFields for AddMembers {
 #[utoipa::path(post, path = "/v1/chats/{id}/members", tag = "chats", security(("accessToken" = [])),
     request_body = AddMembers, params(("id" = u64, Path)), responses(
     (status = 200, body = Ack),
-    (status = 401, description = "`auth.*`", body = ProblemBody, content_type = "application/problem+json"),
-    (status = 403, description = "`chat.forbidden`", body = ProblemBody, content_type = "application/problem+json"),
-    (status = 404, description = "`chat.not_found`", body = ProblemBody, content_type = "application/problem+json"),
-    (status = 409, description = "`chat.full`", body = ProblemBody, content_type = "application/problem+json"),
-    (status = 422, description = "`request.invalid`", body = ProblemBody, content_type = "application/problem+json"),
-    (status = 429, description = "`rate.limited`", body = ProblemBody, content_type = "application/problem+json"),
-    (status = 503, description = "`log.unavailable`, `log.full`", body = ProblemBody, content_type = "application/problem+json"),
+    CommandToGroup, ChatFull,
 ))]
 pub async fn add(
     State(services): State<Arc<Services>>,
@@ -136,13 +129,7 @@ impl FromFields for ChangeRole {
 #[utoipa::path(patch, path = "/v1/chats/{id}/members/{userId}", tag = "chats", security(("accessToken" = [])),
     request_body = ChangeRole, params(("id" = u64, Path), ("userId" = u64, Path)), responses(
     (status = 200, body = Ack),
-    (status = 401, description = "`auth.*`", body = ProblemBody, content_type = "application/problem+json"),
-    (status = 403, description = "`chat.forbidden`", body = ProblemBody, content_type = "application/problem+json"),
-    (status = 404, description = "`chat.not_found`, `member.not_found`", body = ProblemBody, content_type = "application/problem+json"),
-    (status = 409, description = "`chat.last_owner`", body = ProblemBody, content_type = "application/problem+json"),
-    (status = 422, description = "`request.invalid`", body = ProblemBody, content_type = "application/problem+json"),
-    (status = 429, description = "`rate.limited`", body = ProblemBody, content_type = "application/problem+json"),
-    (status = 503, description = "`log.unavailable`, `log.full`", body = ProblemBody, content_type = "application/problem+json"),
+    CommandToGroup, MemberUnchanged,
 ))]
 pub async fn change_role(
     State(services): State<Arc<Services>>,
@@ -157,13 +144,7 @@ pub async fn change_role(
 #[utoipa::path(delete, path = "/v1/chats/{id}/members/{userId}", tag = "chats", security(("accessToken" = [])),
     params(("id" = u64, Path), ("userId" = u64, Path)), responses(
     (status = 204),
-    (status = 401, description = "`auth.*`", body = ProblemBody, content_type = "application/problem+json"),
-    (status = 403, description = "`chat.forbidden`", body = ProblemBody, content_type = "application/problem+json"),
-    (status = 404, description = "`chat.not_found`, `member.not_found`", body = ProblemBody, content_type = "application/problem+json"),
-    (status = 409, description = "`chat.last_owner`", body = ProblemBody, content_type = "application/problem+json"),
-    (status = 422, description = "`request.invalid`", body = ProblemBody, content_type = "application/problem+json"),
-    (status = 429, description = "`rate.limited`", body = ProblemBody, content_type = "application/problem+json"),
-    (status = 503, description = "`log.unavailable`", body = ProblemBody, content_type = "application/problem+json"),
+    CommandToGroup, MemberUnchanged, MemberNotRemoved,
 ))]
 pub async fn remove(
     State(services): State<Arc<Services>>,

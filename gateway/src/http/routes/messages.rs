@@ -23,7 +23,8 @@ use crate::{
     feed::reads::Fresh,
     http::{
         answer::{
-            problem::{Problem, ProblemBody},
+            problem::Problem,
+            refusals::{MessageNotSent, ReadInChat, Unauthenticated},
             view::{Ack, MentionSchema, Message, is_false},
         },
         request::{
@@ -59,9 +60,7 @@ pub struct Messages {
     ("limit" = Option<u32>, Query, minimum = 1, maximum = 200, description = "50 by default"),
 ), responses(
     (status = 200, body = Messages),
-    (status = 401, description = "`auth.*`", body = ProblemBody, content_type = "application/problem+json"),
-    (status = 404, description = "`chat.not_found`", body = ProblemBody, content_type = "application/problem+json"),
-    (status = 422, description = "`request.invalid`", body = ProblemBody, content_type = "application/problem+json"),
+    ReadInChat,
 ))]
 pub async fn list(
     State(services): State<Arc<Services>>,
@@ -122,12 +121,7 @@ impl FromFields for Send {
     request_body = Send, params(("id" = u64, Path)), responses(
     (status = 201, body = Ack, headers(("Location"))),
     (status = 200, description = "it had been sent before", body = Ack),
-    (status = 401, description = "`auth.*`", body = ProblemBody, content_type = "application/problem+json"),
-    (status = 404, description = "`chat.not_found`", body = ProblemBody, content_type = "application/problem+json"),
-    (status = 409, description = "`command.uuid_reused`", body = ProblemBody, content_type = "application/problem+json"),
-    (status = 422, description = "`request.invalid`, `message.bad_reply`", body = ProblemBody, content_type = "application/problem+json"),
-    (status = 429, description = "`rate.limited`", body = ProblemBody, content_type = "application/problem+json"),
-    (status = 503, description = "`log.unavailable`, `log.full`", body = ProblemBody, content_type = "application/problem+json"),
+    Unauthenticated, MessageNotSent,
 ))]
 pub async fn send(
     State(services): State<Arc<Services>>,

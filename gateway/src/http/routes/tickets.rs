@@ -14,7 +14,8 @@ use crate::{
     http::{
         answer::{
             openapi,
-            problem::{Problem, ProblemBody},
+            problem::Problem,
+            refusals::{NoTickets, Unauthenticated},
         },
         request::caller::Caller,
         services::Services,
@@ -33,8 +34,7 @@ pub struct Ticket {
 /// A ticket for one WebSocket, to be used at once.
 #[utoipa::path(post, path = "/v1/ws/ticket", tag = "account", security(("accessToken" = [])), responses(
     (status = 201, body = Ticket, headers(("Location"))),
-    (status = 401, description = "`auth.*`", body = ProblemBody, content_type = "application/problem+json"),
-    (status = 503, description = "`server.unavailable`", body = ProblemBody, content_type = "application/problem+json"),
+    Unauthenticated, NoTickets,
 ))]
 pub async fn create(State(services): State<Arc<Services>>, caller: Caller) -> Result<Response, Problem> {
     caller.may_command(&services).await?;

@@ -10,7 +10,8 @@ use utoipa::ToSchema;
 
 use crate::http::{
     answer::{
-        problem::{Problem, ProblemBody},
+        problem::Problem,
+        refusals::{Invalid, Limited, NoSuchUser, Unauthenticated},
         view::User,
     },
     limits::Limit,
@@ -31,9 +32,7 @@ pub struct Users {
 #[utoipa::path(get, path = "/v1/users", tag = "account", security(("accessToken" = [])),
     params(("email" = String, Query, description = "the whole address")), responses(
     (status = 200, body = Users),
-    (status = 401, description = "`auth.*`", body = ProblemBody, content_type = "application/problem+json"),
-    (status = 422, description = "`request.invalid`", body = ProblemBody, content_type = "application/problem+json"),
-    (status = 429, description = "`rate.limited`", body = ProblemBody, content_type = "application/problem+json"),
+    Unauthenticated, Invalid, Limited,
 ))]
 pub async fn find(
     State(services): State<Arc<Services>>,
@@ -53,10 +52,7 @@ pub async fn find(
 #[utoipa::path(get, path = "/v1/users/{id}", tag = "account", security(("accessToken" = [])),
     params(("id" = u64, Path)), responses(
     (status = 200, body = User),
-    (status = 401, description = "`auth.*`", body = ProblemBody, content_type = "application/problem+json"),
-    (status = 404, description = "`user.not_found`", body = ProblemBody, content_type = "application/problem+json"),
-    (status = 422, description = "`request.invalid`", body = ProblemBody, content_type = "application/problem+json"),
-    (status = 429, description = "`rate.limited`", body = ProblemBody, content_type = "application/problem+json"),
+    Unauthenticated, Invalid, Limited, NoSuchUser,
 ))]
 pub async fn show(
     State(services): State<Arc<Services>>,

@@ -1,4 +1,6 @@
 //! Metrics of the HTTP interface.
+//!
+//! Invariant: the number of series is bounded. Every label is one of a closed set; a route is its template.
 
 use std::time::Duration;
 
@@ -15,7 +17,9 @@ use prometheus_client::{
 };
 use shared::code::Code;
 
-/// What requests are counted by. The route is a template, so that the number of series is bounded.
+use super::{add, register};
+
+/// The labels by which requests are counted. The route is a template such as `/v1/chats/{id}`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct HttpLabels {
     pub method: &'static str,
@@ -44,28 +48,22 @@ pub struct HttpMetrics {
 
 impl HttpMetrics {
     pub fn new(registry: &mut Registry) -> Self {
-        // From 1 ms to 4 s: between a look into memory and a stuck dependency.
-        let new = Self {
-            requests: Family::default(),
-            seconds: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.001, 4.0, 7))),
-            auth_failures: Family::default(),
-            passwords_waiting: Gauge::default(),
-        };
-        registry.register("gateway_http_requests", "Requests by route and status", new.requests.clone());
-        registry.register("gateway_http_request_duration_seconds", "Time to answer", new.seconds.clone());
-        registry.register(
-            "gateway_auth_failures",
-            "Refused authentications by code",
-            new.auth_failures.clone(),
-        );
-        registry.register(
-            "gateway_bcrypt_queue",
-            "Passwords that wait to be hashed",
-            new.passwords_waiting.clone(),
-        );
-        new
+        // From 1 ms, which an answer from memory takes, to 4 s, which only a stuck dependency takes.
+        let buckets = || Histogram::new(exponential_buckets(0.001, 4.0, 7));
+        Self {
+            requests: add(registry, "gateway_http_requests", "Requests by route and status"),
+            seconds: register(
+                registry,
+                "gateway_http_request_duration_seconds",
+                "Time to answer",
+                Family::new_with_constructor(buckets),
+            ),
+            auth_failures: add(registry, "gateway_auth_failures", "Refused authentications by code"),
+            passwords_waiting: add(registry, "gateway_bcrypt_queue", "Passwords that wait to be hashed"),
+        }
     }
 
+    /// Counts an answered request; `code` is the refusal's, if it was refused.
     pub fn observe(&self, labels: HttpLabels, code: Option<Code>, elapsed: Duration) {
         self.seconds
             .get_or_create(&RouteLabel { route: labels.route.clone() })
@@ -77,7 +75,7 @@ impl HttpMetrics {
     }
 }
 
-/// A bounded set of methods: clients can make up others.
+/// The method as a label. Clients can make up methods, so all but the known ones share one label.
 pub fn method_label(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
