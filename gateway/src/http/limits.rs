@@ -1,8 +1,9 @@
-//! Rate limits that all gateways share: GCRA in Redis, and in this process while Redis is away.
+//! Rate limits that all gateways share. They are counted in Redis by the generic cell rate algorithm (GCRA), and in
+//! this process while Redis is away.
 //!
-//! Invariants: a limit that is 0 is off; a Redis that is away never opens the gates and never closes them, the
-//! in-process limits take over within [`crate::infra::redis`]'s answer time; keys hold ids, addresses and hashes, never
-//! an e-mail.
+//! Invariants: a limit that is set to 0 is off. While Redis is away, requests are neither all admitted nor all
+//! refused: this process's own counts take over as soon as [`crate::infra::redis`] gives up. Keys hold ids, addresses
+//! and hashes, never an e-mail.
 
 pub mod known;
 mod local;
@@ -13,7 +14,10 @@ use fred::{interfaces::LuaInterface, types::scripts::Script};
 use prometheus_client::{metrics::counter::Counter, registry::Registry};
 
 use self::local::Local;
-use crate::infra::redis::Redis;
+use crate::{
+    http::answer::problem::Problem,
+    infra::{metrics, redis::Redis},
+};
 
 const GCRA: &str = include_str!("limits/gcra.lua");
 
@@ -42,7 +46,7 @@ pub struct LimitSettings {
     pub limit_http_commands_burst: u32,
 }
 
-/// What is limited.
+/// The limits. Each counts one kind of request, separately for each key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Limit {
     /// The auth endpoints, by [`address_key`].
@@ -82,7 +86,7 @@ impl Limit {
     }
 }
 
-/// One every `interval`, and `burst` of them at once after a rest.
+/// One request every `interval`, and up to `burst` at once after a pause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Rule {
     interval: Duration,
@@ -112,20 +116,20 @@ impl Rule {
     }
 }
 
-/// Too fast: come back after this time.
+/// The limit is used up; the client may come back after this time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetryAfter(pub Duration);
 
-impl From<RetryAfter> for crate::http::answer::problem::Problem {
+impl From<RetryAfter> for Problem {
     fn from(RetryAfter(wait): RetryAfter) -> Self {
         Self::limited(wait)
     }
 }
 
+/// What a call does to a key's allowance.
 #[derive(Clone, Copy)]
 enum Mode {
     Take,
-    Look,
     Give,
 }
 
@@ -133,13 +137,12 @@ impl Mode {
     const fn as_str(self) -> &'static str {
         match self {
             Self::Take => "take",
-            Self::Look => "look",
             Self::Give => "give",
         }
     }
 }
 
-/// All limits of a gateway.
+/// Checks requests against the limits. `fallbacks` counts the checks that Redis did not answer.
 pub struct Limits {
     redis: Redis,
     script: Script,
@@ -150,36 +153,26 @@ pub struct Limits {
 
 impl Limits {
     pub fn new(settings: &LimitSettings, redis: Redis, registry: &mut Registry) -> Self {
-        let fallbacks = Counter::default();
-        registry.register(
+        let fallbacks: Counter = metrics::add(
+            registry,
             "gateway_limiter_fallbacks",
             "Checks of a rate limit made in this process because Redis was away",
-            fallbacks.clone(),
         );
         let rules = Limit::ALL.map(|limit| Rule::of(limit, settings));
         Self { redis, script: Script::from_lua(GCRA), local: Local::new(&rules), rules, fallbacks }
     }
 
-    /// Uses up one of the key's allowance.
+    /// Counts one request of the key.
     ///
     /// # Errors
-    /// [`RetryAfter`] when there is none left.
+    /// [`RetryAfter`] if the limit is reached.
     pub async fn check(&self, limit: Limit, key: &str) -> Result<(), RetryAfter> {
         self.ask(limit, key, Mode::Take).await
     }
 
-    /// Whether [`Limits::check`] would succeed.
-    ///
-    /// # Errors
-    /// [`RetryAfter`] when it would not.
-    pub async fn look(&self, limit: Limit, key: &str) -> Result<(), RetryAfter> {
-        self.ask(limit, key, Mode::Look).await
-    }
-
-    /// Gives back what [`Limits::check`] used up.
+    /// Takes one request back from the count, as if [`Limits::check`] had not counted it.
     pub async fn give_back(&self, limit: Limit, key: &str) {
-        // Giving back cannot be refused.
-        let _given = self.ask(limit, key, Mode::Give).await.is_ok();
+        let _never_refused = self.ask(limit, key, Mode::Give).await.is_ok();
     }
 
     async fn ask(&self, limit: Limit, key: &str, mode: Mode) -> Result<(), RetryAfter> {
@@ -206,7 +199,7 @@ impl Limits {
     }
 }
 
-/// The key of an address: an IPv6 client owns its whole /64 and must not be counted per address.
+/// The key of an address. An IPv6 client can use every address of its /64, so the whole /64 is one key.
 pub fn address_key(address: IpAddr) -> String {
     match address {
         IpAddr::V4(v4) => v4.to_string(),

@@ -1,7 +1,8 @@
--- GCRA: one number per key, the theoretical arrival time (TAT) in microseconds of the server's clock.
--- KEYS[1]: the bucket. ARGV: emission interval (us), burst, mode ("take", "look", "give").
--- take: uses up one if there is one; look: only asks; give: puts one back.
--- Answers 0 when allowed, else the microseconds to wait.
+-- GCRA, the generic cell rate algorithm: one number per key, the theoretical arrival time (TAT) of the next request,
+-- in microseconds of Redis' clock.
+-- KEYS[1]: the key that is limited. ARGV: the interval between requests (us), the burst, the mode ("take", "give").
+-- take: counts a request if it is allowed. give: takes one request back from the count.
+-- Returns 0 if it is allowed, else the microseconds to wait.
 local interval = tonumber(ARGV[1])
 local tolerance = interval * tonumber(ARGV[2])
 local time = redis.call("TIME")
@@ -23,7 +24,5 @@ local wait = next_tat - tolerance - now
 if wait > 0 then
   return math.ceil(wait)
 end
-if ARGV[3] == "take" then
-  redis.call("SET", KEYS[1], string.format("%.0f", next_tat), "PX", math.ceil((next_tat - now) / 1000))
-end
+redis.call("SET", KEYS[1], string.format("%.0f", next_tat), "PX", math.ceil((next_tat - now) / 1000))
 return 0

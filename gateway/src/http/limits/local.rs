@@ -1,4 +1,7 @@
-//! The same limits inside one process, for while Redis is away.
+//! The limits as one process counts them alone, used while Redis is away.
+//!
+//! Invariant: memory is bounded. A count whose allowance is full again says nothing, and is dropped when there are
+//! many.
 
 use std::num::NonZeroU32;
 
@@ -9,7 +12,7 @@ use governor::{
 
 use super::{Limit, Mode, RetryAfter, Rule};
 
-/// Keys above which those that are full again are dropped.
+/// Above this many keys, those whose allowance is full again are dropped. At about 100 bytes each they take 10 MB.
 const MANY_KEYS: usize = 100_000;
 
 pub(super) struct Local {
@@ -27,12 +30,13 @@ impl Local {
         Self { limiters, clock: DefaultClock::default() }
     }
 
-    /// This limiter can neither look nor give back: looking is granted and the later check decides, and what
-    /// would be given back stays used. That is stricter than Redis, for a while.
+    /// Counts one request. The library cannot give back, so a request that Redis would give back stays counted here:
+    /// for a while this is stricter than Redis.
     pub(super) fn ask(&self, limit: Limit, key: &str, mode: Mode) -> Result<(), RetryAfter> {
         let Some(limiter) = &self.limiters[limit as usize] else { return Ok(()) };
-        if !matches!(mode, Mode::Take) {
-            return Ok(());
+        match mode {
+            Mode::Take => {}
+            Mode::Give => return Ok(()),
         }
         if limiter.len() > MANY_KEYS {
             limiter.retain_recent();
