@@ -1,8 +1,8 @@
-//! The HTTP interface: routes, extractors, views.
+//! The HTTP interface: routes, the reading of requests, the form of answers.
 //!
-//! Owns everything between a TCP connection and the services behind [`Services`]. Invariants: every refusal is a
-//! problem document, whoever made it; a body is bounded before it is read; no route is undocumented, since the
-//! router and the OpenAPI document are made of the same list.
+//! Owns everything between a TCP connection and the services in [`Services`]; it decides nothing about chats itself.
+//! Invariants: every refusal is a problem document, also those that the web framework makes; a body is bounded before
+//! it is read; no route is undocumented, since the router and the OpenAPI document are made from the same list.
 
 pub mod answer;
 pub mod context;
@@ -20,9 +20,7 @@ use prometheus_client::registry::Registry;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use utoipa_axum::router::OpenApiRouter;
 
-use self::answer::openapi;
-pub use self::{request::caller::Caller, server::serve};
-use crate::http::services::Services;
+use self::{answer::openapi, services::Services};
 
 #[derive(Debug, Clone, clap::Args)]
 pub struct HttpSettings {
@@ -41,7 +39,7 @@ pub struct HttpSettings {
     pub http_connections: usize,
 }
 
-/// The documented routes, and the document.
+/// The routes together with the OpenAPI document of them.
 pub fn documented() -> OpenApiRouter<Arc<Services>> {
     OpenApiRouter::with_openapi(openapi::base())
         .routes(utoipa_axum::routes!(routes::auth::register))
@@ -64,7 +62,7 @@ pub fn documented() -> OpenApiRouter<Arc<Services>> {
         .routes(utoipa_axum::routes!(routes::health::readyz))
 }
 
-/// Everything a client can ask for. With a registry, `/metrics` is among it.
+/// Every route and the layers around them. With a registry, `/metrics` is one of the routes.
 pub fn router(services: &Arc<Services>, registry: Option<Arc<Registry>>) -> Router {
     let (router, document) = documented().split_for_parts();
     let mut router = router
@@ -81,7 +79,7 @@ pub fn router(services: &Arc<Services>, registry: Option<Arc<Registry>>) -> Rout
         .with_state(services.clone())
 }
 
-/// Lets the pages of allowed foreign origins read our answers. Our own pages need no leave.
+/// Lets pages of the allowed foreign origins read our answers. Browsers let our own pages read them anyway.
 fn cors(foreign: &[String]) -> CorsLayer {
     if foreign.is_empty() {
         return CorsLayer::new();

@@ -1,4 +1,4 @@
-//! What HTTP says: views of chats and messages, problem documents, the OpenAPI document.
+//! The form of answers: views of chats and messages, problem documents, the OpenAPI document.
 
 pub mod openapi;
 pub mod problem;

@@ -1,6 +1,8 @@
-//! What surrounds every request: its trace, its time limit, its metrics, and the form of its refusal.
+//! The layer around every route: it gives a request its trace and its time limit, counts it, and turns refusals of the
+//! web framework into problem documents.
 //!
-//! Invariant: of a request's target only the route's template is recorded, for the query may hold a token.
+//! Invariant: logs, traces and metrics hold the route's template and never the request's target, whose query may hold
+//! a token.
 
 use std::{
     sync::Arc,
@@ -16,15 +18,15 @@ use http::{HeaderValue, StatusCode, header};
 use shared::code::Code;
 use tracing::{Instrument, Span, field};
 
-use super::answer::problem::{Cause, Problem, TRACE_ID};
-use crate::{
-    http::services::Services,
-    infra::metrics::http::{HttpLabels, method_label},
+use super::{
+    answer::problem::{Cause, Problem, TRACE_ID},
+    services::Services,
 };
+use crate::infra::metrics::http::{HttpLabels, method_label};
 
-/// The route of requests that match none.
+/// Stands for the route in the metrics of requests that match no route.
 const NO_ROUTE: &str = "none";
-/// `00-` + 32 digits + `-` + 16 digits + `-` + 2 digits.
+/// The length of a W3C `traceparent`: `00-` + 32 digits + `-` + 16 digits + `-` + 2 digits.
 const TRACEPARENT_LENGTH: usize = 55;
 
 /// The outermost layer.
@@ -60,7 +62,7 @@ pub async fn layer(State(services): State<Arc<Services>>, request: Request, next
     response
 }
 
-/// Joins the caller's trace, or begins one. The trace's id.
+/// Joins the caller's trace, or begins a new one. Returns the trace's id.
 fn trace(span: &Span, traceparent: Option<&str>) -> String {
     if let Some(traceparent) = traceparent {
         otel::set_parent(span, traceparent);
@@ -79,7 +81,7 @@ fn trace_id_of(traceparent: &str) -> Option<&str> {
     (lower_hex(id) && id.bytes().any(|byte| byte != b'0')).then_some(id)
 }
 
-/// Refusals that were not made by us (unknown routes, wrong methods) become problems, too.
+/// Turns a refusal that the web framework made, such as that of an unknown route, into a problem document.
 fn as_problem(response: Response) -> Response {
     let status = response.status();
     let is_error = status.is_client_error() || status.is_server_error();
@@ -119,12 +121,12 @@ fn record(services: &Services, span: &Span, labels: HttpLabels, response: &Respo
     if labels.status >= 500 {
         let (method, route, status) = (labels.method, &labels.route, labels.status);
         let name = code.map_or("", Code::as_str);
-        let cause = response.extensions().get::<Cause>().map(tracing::field::display);
+        let cause = response.extensions().get::<Cause>().map(field::display);
         span.in_scope(|| match code {
             Some(Code::ServerInternal) | None => {
                 tracing::error!(method, route, status, cause, "a request failed")
             }
-            // A dependency is away: without a cause it was logged where it was missed.
+            // A dependency is away. If the answer carries no cause, it was logged where the dependency failed.
             Some(_) if cause.is_none() => {
                 tracing::debug!(method, route, status, code = name, "a request failed");
             }

@@ -1,4 +1,4 @@
-//! What HTTP is told: the caller, the fields of a body, paging, cookies and origins, each checked where it is read.
+//! How a request is read: its caller, fields, page, cookie and origin. Each part is checked where it is read.
 
 pub mod body;
 pub mod caller;

@@ -1,4 +1,4 @@
-//! The routes, one file a resource. A route reads the request, asks a service, and answers.
+//! The routes, one file per resource. A route reads the request, calls a service, and answers with a view.
 
 pub mod auth;
 pub mod chats;

@@ -1,7 +1,7 @@
-//! Connections: accepts them, speaks HTTP/1.1 on them, ends them.
+//! TCP connections of clients: accepts them, speaks HTTP/1.1 on them, closes them.
 //!
-//! Invariants: no failure of `accept` ends the loop; a connection that becomes a WebSocket leaves this module with
-//! its bare `TcpStream`; when the shutdown begins nothing new is accepted and idle connections are closed.
+//! Invariants: no failure of `accept` ends the loop; a connection that becomes a WebSocket leaves this module as a
+//! bare `TcpStream`; when the shutdown begins, no connection is accepted any more and idle ones are closed.
 
 use std::{
     convert::Infallible,
@@ -27,14 +27,15 @@ use super::HttpSettings;
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub SocketAddr);
 
-/// hyper's smallest buffer; it grows with the request, up to [`MAX_HEAD`].
+/// The largest head of a request. hyper's buffer is smaller at first and grows up to this.
 const MAX_HEAD: usize = 64 * 1_024;
-/// More headers than any client of ours sends.
+/// Requests with more headers are refused. Browsers behind proxies send about 30.
 const MAX_HEADERS: usize = 64;
-/// Without descriptors or places, `accept` would fail at once again.
+/// The wait before `accept` is tried again, after it failed or while all places are taken. Without it the loop would
+/// spin until a file descriptor or a place is free.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Serves until `shutdown`; the connections, which `tracker` knows, end a little later.
+/// Accepts connections until `shutdown`. Those that are open then answer their last request; `tracker` counts them.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
@@ -80,7 +81,7 @@ async fn accept(
     listener.accept().await
 }
 
-/// The peer was gone before it was accepted.
+/// Whether the failure concerns only the peer, which was gone before it was accepted, and not the listener.
 fn concerns_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
@@ -121,12 +122,12 @@ async fn speak(
         }
     };
     if let Err(error) = outcome {
-        // Clients come and go as they like.
+        // Clients may break off at any time: no reason for a warning.
         tracing::trace!(%error, "the connection ended");
     }
 }
 
-/// Counts a connection while it lives.
+/// One of the places for connections, taken until it is dropped.
 struct Place(Arc<AtomicUsize>);
 
 impl Place {

@@ -1,4 +1,4 @@
-//! What the routes need of the rest of the gateway.
+//! The services that the routes call. They are made in `serve` alone.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use streams::Nats;
 use super::{HttpSettings, limits::Limits, request::origin::Origins};
 use crate::{auth::Auth, feed::reads::Reads, hub::Hub, infra::redis::Redis, socket, submit::Commands};
 
-/// Shared by all requests.
+/// The services of the routes, shared by all requests.
 pub struct Services {
     pub auth: Arc<Auth>,
     pub commands: Arc<Commands>,
@@ -17,9 +17,9 @@ pub struct Services {
     pub origins: Origins,
     pub hub: Arc<Hub>,
     pub redis: Redis,
-    /// For `/readyz` alone.
+    /// `/readyz` asks it whether it is connected; nothing else here uses it.
     pub nats: Nats,
-    /// For requests that become WebSockets.
+    /// The services of sessions, handed over to requests that become WebSockets.
     pub sockets: Arc<socket::Services>,
     pub settings: HttpSettings,
 }

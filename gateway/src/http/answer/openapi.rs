@@ -1,4 +1,4 @@
-//! The OpenAPI document of the HTTP interface.
+//! The OpenAPI document of the HTTP interface: its head here, its routes from their `#[utoipa::path]`.
 
 use axum::{
     Extension,
@@ -77,18 +77,18 @@ const fn document() {}
 #[allow(dead_code, reason = "only its description is used: the handler is the otel crate's")]
 const fn metrics() {}
 
-/// The document before the routes are added.
+/// The document before the routes are added to it.
 pub fn base() -> utoipa::openapi::OpenApi {
     Base::openapi()
 }
 
-/// The document as it is served.
+/// The document as JSON, made once.
 #[derive(Clone)]
 pub struct Document(Bytes);
 
 impl Document {
     pub fn new(document: &utoipa::openapi::OpenApi) -> Self {
-        // It is made of strings and numbers, which always serialise.
+        // Strings and numbers always serialise, so the default is never used.
         Self(document.to_json().unwrap_or_default().into())
     }
 }

@@ -1,8 +1,8 @@
-//! Errors as HTTP clients see them: RFC 9457 problems.
+//! Errors as HTTP clients see them: RFC 9457 problem documents.
 //!
-//! Invariants: the body never holds more than the code, its fixed title, a sentence written for clients and the
-//! names of fields; what went wrong inside travels beside it ([`Cause`]) and is logged once, with the route. Every problem carries the trace id of its
-//! request, which [`TRACE_ID`] holds while the request is handled.
+//! Invariants: the body holds the code, its fixed title, a sentence written for clients, the names of fields, and
+//! nothing else. An internal error travels beside the body as a [`Cause`] and is logged once, with the route. Every
+//! problem carries the trace id of its request, which [`TRACE_ID`] holds while the request is handled.
 
 use std::{error::Error, fmt, sync::Arc, time::Duration};
 
@@ -21,23 +21,22 @@ use crate::{
 };
 
 tokio::task_local! {
-    /// The trace id of the request under way, 32 hex digits.
+    /// The trace id of the request that this task handles, 32 hex digits.
     pub static TRACE_ID: String;
 }
 
-/// Where the meaning of the codes is written down, relative to the server.
+/// A problem's `type` is this and the code.
 const TYPE_PREFIX: &str = "urn:mini-telegram:problem:";
-/// What a client is told to wait when a dependency is away and nobody knows for how long.
+/// The wait that a client is told when a dependency is away. It is short, since nobody knows for how long.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-
-/// A full queue of passwords is empty again after some seconds.
+/// The wait that a client is told when the queue of passwords is full: it empties in some seconds.
 const BUSY_RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// A refusal on its way to the client.
 #[derive(Debug, Clone)]
 pub struct Problem {
     pub code: Code,
-    /// Set where one code has several statuses.
+    /// Instead of the code's own status, where a code has several.
     status: Option<StatusCode>,
     detail: Option<String>,
     errors: Vec<FieldError>,
@@ -45,7 +44,7 @@ pub struct Problem {
     cause: Option<Cause>,
 }
 
-/// What went wrong inside: for the log, never for the client.
+/// The internal error behind a problem: for the log, never for the client.
 #[derive(Debug, Clone)]
 pub struct Cause(Arc<dyn Error + Send + Sync>);
 
@@ -95,7 +94,7 @@ impl Problem {
         Self { code, status: None, detail: None, errors: Vec::new(), retry_after: None, cause: None }
     }
 
-    /// `request.invalid` with the fields that are.
+    /// `request.invalid`, with every field that is wrong.
     pub const fn invalid_fields(errors: Vec<FieldError>) -> Self {
         Self {
             code: Code::RequestInvalid,
@@ -107,24 +106,24 @@ impl Problem {
         }
     }
 
-    /// `request.invalid` with the one field that is.
+    /// `request.invalid`, with the one field that is wrong.
     pub fn invalid(field: &'static str, code: &'static str) -> Self {
         Self::invalid_fields(vec![FieldError { field, code }])
     }
 
-    /// The page that sent the request is another site's.
+    /// `auth.mismatch`: the page that sent the request is of a foreign origin.
     pub fn forbidden_origin() -> Self {
         Self::new(Code::AuthMismatch).status(StatusCode::FORBIDDEN).detail("the origin is not allowed here")
     }
 
-    /// The path is for WebSockets alone.
+    /// `request.invalid`: the path serves WebSockets alone, and the request is no opening handshake.
     pub fn upgrade_required() -> Self {
         Self::new(Code::RequestInvalid)
             .status(StatusCode::UPGRADE_REQUIRED)
             .detail("this is a WebSocket endpoint: the request is no opening handshake of version 13")
     }
 
-    /// A dependency is away; what it was is logged, not sent.
+    /// `server.unavailable`: a dependency is away. Which one is not said to the client.
     pub fn unavailable() -> Self {
         Self::new(Code::ServerUnavailable).wait(RETRY_AFTER)
     }
@@ -134,21 +133,21 @@ impl Problem {
         Self::new(Code::RateLimited).wait(retry_after)
     }
 
-    /// A status other than the code's own.
+    /// Answers with this status instead of the code's own.
     #[must_use]
     pub const fn status(mut self, status: StatusCode) -> Self {
         self.status = Some(status);
         self
     }
 
-    /// A sentence for the client. Never anything that came from a request's secrets or from inside.
+    /// Adds a sentence for the client. It must hold no secret of the request and nothing internal.
     #[must_use]
     pub fn detail(mut self, detail: impl Into<String>) -> Self {
         self.detail = Some(detail.into());
         self
     }
 
-    /// When to come back.
+    /// Tells the client to come back after this time.
     #[must_use]
     pub const fn retry_after(self, seconds: u64) -> Self {
         self.wait(Duration::from_secs(seconds))
@@ -214,7 +213,9 @@ impl From<PasswordError> for Problem {
     fn from(error: PasswordError) -> Self {
         match error {
             PasswordError::Busy => Self::new(Code::ServerUnavailable).wait(BUSY_RETRY_AFTER),
-            other => Self::new(Code::ServerInternal).because_of(Arc::new(other)),
+            PasswordError::Bcrypt(_) | PasswordError::Panicked(_) => {
+                Self::new(Code::ServerInternal).because_of(Arc::new(error))
+            }
         }
     }
 }
@@ -263,7 +264,7 @@ impl IntoResponse for Problem {
     }
 }
 
-/// RFC 6750: no error for a request without credentials, `invalid_token` for one with bad ones.
+/// The challenge of a 401, by RFC 6750: it names an error only if the request brought a token.
 const fn challenge(code: Code) -> HeaderValue {
     match code {
         Code::AuthInvalidToken | Code::AuthExpired | Code::AuthRevoked => {
@@ -273,7 +274,7 @@ const fn challenge(code: Code) -> HeaderValue {
     }
 }
 
-/// `Retry-After` has whole seconds: round up, so that who waits that long does not come too early.
+/// The wait in whole seconds, as `Retry-After` needs it: rounded up, so that a client does not come too early.
 fn whole_seconds(wait: Duration) -> u64 {
     wait.as_millis().div_ceil(1_000).max(1) as u64
 }
@@ -301,6 +302,15 @@ mod tests {
         assert_eq!(body["code"], "request.invalid");
         assert_eq!(body["traceId"], "ab".repeat(16));
         assert_eq!(body["errors"][0]["field"], "email");
+    }
+
+    #[test]
+    fn only_a_request_with_a_bad_token_is_told_so() {
+        let bad = HeaderValue::from_static(r#"Bearer realm="mini-telegram", error="invalid_token""#);
+        for code in Code::ALL.into_iter().filter(|code| code.status() == 401) {
+            let without_token = [Code::AuthMissing, Code::AuthInvalidCredentials].contains(&code);
+            assert_eq!(challenge(code) != bad, without_token, "{code}");
+        }
     }
 
     #[tokio::test]

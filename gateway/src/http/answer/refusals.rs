@@ -115,3 +115,43 @@ fn problem((status, description): (u16, &str)) -> (String, RefOr<Response>) {
         ResponseBuilder::new().description(description).content("application/problem+json", content);
     (status.to_string(), response.build().into())
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+    use shared::code::Code;
+
+    /// Every refusal in the document: its status, its description, and the content of its body.
+    fn documented() -> Vec<(String, String, Value)> {
+        let (_router, document) = crate::http::documented().split_for_parts();
+        let document = serde_json::to_value(&document).unwrap();
+        let mut found = Vec::new();
+        for operation in
+            document["paths"].as_object().unwrap().values().flat_map(|path| path.as_object().unwrap())
+        {
+            for (status, response) in operation.1["responses"].as_object().unwrap() {
+                let content = &response["content"]["application/problem+json"];
+                if !content.is_null() {
+                    let description = response["description"].as_str().unwrap().to_owned();
+                    found.push((status.clone(), description, content.clone()));
+                }
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn each_documented_code_exists_and_has_the_documented_status() {
+        let refusals = documented();
+        assert!(refusals.len() > 70, "{}", refusals.len());
+        for (status, description, content) in refusals {
+            assert_eq!(content["schema"]["$ref"], "#/components/schemas/Problem");
+            // Codes stand between backticks; `auth.*` stands for a family of them.
+            let quoted = description.split('`').skip(1).step_by(2);
+            for name in quoted.filter(|text| text.contains('.') && !text.ends_with('*')) {
+                let code = Code::ALL.into_iter().find(|code| code.as_str() == name);
+                assert_eq!(code.map(|code| code.status().to_string()), Some(status.clone()), "{name}");
+            }
+        }
+    }
+}

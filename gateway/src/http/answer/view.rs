@@ -1,4 +1,6 @@
-//! What answers look like: the JSON of users, chats and messages.
+//! The JSON of users, chats and messages in answers.
+//!
+//! The comments on types and fields here are texts of the OpenAPI document.
 
 use serde::Serialize;
 use shared::{
@@ -206,6 +208,7 @@ impl Ack {
     }
 }
 
+/// For `skip_serializing_if`: the field is only there if it is true.
 pub const fn is_false(value: &bool) -> bool {
     !*value
 }

@@ -1,4 +1,6 @@
-//! The body of a request, read into a type that checks itself.
+//! Reads the JSON body of a request into a type that checks its own fields.
+//!
+//! Invariant: the fields that a type requires are those that its schema in the OpenAPI document requires.
 
 use std::time::Duration;
 
@@ -15,15 +17,16 @@ use crate::http::answer::problem::Problem;
 
 /// A type that can be read from the fields of a request.
 pub trait FromFields: Sized {
-    /// Reads all fields, and leaves what is wrong with them in `fields`.
+    /// Reads every field. Faults are collected in `fields`; `None` if a required field is missing or refused.
     fn read(fields: &mut Fields) -> Option<Self>;
 }
 
-/// A JSON body. Its `Content-Type` is not looked at: no browser sends our bearer tokens by itself, and those
-/// endpoints that a cookie opens look at the origin and read no body.
+/// A JSON body, whatever its `Content-Type`. A foreign page gains nothing by a content type that browsers let it
+/// send: browsers never add our bearer tokens by themselves, and the endpoints that a cookie authenticates check the
+/// origin and read no body.
 pub struct Json<T>(pub T);
 
-/// How long a body may take to arrive: 64 KiB over the slowest of lines.
+/// How long a body may take to arrive: enough for 64 KiB over a line of 50 kbit/s.
 const ARRIVES_WITHIN: Duration = Duration::from_secs(10);
 
 impl<T: FromFields, S: Send + Sync> FromRequest<S> for Json<T> {

@@ -1,6 +1,6 @@
-//! Who makes a request: extractors for the access token, the client's address and ids in the path.
+//! Extractors: the user behind the access token, the client's address, and the ids in the path.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, str::FromStr, sync::Arc};
 
 use axum::extract::{FromRequestParts, Path};
 use http::{HeaderMap, header, request::Parts};
@@ -8,7 +8,6 @@ use shared::{
     code::Code,
     id::{ChatId, UserId},
 };
-use uuid::Uuid;
 
 use crate::{
     auth::Identity,
@@ -24,7 +23,7 @@ impl Caller {
         self.0.user
     }
 
-    /// As whom commands are executed. Plain HTTP has no device label.
+    /// The author of the caller's commands. Over HTTP there is no device label.
     pub const fn actor(&self) -> Actor {
         Actor { user: self.0.user, family: self.0.family, device: String::new() }
     }
@@ -72,44 +71,20 @@ impl FromRequestParts<Arc<Services>> for Client {
     }
 }
 
-/// What stands in the path instead of a variable. Text that is no id is refused like a field.
-pub trait Segment: Sized + Send {
-    const NAME: &'static str = "id";
-    fn parse(text: &str) -> Option<Self>;
-}
-
-impl Segment for UserId {
-    fn parse(text: &str) -> Option<Self> {
-        text.parse().ok()
-    }
-}
-
-impl Segment for ChatId {
-    fn parse(text: &str) -> Option<Self> {
-        text.parse().ok()
-    }
-}
-
-impl Segment for Uuid {
-    fn parse(text: &str) -> Option<Self> {
-        text.parse().ok()
-    }
-}
-
-/// The one variable of the path.
+/// The variable of a path that has one, parsed as an id. Text that is no id is refused like a wrong field.
 pub struct Id<T>(pub T);
 
-impl<T: Segment> FromRequestParts<Arc<Services>> for Id<T> {
+impl<T: FromStr> FromRequestParts<Arc<Services>> for Id<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, services: &Arc<Services>) -> Result<Self, Problem> {
-        let Path(text) =
-            Path::<String>::from_request_parts(parts, services).await.map_err(|_| not_an_id(T::NAME))?;
-        T::parse(&text).map(Self).ok_or_else(|| not_an_id(T::NAME))
+        let path = Path::<String>::from_request_parts(parts, services).await;
+        let Path(id) = path.map_err(|_| not_an_id("id"))?;
+        parse("id", &id).map(Self)
     }
 }
 
-/// A chat and one of its members.
+/// The variables of a path that names a chat and a member of it.
 pub struct Member {
     pub chat: ChatId,
     pub user: UserId,
@@ -121,10 +96,12 @@ impl FromRequestParts<Arc<Services>> for Member {
     async fn from_request_parts(parts: &mut Parts, services: &Arc<Services>) -> Result<Self, Problem> {
         let path = Path::<(String, String)>::from_request_parts(parts, services).await;
         let Path((chat, user)) = path.map_err(|_| not_an_id("id"))?;
-        let chat = Segment::parse(&chat).ok_or_else(|| not_an_id("id"))?;
-        let user = Segment::parse(&user).ok_or_else(|| not_an_id("userId"))?;
-        Ok(Self { chat, user })
+        Ok(Self { chat: parse("id", &chat)?, user: parse("userId", &user)? })
     }
+}
+
+fn parse<T: FromStr>(name: &'static str, text: &str) -> Result<T, Problem> {
+    text.parse().map_err(|_| not_an_id(name))
 }
 
 fn not_an_id(name: &'static str) -> Problem {

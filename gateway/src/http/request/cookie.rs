@@ -1,4 +1,7 @@
-//! The refresh token's cookie.
+//! The cookie that holds the refresh token.
+//!
+//! Invariants: scripts can't read it (`HttpOnly`), other sites' pages don't send it (`SameSite=Strict`), and only the
+//! routes of `/v1/auth` get it.
 
 use http::{HeaderMap, HeaderValue, header};
 use secrecy::{ExposeSecret, SecretString};
@@ -13,12 +16,12 @@ pub fn refresh_token(headers: &HeaderMap) -> Option<SecretString> {
     pairs.find(|(name, _)| *name == NAME).map(|(_, token)| token.into())
 }
 
-/// The header that sets it.
+/// The `Set-Cookie` that stores the token.
 pub fn set(token: &SecretString, max_age_s: u64, secure: bool) -> Option<HeaderValue> {
     header_value(token.expose_secret(), max_age_s, secure)
 }
 
-/// The header that removes it.
+/// The `Set-Cookie` that removes the token.
 pub fn clear(secure: bool) -> Option<HeaderValue> {
     header_value("", 0, secure)
 }
@@ -32,7 +35,8 @@ fn header_value(token: &str, max_age_s: u64, secure: bool) -> Option<HeaderValue
     Some(value)
 }
 
-/// Whether the cookie must be `Secure`: always, but for plain HTTP on the developer's own machine.
+/// Whether the cookie must be `Secure`. It must, except over plain HTTP on the developer's own machine, where some
+/// browsers would not keep it.
 pub fn is_secure(headers: &HeaderMap, plain_http: bool) -> bool {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
     !(plain_http && host.is_some_and(is_local))

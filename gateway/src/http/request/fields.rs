@@ -1,6 +1,6 @@
 //! Reads the fields of a request one by one and collects everything that is wrong with them.
 //!
-//! A client that fills a form wants to hear of all its mistakes at once, so a fault does not end the reading.
+//! A person who fills in a form wants to see all mistakes at once, so the reading goes on after a fault.
 
 use std::fmt;
 
@@ -17,13 +17,13 @@ use crate::http::answer::problem::{FieldError, Problem};
 /// Why a field is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// Another type of JSON value than expected, or text that is none of the type.
+    /// The JSON value has another type than expected, or its text cannot be parsed.
     Mistyped,
-    /// Too short, too long, too many, or not of the required form.
+    /// The value is too short, too long, too high, or not of the required form.
     OutOfRange,
 }
 
-/// How a field becomes a value.
+/// Turns the JSON value of a field into a checked value.
 pub type Rule<T> = fn(&Value) -> Result<T, Fault>;
 
 /// The fields of one request. Unknown ones are ignored.
@@ -34,14 +34,13 @@ pub struct Fields {
 }
 
 impl Fields {
-    /// Of a JSON body.
+    /// The fields of a JSON body.
     ///
     /// # Errors
-    /// `request.malformed` for what is no JSON, `request.invalid` for what is no object, or one with a field that
-    /// stands twice.
+    /// `request.malformed` if the body is not JSON; `request.invalid` if it is not an object, or has a field twice.
     pub fn of_json(body: &[u8]) -> Result<Self, Problem> {
         let malformed = || Problem::new(Code::RequestMalformed).detail("the body is no JSON");
-        // All of it, so that a broken end is not hidden by a wrong beginning.
+        // First the whole body is checked, so that a body with a wrong beginning and a broken end is malformed.
         serde_json::from_slice::<IgnoredAny>(body).map_err(|_| malformed())?;
         match serde_json::from_slice::<Object>(body) {
             Ok(Object(values)) => Ok(Self { values, errors: Vec::new() }),
@@ -53,7 +52,7 @@ impl Fields {
         }
     }
 
-    /// Of the query. Of a repeated parameter the last counts.
+    /// The parameters of a query. If one is repeated, the last counts.
     pub fn of_query(uri: &Uri) -> Self {
         let pairs = url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
         let values =
@@ -61,7 +60,7 @@ impl Fields {
         Self { values, errors: Vec::new() }
     }
 
-    /// A field that must be there; `None` if it is not there or refused.
+    /// A field that must be present; `None` if it is missing or refused.
     pub fn required<T>(&mut self, name: &'static str, rule: Rule<T>) -> Option<T> {
         if !self.has(name) {
             self.errors.push(FieldError { field: name, code: "missing" });
@@ -69,7 +68,7 @@ impl Fields {
         self.optional(name, rule)
     }
 
-    /// A field that may be absent or null; `None` also if it is refused.
+    /// A field that may be absent or null; `None` if it is, or if it is refused.
     pub fn optional<T>(&mut self, name: &'static str, rule: Rule<T>) -> Option<T> {
         let value = self.values.get(name).filter(|value| !value.is_null())?;
         match rule(value) {
@@ -85,7 +84,7 @@ impl Fields {
         }
     }
 
-    /// Refuses a field for a reason that concerns more than itself.
+    /// Refuses a field because of its relation to another one.
     pub fn refuse(&mut self, name: &'static str, code: &'static str) {
         self.errors.push(FieldError { field: name, code });
     }
@@ -94,7 +93,7 @@ impl Fields {
         self.values.get(name).is_some_and(|value| !value.is_null())
     }
 
-    /// The values read, if nothing was wrong.
+    /// Returns the values if no field was at fault.
     ///
     /// # Errors
     /// `request.invalid` with all faults.
@@ -106,7 +105,7 @@ impl Fields {
     }
 }
 
-/// A JSON object in which no field stands twice.
+/// A JSON object without repeated fields.
 struct Object(Map<String, Value>);
 
 impl<'de> Deserialize<'de> for Object {

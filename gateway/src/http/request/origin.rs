@@ -1,7 +1,7 @@
-//! Who is asking: the `Origin` of a browser's page, and the address of the client behind proxies.
+//! Where a request comes from: the `Origin` of a browser's page, and the address of a client behind proxies.
 //!
-//! Invariants: a header is believed only from a peer in the trusted-proxy setting; of the addresses in it the
-//! last that is no trusted proxy counts, since whatever stands before it was written by the client.
+//! Invariants: a forwarding header is believed only if the peer is a trusted proxy. The client is the last address in
+//! it that is no trusted proxy, since the client may have written all that stands before that address.
 
 use std::net::IpAddr;
 
@@ -22,7 +22,8 @@ pub struct OriginSettings {
     pub forwarded_header: ForwardedHeader,
 }
 
-/// One of the two: a proxy that writes the one passes the other through from the client.
+/// The header that the proxies write. Only one is read: a proxy that writes one of them passes the other on as the
+/// client sent it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum ForwardedHeader {
     XForwardedFor,
@@ -35,7 +36,7 @@ fn network(text: &str) -> Result<IpNet, String> {
         .map_err(|_| format!("{text} is neither an address nor a network"))
 }
 
-/// Decides about origins and client addresses.
+/// The allowed origins and the trusted proxies.
 #[derive(Debug, Clone)]
 pub struct Origins {
     allowed: Vec<String>,
@@ -49,12 +50,12 @@ impl Origins {
         Self { allowed, trusted: settings.trusted_proxies.clone(), header: settings.forwarded_header }
     }
 
-    /// The configured foreign origins, as browsers write them.
+    /// The allowed foreign origins, in the form in which browsers send them.
     pub fn foreign(&self) -> &[String] {
         &self.allowed
     }
 
-    /// Whether the request may be served: it comes from no page, from one of our own, or from an allowed one.
+    /// Whether the request may be served: it comes from no page, from one of our own, or from an allowed origin.
     pub fn allowed(&self, headers: &HeaderMap) -> bool {
         let Some(origin) = headers.get(header::ORIGIN) else { return true };
         let Ok(origin) = origin.to_str() else { return false };
@@ -66,7 +67,7 @@ impl Origins {
         host.is_some_and(|host| same_host(&url, host))
     }
 
-    /// The address of the client: the peer's, or what a trusted proxy says.
+    /// The address of the client: the peer's own, or the one that a trusted proxy names.
     pub fn client_address(&self, headers: &HeaderMap, peer: IpAddr) -> IpAddr {
         let peer = peer.to_canonical();
         if !self.trusts(peer) {
@@ -77,14 +78,15 @@ impl Origins {
             match hop {
                 Some(address) if self.trusts(*address) => client = *address,
                 Some(address) => return *address,
-                // An obfuscated or broken hop: what stands before it cannot be attributed.
+                // The hop is obfuscated or broken, so nobody vouches for the addresses before it.
                 None => return client,
             }
         }
         client
     }
 
-    /// Whether the client spoke plain HTTP, as far as can be known: a trusted proxy may have ended its TLS.
+    /// Whether the client spoke plain HTTP. We speak nothing else, but a trusted proxy may have ended the client's TLS
+    /// and says so.
     pub fn is_plain_http(&self, headers: &HeaderMap, peer: IpAddr) -> bool {
         const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
         let forwarded = headers.get(PROTO).filter(|_| self.trusts(peer.to_canonical()));
@@ -95,7 +97,7 @@ impl Origins {
         self.trusted.iter().any(|network| network.contains(&address))
     }
 
-    /// The hops from the client on, `None` for those that are no address.
+    /// The addresses in the forwarding header, the client's first; `None` for an entry that is no address.
     fn hops(&self, headers: &HeaderMap) -> Vec<Option<IpAddr>> {
         const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
         let name = match self.header {
@@ -111,7 +113,7 @@ impl Origins {
     }
 }
 
-/// Whether an origin's authority is the one that the request was sent to; a missing port is the scheme's.
+/// Whether an origin has the host and port that the request was sent to. A missing port is the scheme's default.
 fn same_host(origin: &Url, host: &str) -> bool {
     let Ok(own) = Url::parse(&format!("{}://{host}/", origin.scheme())) else { return false };
     matches!(origin.scheme(), "http" | "https")
@@ -125,7 +127,7 @@ fn forwarded_for(element: &str) -> Option<IpAddr> {
     address(node.trim().trim_matches('"'))
 }
 
-/// An address with or without a port; IPv6 with a port stands in brackets.
+/// Parses an address with or without a port. An IPv6 address with a port stands in brackets.
 fn address(text: &str) -> Option<IpAddr> {
     let bare = text.strip_prefix('[').and_then(|rest| rest.split_once(']')).map(|(inside, _)| inside);
     let parsed = bare.unwrap_or(text).parse::<IpAddr>().ok();

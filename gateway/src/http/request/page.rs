@@ -1,28 +1,32 @@
-//! The opaque `page` of lists: where the next page starts.
+//! The opaque `page` parameter of lists, which says where the next page starts.
+//!
+//! Invariant: a page of one list is refused by another list.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::Value;
 
 use super::fields::Fault;
 
-/// Tells a page of one list from a page of another.
+/// The first byte of a page, which names its list.
 const CHATS: u8 = b'c';
 const MEMBERS: u8 = b'm';
 
+/// The page that starts with the newest chat whose last event is before this sequence.
 pub fn of_chats(start: u64) -> String {
     encode(CHATS, start)
 }
 
+/// The page that starts with the first member after this user.
 pub fn of_members(start: u64) -> String {
     encode(MEMBERS, start)
 }
 
-/// The rule for `page` in a list of chats.
+/// The rule for the `page` of a list of chats.
 pub fn chats(value: &Value) -> Result<u64, Fault> {
     decode(CHATS, value)
 }
 
-/// The rule for `page` in a list of members.
+/// The rule for the `page` of a list of members.
 pub fn members(value: &Value) -> Result<u64, Fault> {
     decode(MEMBERS, value)
 }

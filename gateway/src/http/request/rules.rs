@@ -1,4 +1,4 @@
-//! What the fields of requests may hold.
+//! The rules for the fields of requests: each turns a JSON value into a checked value, or says its fault.
 
 use secrecy::SecretString;
 use serde::Deserialize;
@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::fields::Fault;
 
-/// Shorter ones are guessed, longer ones are no passwords.
+/// The length of a password. A shorter one can be guessed; nobody types a longer one.
 const PASSWORD_CHARS: std::ops::RangeInclusive<usize> = 8..=256;
 /// RFC 5321: the longest path without its angle brackets.
 const MAX_EMAIL: usize = 254;
@@ -33,7 +33,7 @@ pub fn email(value: &Value) -> Result<String, Fault> {
     normal_email(string(value)?).ok_or(Fault::OutOfRange)
 }
 
-/// See [`email`].
+/// The same for text: trimmed and lower-cased, or `None` if it is no e-mail address.
 pub fn normal_email(text: &str) -> Option<String> {
     let text = text.trim();
     let (local, domain) = text.rsplit_once('@')?;
@@ -57,18 +57,18 @@ pub fn normal_email(text: &str) -> Option<String> {
     fits.then(|| text.to_ascii_lowercase())
 }
 
-/// A password as it is chosen.
+/// A password that is chosen now.
 pub fn new_password(value: &Value) -> Result<SecretString, Fault> {
     let text = string(value)?;
     if PASSWORD_CHARS.contains(&text.chars().count()) { Ok(text.into()) } else { Err(Fault::OutOfRange) }
 }
 
-/// A password as it is tried: any text may be wrong.
+/// A password that is tried at a login. Any text is accepted here, and is wrong or not.
 pub fn password(value: &Value) -> Result<SecretString, Fault> {
     Ok(string(value)?.into())
 }
 
-/// The text as it is; for what is checked elsewhere.
+/// Any text, for a field that the route itself checks.
 pub fn any_text(value: &Value) -> Result<String, Fault> {
     Ok(string(value)?.to_owned())
 }
@@ -78,11 +78,13 @@ pub fn name(value: &Value) -> Result<String, Fault> {
     text::name(string(value)?).ok_or(Fault::OutOfRange)
 }
 
+/// The label of a device.
 pub fn device(value: &Value) -> Result<String, Fault> {
     let text = string(value)?;
     if text::is_device(text) { Ok(text.to_owned()) } else { Err(Fault::OutOfRange) }
 }
 
+/// A uuid that a client made.
 pub fn uuid(value: &Value) -> Result<Uuid, Fault> {
     shared::id::client_uuid(string(value)?).ok_or(Fault::OutOfRange)
 }
@@ -93,10 +95,12 @@ pub fn body(value: &Value) -> Result<String, Fault> {
     if text::body(text).is_some() { Ok(text.to_owned()) } else { Err(Fault::OutOfRange) }
 }
 
+/// The mentions of a message. Whether they lie within its body is checked where both are known.
 pub fn mentions(value: &Value) -> Result<Vec<Mention>, Fault> {
     of_type(value)
 }
 
+/// A sequence of the log.
 pub fn seq(value: &Value) -> Result<Seq, Fault> {
     let number = value.as_u64().ok_or(Fault::Mistyped)?;
     in_range(number)
@@ -131,20 +135,23 @@ pub fn users(value: &Value) -> Result<Vec<UserId>, Fault> {
     Ok(users)
 }
 
-/// Likewise, at least one, and no more than a chat holds.
+/// Like [`users`], but at least one, and at most as many as a chat holds.
 pub fn some_users(value: &Value) -> Result<Vec<UserId>, Fault> {
     let users = users(value)?;
     if (1..=MAX_MEMBERS).contains(&users.len()) { Ok(users) } else { Err(Fault::OutOfRange) }
 }
 
+/// A member's role.
 pub fn role(value: &Value) -> Result<Role, Fault> {
     Role::parse(string(value)?).ok_or(Fault::OutOfRange)
 }
 
+/// Whether members read what was written before they joined.
 pub fn history(value: &Value) -> Result<History, Fault> {
     History::parse(string(value)?).ok_or(Fault::OutOfRange)
 }
 
+/// The number of a chat's type.
 pub fn chat_type(value: &Value) -> Result<ChatType, Fault> {
     let number = value.as_u64().ok_or(Fault::Mistyped)?;
     u8::try_from(number).ok().and_then(ChatType::from_number).ok_or(Fault::OutOfRange)

@@ -1,7 +1,7 @@
 //! `/v1/auth`: register, login, refresh, logout.
 //!
-//! Invariants: an unknown e-mail costs as much time and gets the same answer as a wrong password; the calls that
-//! a cookie opens are for our own pages only.
+//! Invariants: a login with an unknown e-mail takes as long and is answered the same as one with a wrong password; the
+//! routes here serve no page of a foreign origin.
 
 use std::sync::Arc;
 
@@ -40,7 +40,7 @@ use crate::{
     infra::clock::unix_ms,
 };
 
-/// The label of a device that gives none.
+/// The label of a device that names itself none.
 const SOME_DEVICE: &str = "web";
 
 #[derive(ToSchema)]
@@ -131,7 +131,7 @@ pub async fn register(
 ) -> Result<Response, Problem> {
     admit(&services, &client, &headers).await?;
     let taken = || Problem::new(Code::AuthEmailTaken);
-    // Known ones are refused before a hash is computed for nothing.
+    // Looked up before the password is hashed, so that no hash is computed for nothing.
     if services.db.user_by_email(&asked.email).await?.is_some() {
         return Err(taken());
     }
@@ -171,7 +171,7 @@ pub async fn login(
         Ok(found) => check(&services, found, asked.password).await,
         Err(error) => Err(error.into()),
     };
-    // Only failures count; what is no answer is none.
+    // Only a wrong password counts as a failure. A success, or an error that says nothing about it, does not.
     if !matches!(&checked, Err(problem) if problem.code == Code::AuthInvalidCredentials) {
         services.limits.give_back(Limit::LoginFailuresPerAccount, &key).await;
     }
@@ -180,6 +180,7 @@ pub async fn login(
     log_in(&services, &client, &headers, user, asked.device.as_deref()).await
 }
 
+/// The account, if it exists and the password is its own. Takes as long if it does not exist.
 async fn check(
     services: &Services,
     found: Option<sql::accounts::Account>,
@@ -210,7 +211,7 @@ pub async fn refresh(
             set_cookie(&mut response, cookie::set(&next.token, services.auth.refresh_ttl_s, secure));
             Ok(response)
         }
-        // A token that will never work again need not be sent again.
+        // The token will never work again, so the browser forgets it.
         Err(problem) if problem.code != Code::AuthMissing && problem.code.status() == 401 => {
             let mut response = problem.into_response();
             set_cookie(&mut response, cookie::clear(secure));
@@ -220,6 +221,7 @@ pub async fn refresh(
     }
 }
 
+/// Exchanges the refresh token in the cookie for the next one.
 async fn rotate(services: &Services, headers: &HeaderMap) -> Result<(Access, Refresh), Problem> {
     let old = refresh_hash(headers)?;
     let next = Refresh::new().ok_or(Code::ServerInternal)?;
@@ -257,7 +259,7 @@ pub async fn logout(
     Ok(response)
 }
 
-/// What holds for all calls here: no foreign pages, and not too many from one address.
+/// Refuses pages of foreign origins, and too many calls from one address.
 async fn admit(services: &Services, client: &Client, headers: &HeaderMap) -> Result<(), Problem> {
     if !services.origins.allowed(headers) {
         return Err(Problem::forbidden_origin());
@@ -265,6 +267,7 @@ async fn admit(services: &Services, client: &Client, headers: &HeaderMap) -> Res
     Ok(services.limits.check(Limit::AuthPerAddress, &address_key(client.address)).await?)
 }
 
+/// Begins a token family and answers with its first tokens.
 async fn log_in(
     services: &Services,
     client: &Client,
@@ -300,7 +303,7 @@ pub(super) fn no_store(response: impl IntoResponse) -> Response {
     response
 }
 
-/// A name for those who gave none: it says nothing about them.
+/// A name for a user who gave none. It must not show the e-mail.
 fn made_up_name() -> String {
     let mut digits = Uuid::new_v4().simple().to_string();
     digits.truncate(6);

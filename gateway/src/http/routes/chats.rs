@@ -38,10 +38,10 @@ use crate::{
     },
 };
 
-/// Chats on a page when the caller does not say.
+/// Chats on a page if the caller does not say how many.
 const PAGE: usize = 50;
 const MAX_PAGE: usize = 200;
-/// Members that a chat shows by itself.
+/// Members that are listed in the view of a chat.
 const SHOWN_MEMBERS: usize = 100;
 
 #[derive(Serialize, ToSchema)]
@@ -185,7 +185,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<Uuid>, Problem> {
     key.map(Some).ok_or_else(|| Problem::invalid("Idempotency-Key", "mistyped"))
 }
 
-/// Refuses ids without an account: nobody would ever read there.
+/// Refuses ids that have no account: as members they would be nobody.
 pub(super) async fn known_users(
     services: &Services,
     field: &'static str,
@@ -197,7 +197,7 @@ pub(super) async fn known_users(
     Err(Problem::invalid(field, "unknown"))
 }
 
-/// A chat that the log has and the projection has not: what its first event says.
+/// The view of a chat that is stored in the log but not projected yet, as its first event describes it.
 fn unprojected(caller: &Caller, asked: CreateChat, stored: Stored) -> Chat {
     let mut member_ids = asked.member_ids;
     member_ids.push(caller.user());

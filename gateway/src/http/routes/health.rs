@@ -1,7 +1,7 @@
 //! `/healthz` and `/readyz`.
 //!
-//! Invariant: what a gateway can do without is named when it is away but takes no gateway out of service, for it
-//! would take out all at once.
+//! Invariant: a gateway that can serve without a dependency stays ready while that is away, and only names it. If it
+//! did not, all gateways would leave service at the same time.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,7 +17,7 @@ use utoipa::ToSchema;
 
 use crate::{http::services::Services, hub::Phase};
 
-/// A probe that hangs is as bad as one that fails.
+/// A dependency that has not answered by then counts as away: probers usually wait a second.
 const CHECK_TIMEOUT: Duration = Duration::from_millis(900);
 
 #[derive(Serialize, ToSchema)]

@@ -1,4 +1,4 @@
-//! The public keys that verify access tokens.
+//! `/.well-known/jwks.json`: the public keys that verify access tokens.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::http::services::Services;
     (status = 200, description = "a JWK set", body = serde_json::Value),
 ))]
 pub async fn show(State(services): State<Arc<Services>>) -> Response {
-    // An hour: a rotated key is published long before the last token of its predecessor ends.
+    // Clients may keep it for an hour: a new key is rare, and they can ask again when they meet an unknown one.
     ([(header::CACHE_CONTROL, "public, max-age=3600")], axum::Json(services.auth.tokens.published()))
         .into_response()
 }

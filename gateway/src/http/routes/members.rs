@@ -33,7 +33,7 @@ use crate::{
     },
 };
 
-/// Members on a page.
+/// Members on a page if the caller does not say how many.
 const PAGE: usize = 100;
 const MAX_PAGE: usize = 500;
 
@@ -155,6 +155,7 @@ pub async fn remove(
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// Executes a command that the caller gave no uuid for.
 async fn execute(
     services: &Services,
     caller: &Caller,

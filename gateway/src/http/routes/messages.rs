@@ -1,4 +1,4 @@
-//! `/v1/chats/{id}/messages`: history, and sending for bots and scripts.
+//! `/v1/chats/{id}/messages`: reads history, and sends messages for bots and scripts.
 
 use std::sync::Arc;
 
@@ -37,7 +37,7 @@ use crate::{
     },
 };
 
-/// Messages on a page when the caller does not say.
+/// Messages on a page if the caller does not say how many.
 const PAGE: usize = 50;
 const MAX_PAGE: usize = 200;
 

@@ -1,4 +1,4 @@
-//! `/v1/ws/ticket`: what stands for the access token in a WebSocket's URL.
+//! `/v1/ws/ticket`: one-time tickets, which stand for the access token in a WebSocket's URL.
 
 use std::sync::Arc;
 

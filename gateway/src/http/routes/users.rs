@@ -1,4 +1,6 @@
-//! `/v1/users`: other people's accounts, by exact e-mail or by id. Nothing here can be searched or listed.
+//! `/v1/users`: other people's accounts, by exact e-mail or by id.
+//!
+//! Invariant: accounts can neither be searched nor listed.
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
-//! The WebSocket endpoint: refuses before the upgrade what HTTP can explain, then hands the bare TCP stream to a
-//! session.
+//! `/v1/ws`: the WebSocket endpoint.
 //!
-//! hyper's connection ends with the upgrade: the session keeps the socket alone, without hyper's buffers.
+//! A request that is refused is refused before the upgrade, where an HTTP answer can say why. Then the bare TCP stream
+//! is handed to a session. Invariant: hyper's connection ends with the upgrade, so a session holds none of its buffers.
 
 use std::sync::Arc;
 
@@ -25,7 +25,9 @@ use crate::{
     socket::start::{self, Opening},
 };
 
+/// The subprotocol that the server selects if the client offers it.
 const PROTOCOL: &str = "mini-telegram.v1";
+/// An offered subprotocol with this prefix holds an access token: browsers can set no other header here.
 const BEARER: &str = "bearer.";
 
 #[derive(Debug, Default, Deserialize)]
@@ -71,14 +73,14 @@ async fn prepare(services: &Arc<Services>, mut request: Request) -> Result<Respo
         // A client that goes away between the request and the answer simply has no session.
         let Ok(upgraded) = upgrade.await else { return };
         let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else { return };
-        // Copied: a kept `read_buf` would pin hyper's whole buffer.
+        // A copy, since `read_buf` itself keeps all of hyper's buffer in memory.
         let early = parts.read_buf.to_vec();
         start::start(sockets, parts.io.into_inner(), &early, opening).await;
     });
     Ok(switching(&accept, selected))
 }
 
-/// RFC 6455, 4.2.1: what makes the request an opening handshake. The accept key.
+/// Checks that the request is an opening handshake (RFC 6455, 4.2.1), and returns the accept key of the answer.
 fn handshake(request: &Request) -> Result<String, Problem> {
     let headers = request.headers();
     let has = |name: header::HeaderName, token: &str| {
@@ -96,6 +98,7 @@ fn handshake(request: &Request) -> Result<String, Problem> {
     }
 }
 
+/// The user behind the ticket or the access token, and whether the client offered our subprotocol.
 async fn authenticate(
     services: &Services,
     query: &Query,
@@ -120,6 +123,7 @@ async fn authenticate(
     Ok((identity, selected))
 }
 
+/// Reads what the session starts with, and counts the connect against the user's limit.
 async fn opening(services: &Services, query: &Query, identity: Identity) -> Result<Opening, Problem> {
     let device = match query.device.as_deref() {
         Some(label) if !text::is_device(label) => return Err(Problem::invalid("device", "malformed")),
@@ -144,13 +148,14 @@ async fn opening(services: &Services, query: &Query, identity: Identity) -> Resu
     })
 }
 
-/// Enough to tell a user's devices apart.
+/// Eight hex digits: enough to tell the devices of one user apart.
 fn short_id() -> String {
     let mut id = Uuid::new_v4().simple().to_string();
     id.truncate(8);
     id
 }
 
+/// The answer after which the connection is a WebSocket.
 fn switching(accept: &str, selected: bool) -> Response {
     let mut response = StatusCode::SWITCHING_PROTOCOLS.into_response();
     let headers = response.headers_mut();
