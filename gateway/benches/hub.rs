@@ -15,7 +15,7 @@ use gateway::{
         Hub,
         attach::Attached,
         install::{LoadedChat, LoadedUser},
-        ring::{Ring, Slot, Verdict},
+        ring::{self, Ring, Verdict},
         user::Interval,
     },
     infra::{clock::Clock, metrics::Metrics},
@@ -65,8 +65,8 @@ fn entry(seq: u64, at: ChatId, payload: Bytes) -> Entry {
     Entry { seq: Seq(seq), id, ts_ms: 0, appended_ns: 0, chat: Some(at), payload, traceparent: None }
 }
 
-fn slot(number: u64, payload: Bytes) -> Slot {
-    Slot {
+fn ring_entry(number: u64, payload: Bytes) -> ring::Entry {
+    ring::Entry {
         id: EventId(number),
         ts: 0,
         chat: Some(chat(1 + number % 5_000)),
@@ -88,12 +88,12 @@ fn ring_push(bencher: Bencher) {
     let mut number = 0;
     let mut next = || {
         number += 1;
-        slot(number, message(number))
+        ring_entry(number, message(number))
     };
     while ring.floor().seq == Seq::ZERO {
         ring.push(next());
     }
-    bencher.counter(ItemsCount::new(1_u64)).with_inputs(next).bench_local_values(|slot| ring.push(slot));
+    bencher.counter(ItemsCount::new(1_u64)).with_inputs(next).bench_local_values(|entry| ring.push(entry));
 }
 
 /// A hub that has loaded chats, all of whose members are known.

@@ -14,6 +14,8 @@ pub mod cut;
 pub mod facts;
 pub mod install;
 mod judge;
+#[cfg(test)]
+mod law;
 pub mod look;
 mod people;
 pub mod projected;

@@ -78,7 +78,7 @@ impl Hub {
         };
         let kind = head.map_or(Kind::Noop, |head| head.kind);
         let chat = entry.chat.filter(|_| head.is_some());
-        let seq = state.ring.push(ring::Slot {
+        let seq = state.ring.push(ring::Entry {
             id: entry.id,
             ts: entry.ts_ms,
             chat,
@@ -130,8 +130,10 @@ impl Hub {
         }
         // The append of `ChatCreated` demands an empty subject. So nothing of the chat is older, and there is nothing
         // to load.
-        let begins =
-            state.ring.get(seq).is_some_and(|slot| slot.kind == Kind::ChatCreated && slot.link == Seq::ZERO);
+        let begins = state
+            .ring
+            .get(seq)
+            .is_some_and(|entry| entry.kind == Kind::ChatCreated && entry.link == Seq::ZERO);
         state.chats.insert(chat, Chat { loaded: begins, used_ms: now_ms, ..Chat::default() });
         if begins {
             return self.judge_and_deliver(state, chat, seq, entry, now_ms);
@@ -144,7 +146,7 @@ impl Hub {
     fn deliver(&self, state: &mut State, chat: ChatId, seq: Seq, stored_us: u64, now_ms: u64) {
         let State { ring, chats, users, behind, .. } = state;
         let Some(chat) = chats.get(&chat) else { return };
-        let Some(mut frame) = ring.get(seq).and_then(|slot| slot.frame(seq)).map(Encoded::new) else {
+        let Some(mut frame) = ring.get(seq).and_then(|entry| entry.frame(seq)).map(Encoded::new) else {
             return;
         };
         let mut delivered = 0;

@@ -118,7 +118,7 @@ impl Hub {
             if session.queued_bytes() > PIECE_BYTES {
                 return false;
             }
-            if let Some(frame) = state.ring.get(*seq).and_then(|slot| slot.frame(*seq)) {
+            if let Some(frame) = state.ring.get(*seq).and_then(|entry| entry.frame(*seq)) {
                 let bytes = wire::encode(&frame, session.identity.encoding);
                 session.push_covering(bytes, *seq, now_ms);
                 session.count_replayed(1);

@@ -159,8 +159,8 @@ impl State {
             return head;
         }
         let above = self.ring.chain(chat).take_while(|(at, _)| *at > seq);
-        let first_above = above.filter(|(_, slot)| slot.verdict == Verdict::Valid).last();
-        first_above.map(|(_, slot)| slot.prev).filter(|prev| *prev <= seq).unwrap_or(seq)
+        let first_above = above.filter(|(_, entry)| entry.verdict == Verdict::Valid).last();
+        first_above.map(|(_, entry)| entry.prev).filter(|prev| *prev <= seq).unwrap_or(seq)
     }
 }
 

@@ -122,7 +122,7 @@ impl State {
             return Err(Stale::Ring);
         }
         let mut chain: Vec<(Seq, Seq)> =
-            self.ring.chain(chat_id).map(|(seq, slot)| (seq, slot.link)).collect();
+            self.ring.chain(chat_id).map(|(seq, entry)| (seq, entry.link)).collect();
         chain.reverse();
         let new = chain.split_off(chain.partition_point(|(seq, _)| *seq <= loaded.upto));
         let old = chain;
@@ -166,8 +166,8 @@ impl State {
         // The projection does not count bytes that are no event among the void entries.
         let Some(event) = self.decode(seq) else { return };
         if let Some((_, code)) = void.iter().find(|(at, _)| *at == seq) {
-            if let Some(slot) = self.ring.get_mut(seq) {
-                slot.verdict = Verdict::Void(*code);
+            if let Some(entry) = self.ring.get_mut(seq) {
+                entry.verdict = Verdict::Void(*code);
             }
             return;
         }
@@ -211,8 +211,8 @@ impl State {
         let later: Vec<Seq> = self.membership.iter().copied().filter(|seq| *seq > loaded.upto).collect();
         let mut changes = Vec::new();
         for seq in later {
-            let Some(slot) = self.ring.get(seq) else { continue };
-            let (Some(chat), Ok(event)) = (slot.chat, Event::decode(&slot.payload)) else { continue };
+            let Some(entry) = self.ring.get(seq) else { continue };
+            let (Some(chat), Ok(event)) = (entry.chat, Event::decode(&entry.payload)) else { continue };
             let left = leaving(&event.fact) == Some(loaded.user);
             let joined = joining(&event.fact).contains(&loaded.user);
             if joined {
@@ -230,7 +230,7 @@ impl State {
         let floor = self.ring.floor().seq;
         let mut user = User::loaded(loaded.user, &loaded.intervals, floor, now_ms);
         for (seq, chat, joined) in changes {
-            if self.ring.get(seq).is_none_or(|slot| slot.verdict != Verdict::Valid) {
+            if self.ring.get(seq).is_none_or(|entry| entry.verdict != Verdict::Valid) {
                 continue;
             }
             if joined { user.join(chat, seq) } else { user.leave(chat, seq, floor) }

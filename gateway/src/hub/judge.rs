@@ -15,7 +15,7 @@ use shared::{
 use super::{
     State,
     facts::{Revision, joining, leaving, revision},
-    ring::{Slot, Verdict},
+    ring::{Entry, Verdict},
 };
 
 impl State {
@@ -40,25 +40,27 @@ impl State {
 
     /// The event of an entry. An entry that is no event is void for every reader.
     pub(super) fn decode(&mut self, seq: Seq) -> Option<Event> {
-        let slot = self.ring.get_mut(seq)?;
-        let event = Event::decode(&slot.payload).ok();
+        let entry = self.ring.get_mut(seq)?;
+        let event = Event::decode(&entry.payload).ok();
         if event.is_none() {
-            slot.verdict = Verdict::Void(Code::CommandInvalid);
+            entry.verdict = Verdict::Void(Code::CommandInvalid);
         }
         event
     }
 
     /// Makes a valid event the chat's newest one.
     pub(super) fn mark_valid(&mut self, chat_id: ChatId, seq: Seq, event: &Event) {
-        let (Some(slot), Some(chat)) = (self.ring.get_mut(seq), self.chats.get_mut(&chat_id)) else { return };
-        slot.verdict = Verdict::Valid;
-        slot.prev = std::mem::replace(&mut chat.head, seq);
+        let (Some(entry), Some(chat)) = (self.ring.get_mut(seq), self.chats.get_mut(&chat_id)) else {
+            return;
+        };
+        entry.verdict = Verdict::Valid;
+        entry.prev = std::mem::replace(&mut chat.head, seq);
         match revision(&event.fact) {
             Some(Revision::Delete(target)) => self.withhold(chat_id, target),
             // An edit of a message that is deleted already: its body must not come back.
-            Some(Revision::Edit(target)) if self.ring.get(target).is_some_and(|slot| slot.deleted) => {
-                if let Some(slot) = self.ring.get_mut(seq) {
-                    slot.deleted = true;
+            Some(Revision::Edit(target)) if self.ring.get(target).is_some_and(|entry| entry.deleted) => {
+                if let Some(entry) = self.ring.get_mut(seq) {
+                    entry.deleted = true;
                 }
             }
             Some(Revision::Edit(_)) | None => {}
@@ -79,12 +81,12 @@ impl State {
             .ring
             .chain(chat)
             .take_while(|(seq, _)| *seq >= target)
-            .filter(|(seq, slot)| *seq == target || slot.edits() == Some(target))
+            .filter(|(seq, entry)| *seq == target || entry.edits() == Some(target))
             .map(|(seq, _)| seq)
             .collect();
         for seq in of_target {
-            if let Some(slot) = self.ring.get_mut(seq) {
-                slot.deleted = true;
+            if let Some(entry) = self.ring.get_mut(seq) {
+                entry.deleted = true;
             }
         }
     }
@@ -114,7 +116,7 @@ impl State {
     }
 }
 
-impl Slot {
+impl Entry {
     /// The message that this entry edits, if it is an edit.
     fn edits(&self) -> Option<Seq> {
         let event = (self.kind == Kind::MessageEdited).then(|| Event::decode(&self.payload))?.ok()?;

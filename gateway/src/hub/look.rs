@@ -95,9 +95,9 @@ impl Hub {
     pub fn reactions(&self, chat: ChatId, message: Seq, after: Seq) -> Vec<Reacted> {
         let state = self.lock();
         let newer = state.ring.chain(chat).take_while(|(seq, _)| *seq > after);
-        let valid = newer.filter(|(_, slot)| slot.verdict == Verdict::Valid);
+        let valid = newer.filter(|(_, entry)| entry.verdict == Verdict::Valid);
         valid
-            .filter_map(|(_, slot)| match Event::decode(&slot.payload).ok()?.fact {
+            .filter_map(|(_, entry)| match Event::decode(&entry.payload).ok()?.fact {
                 Fact::Reacted(reacted) if reacted.seq == message => Some(reacted),
                 _ => None,
             })
@@ -118,12 +118,12 @@ impl Hub {
         let mut bytes = 0;
         let mut frames = Vec::with_capacity(events.len());
         for seq in &events {
-            let slot = state.ring.get(*seq)?;
-            bytes += slot.payload.len();
+            let entry = state.ring.get(*seq)?;
+            bytes += entry.payload.len();
             if bytes > most_bytes {
                 return None;
             }
-            frames.push(slot.frame(*seq)?);
+            frames.push(entry.frame(*seq)?);
         }
         Some((frames, more))
     }
@@ -132,15 +132,15 @@ impl Hub {
 impl State {
     /// The message at `seq` of a loaded chat. `None`: not in the ring. `Some(None)`: it is no message of the chat.
     fn message(&self, chat: ChatId, seq: Seq) -> Option<Option<MessageFact>> {
-        let slot = self.ring.get(seq)?;
-        if slot.chat != Some(chat) {
+        let entry = self.ring.get(seq)?;
+        if entry.chat != Some(chat) {
             return Some(None);
         }
-        let event = Event::decode(&slot.payload).ok();
-        match (slot.verdict, event) {
+        let event = Event::decode(&entry.payload).ok();
+        match (entry.verdict, event) {
             (Verdict::Unknown, _) => None,
             (Verdict::Valid, Some(Event { actor, fact: Fact::MessageSent(_), .. })) => {
-                Some(Some(MessageFact { author: actor, deleted: slot.deleted }))
+                Some(Some(MessageFact { author: actor, deleted: entry.deleted }))
             }
             _ => Some(None),
         }
@@ -155,24 +155,24 @@ impl State {
 
     /// The entry at `seq` as a possible copy of a command.
     fn copy_at(&self, seq: Seq) -> Option<EarlierCopy> {
-        self.ring.get(seq).map(|slot| EarlierCopy {
+        self.ring.get(seq).map(|entry| EarlierCopy {
             seq,
-            ts: slot.ts,
-            verdict: slot.verdict,
-            payload: slot.payload.clone(),
+            ts: entry.ts,
+            verdict: entry.verdict,
+            payload: entry.payload.clone(),
         })
     }
 
     /// A page of a loaded chat, ascending, and whether more lies beyond it. `None`: it reaches below the ring.
     fn page(&self, chat: ChatId, from: PageFrom, limit: usize) -> Option<(Vec<Seq>, bool)> {
-        let valid = self.ring.chain(chat).filter(|(_, slot)| slot.verdict == Verdict::Valid);
+        let valid = self.ring.chain(chat).filter(|(_, entry)| entry.verdict == Verdict::Valid);
         match from {
             PageFrom::After(after) => {
                 let mut newer = Vec::new();
                 let mut reached = self.loaded(chat)?.head <= after;
-                for (seq, slot) in valid.take_while(|(seq, _)| *seq > after) {
+                for (seq, entry) in valid.take_while(|(seq, _)| *seq > after) {
                     newer.push(seq);
-                    reached = slot.prev <= after;
+                    reached = entry.prev <= after;
                 }
                 newer.reverse();
                 let more = newer.len() > limit;
@@ -182,9 +182,9 @@ impl State {
             PageFrom::Before(before) => {
                 let mut older = Vec::new();
                 let mut first_prev = None;
-                for (seq, slot) in valid.skip_while(|(seq, _)| *seq >= before).take(limit) {
+                for (seq, entry) in valid.skip_while(|(seq, _)| *seq >= before).take(limit) {
                     older.push(seq);
-                    first_prev = Some(slot.prev);
+                    first_prev = Some(entry.prev);
                 }
                 older.reverse();
                 let begins = first_prev == Some(Seq::ZERO);

@@ -128,12 +128,12 @@ impl Hub {
         let mut steps = most;
         let mut heads = Vec::new();
         for chat in user.chats() {
-            for (seq, slot) in state.ring.chain(chat) {
+            for (seq, entry) in state.ring.chain(chat) {
                 if seq <= after || steps == 0 {
                     break;
                 }
                 steps -= 1;
-                if seq <= upto && slot.verdict == Verdict::Valid && user.entitled(chat, seq) {
+                if seq <= upto && entry.verdict == Verdict::Valid && user.entitled(chat, seq) {
                     heads.push((chat, seq));
                     break;
                 }

@@ -84,8 +84,8 @@ impl State {
             self.ring
                 .chain(chat)
                 .take_while(move |(seq, _)| *seq > after)
-                .filter(|(_, slot)| slot.kind == Kind::MessageDeleted && slot.verdict == Verdict::Valid)
-                .filter_map(|(_, slot)| Event::decode(&slot.payload).ok())
+                .filter(|(_, entry)| entry.kind == Kind::MessageDeleted && entry.verdict == Verdict::Valid)
+                .filter_map(|(_, entry)| Event::decode(&entry.payload).ok())
         });
         let target = |event: Event| match event.fact {
             Fact::MessageDeleted(deleted) => Some(deleted.seq),

@@ -36,14 +36,14 @@ impl State {
         }
         let mut events = Vec::new();
         for chat in user.chats().chain(user.left_chats()) {
-            for (seq, slot) in self.ring.chain(chat) {
+            for (seq, entry) in self.ring.chain(chat) {
                 if seq <= after {
                     break;
                 }
-                if slot.verdict == Verdict::Unknown {
+                if entry.verdict == Verdict::Unknown {
                     return None;
                 }
-                if slot.verdict == Verdict::Valid && user.entitled(chat, seq) {
+                if entry.verdict == Verdict::Valid && user.entitled(chat, seq) {
                     if events.len() == most {
                         return None;
                     }
@@ -63,21 +63,21 @@ impl State {
         let mut bytes = 0;
         for _ in 0..steps {
             let seq = piece.upto.next();
-            let Some(slot) = self.ring.get(seq) else { break };
-            if let Some(chat) = slot.chat {
+            let Some(entry) = self.ring.get(seq) else { break };
+            if let Some(chat) = entry.chat {
                 if user.pending.contains(&chat) {
                     piece.held = true;
                     break;
                 }
                 if user.entitled(chat, seq) {
-                    match slot.verdict {
+                    match entry.verdict {
                         Verdict::Unknown => {
                             piece.held = true;
                             break;
                         }
                         Verdict::Void(_) | Verdict::Repeat(_) => {}
                         Verdict::Valid => {
-                            bytes += slot.payload.len();
+                            bytes += entry.payload.len();
                             if bytes > room && !piece.events.is_empty() {
                                 break;
                             }
@@ -181,7 +181,7 @@ mod tests {
         fn append(&mut self, chat_id: u64, actor: u64, fact: Fact) {
             let chat_id = chat(chat_id);
             let event = Event { actor: user(actor), device: String::new(), uuid: Uuid::nil(), fact };
-            let seq = self.state.ring.push(ring::Slot {
+            let seq = self.state.ring.push(ring::Entry {
                 id: EventId(self.model.len() as u64),
                 ts: 0,
                 chat: Some(chat_id),
@@ -257,9 +257,9 @@ mod tests {
             for (index, (chat, valid, _)) in world.model.iter().enumerate().filter(|(_, entry)| entry.1) {
                 let seq = Seq(index as u64 + 1);
                 let before = heads.insert(*chat, seq).unwrap_or_default();
-                if let Some(slot) = world.state.ring.get(seq) {
+                if let Some(entry) = world.state.ring.get(seq) {
                     prop_assert!(*valid);
-                    prop_assert_eq!(slot.prev, before);
+                    prop_assert_eq!(entry.prev, before);
                 }
             }
         }

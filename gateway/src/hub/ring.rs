@@ -32,7 +32,7 @@ pub enum Verdict {
 
 /// One entry of the log.
 #[derive(Debug)]
-pub struct Slot {
+pub struct Entry {
     pub id: EventId,
     /// JetStream's stored time, Unix ms.
     pub ts: u64,
@@ -54,12 +54,12 @@ pub struct Slot {
     pub payload: Bytes,
 }
 
-/// What an entry costs beside its payload: the slot and its share of the index.
-const SLOT_BYTES: usize = size_of::<Slot>() + 40;
+/// What an entry costs beside its payload: the entry and its share of the index.
+const ENTRY_BYTES: usize = size_of::<Entry>() + 40;
 
-impl Slot {
+impl Entry {
     fn bytes(&self) -> usize {
-        SLOT_BYTES + self.payload.len()
+        ENTRY_BYTES + self.payload.len()
     }
 }
 
@@ -68,7 +68,7 @@ impl Slot {
 pub struct Ring {
     /// The position before the oldest entry here.
     floor: Position,
-    slots: VecDeque<Slot>,
+    entries: VecDeque<Entry>,
     heads: HashMap<ChatId, Seq, FixedState>,
     copies: Copies,
     bytes: usize,
@@ -91,7 +91,7 @@ impl Ring {
     pub fn new(floor: Position, max_bytes: usize) -> Self {
         Self {
             floor,
-            slots: VecDeque::new(),
+            entries: VecDeque::new(),
             heads: HashMap::default(),
             copies: Copies::default(),
             bytes: 0,
@@ -107,8 +107,8 @@ impl Ring {
 
     /// The position of the newest entry.
     pub fn position(&self) -> Position {
-        let seq = Seq(self.floor.seq.get() + self.slots.len() as u64);
-        self.slots.back().map_or(self.floor, |slot| Position { seq, id: slot.id })
+        let seq = Seq(self.floor.seq.get() + self.entries.len() as u64);
+        self.entries.back().map_or(self.floor, |entry| Position { seq, id: entry.id })
     }
 
     pub const fn bytes(&self) -> usize {
@@ -117,21 +117,21 @@ impl Ring {
 
     fn index(&self, seq: Seq) -> Option<usize> {
         let above = seq.get().checked_sub(self.floor.seq.get() + 1)?;
-        usize::try_from(above).ok().filter(|index| *index < self.slots.len())
+        usize::try_from(above).ok().filter(|index| *index < self.entries.len())
     }
 
-    pub fn get(&self, seq: Seq) -> Option<&Slot> {
-        self.slots.get(self.index(seq)?)
+    pub fn get(&self, seq: Seq) -> Option<&Entry> {
+        self.entries.get(self.index(seq)?)
     }
 
-    pub fn get_mut(&mut self, seq: Seq) -> Option<&mut Slot> {
+    pub fn get_mut(&mut self, seq: Seq) -> Option<&mut Entry> {
         let index = self.index(seq)?;
-        self.slots.get_mut(index)
+        self.entries.get_mut(index)
     }
 
     /// The identity of the entry at `seq`, the floor's included.
     pub fn id_at(&self, seq: Seq) -> Option<EventId> {
-        if seq == self.floor.seq { Some(self.floor.id) } else { self.get(seq).map(|slot| slot.id) }
+        if seq == self.floor.seq { Some(self.floor.id) } else { self.get(seq).map(|entry| entry.id) }
     }
 
     /// The newest entry of a chat.
@@ -139,11 +139,11 @@ impl Ring {
         self.heads.get(&chat).copied()
     }
 
-    /// Appends the next entry and gives up the oldest beyond the budget. The slot's `link` is set here.
-    pub fn push(&mut self, mut slot: Slot) -> Seq {
+    /// Appends the next entry and gives up the oldest beyond the budget. The entry's `link` is set here.
+    pub fn push(&mut self, mut entry: Entry) -> Seq {
         let seq = self.position().seq.next();
-        if let Some(chat) = slot.chat {
-            slot.link = match self.heads.entry(chat) {
+        if let Some(chat) = entry.chat {
+            entry.link = match self.heads.entry(chat) {
                 MapEntry::Occupied(mut head) => head.insert(seq),
                 MapEntry::Vacant(vacant) => {
                     vacant.insert(seq);
@@ -151,30 +151,30 @@ impl Ring {
                 }
             };
         }
-        self.copies.make_room(self.slots.len(), &mut self.slots, self.floor.seq);
-        self.copies.add(&mut slot, seq, self.floor.seq);
-        self.bytes += slot.bytes();
-        if self.slots.len() == self.slots.capacity() {
+        self.copies.make_room(self.entries.len(), &mut self.entries, self.floor.seq);
+        self.copies.add(&mut entry, seq, self.floor.seq);
+        self.bytes += entry.bytes();
+        if self.entries.len() == self.entries.capacity() {
             // A queue passes through all of its room, so what is never needed would be resident as well.
-            self.slots.reserve_exact((self.slots.len() / GROWTH_DIVISOR).max(LEAST_GROWTH));
+            self.entries.reserve_exact((self.entries.len() / GROWTH_DIVISOR).max(LEAST_GROWTH));
         }
-        self.slots.push_back(slot);
+        self.entries.push_back(entry);
         self.evict();
         seq
     }
 
     fn evict(&mut self) {
         let slack = if self.pins > 0 { self.max_bytes / PIN_SLACK_DIVISOR } else { 0 };
-        while self.bytes > self.max_bytes + slack && self.slots.len() > 1 {
+        while self.bytes > self.max_bytes + slack && self.entries.len() > 1 {
             self.evict_oldest();
         }
     }
 
     fn evict_oldest(&mut self) {
-        let Some(slot) = self.slots.pop_front() else { return };
-        self.floor = Position { seq: self.floor.seq.next(), id: slot.id };
-        self.bytes -= slot.bytes();
-        if let Some(chat) = slot.chat
+        let Some(entry) = self.entries.pop_front() else { return };
+        self.floor = Position { seq: self.floor.seq.next(), id: entry.id };
+        self.bytes -= entry.bytes();
+        if let Some(chat) = entry.chat
             && self.heads.get(&chat) == Some(&self.floor.seq)
         {
             self.heads.remove(&chat);
@@ -186,21 +186,21 @@ impl Ring {
         let mut next = self.copies.newest(command, self.position().seq);
         let alike = std::iter::from_fn(|| {
             let seq = next?;
-            let slot = self.get(seq)?;
-            next = Copies::before(slot, seq);
-            Some((seq, slot))
+            let entry = self.get(seq)?;
+            next = Copies::before(entry, seq);
+            Some((seq, entry))
         });
-        alike.filter(|(_, slot)| slot.command == command).map(|(seq, _)| seq).last()
+        alike.filter(|(_, entry)| entry.command == command).map(|(seq, _)| seq).last()
     }
 
     /// A chat's entries, newest first.
-    pub fn chain(&self, chat: ChatId) -> impl Iterator<Item = (Seq, &Slot)> + '_ {
+    pub fn chain(&self, chat: ChatId) -> impl Iterator<Item = (Seq, &Entry)> + '_ {
         let mut next = self.head(chat);
         std::iter::from_fn(move || {
             let seq = next?;
-            let slot = self.get(seq)?;
-            next = (slot.link > self.floor.seq).then_some(slot.link);
-            Some((seq, slot))
+            let entry = self.get(seq)?;
+            next = (entry.link > self.floor.seq).then_some(entry.link);
+            Some((seq, entry))
         })
     }
 
@@ -216,7 +216,7 @@ impl Ring {
 
     /// Forgets everything, and continues after `position`.
     pub fn skip_to(&mut self, position: Position) {
-        self.slots.clear();
+        self.entries.clear();
         self.heads.clear();
         self.copies = Copies::default();
         (self.bytes, self.floor) = (0, position);
@@ -226,17 +226,17 @@ impl Ring {
     pub fn cut(&mut self, cut: Position) {
         while self.position().seq > cut.seq {
             let seq = self.position().seq;
-            let Some(slot) = self.slots.pop_back() else { break };
-            self.bytes -= slot.bytes();
-            self.copies.take_back(&slot, seq);
-            let Some(chat) = slot.chat else { continue };
-            if slot.link > self.floor.seq {
-                self.heads.insert(chat, slot.link);
+            let Some(entry) = self.entries.pop_back() else { break };
+            self.bytes -= entry.bytes();
+            self.copies.take_back(&entry, seq);
+            let Some(chat) = entry.chat else { continue };
+            if entry.link > self.floor.seq {
+                self.heads.insert(chat, entry.link);
             } else {
                 self.heads.remove(&chat);
             }
         }
-        if self.slots.is_empty() {
+        if self.entries.is_empty() {
             self.floor = cut;
         }
     }
@@ -253,8 +253,8 @@ mod tests {
         (chat / 2) << 32 | chat << 1 | 1
     }
 
-    fn slot(chat: u64, payload: usize) -> Slot {
-        Slot {
+    fn entry(chat: u64, payload: usize) -> Entry {
+        Entry {
             id: EventId(chat),
             ts: 0,
             chat: ChatId::new(chat).ok(),
@@ -279,13 +279,13 @@ mod tests {
         ) {
             let mut ring = Ring::new(Position { seq: Seq(floor), id: EventId(0) }, max_bytes);
             for (chat, payload, cut) in steps {
-                ring.push(slot(chat, payload));
+                ring.push(entry(chat, payload));
                 if let Some(back) = cut {
                     let seq = Seq(ring.position().seq.get().saturating_sub(back).max(ring.floor().seq.get()));
                     let id = ring.id_at(seq).unwrap();
                     ring.cut(Position { seq, id });
                 }
-                prop_assert!(ring.bytes() <= max_bytes || ring.slots.len() <= 1);
+                prop_assert!(ring.bytes() <= max_bytes || ring.entries.len() <= 1);
                 let (floor, tip) = (ring.floor().seq.get(), ring.position().seq.get());
                 for chat in 1..6 {
                     let chat = ChatId::new(chat).unwrap();
@@ -306,10 +306,10 @@ mod tests {
     #[test]
     fn a_pinned_ring_keeps_its_floor_within_the_slack() {
         let mut ring = Ring::new(Position::default(), 1_000);
-        ring.push(slot(1, 100));
+        ring.push(entry(1, 100));
         ring.pin();
-        while ring.bytes() + SLOT_BYTES + 100 <= 1_250 {
-            ring.push(slot(1, 100));
+        while ring.bytes() + ENTRY_BYTES + 100 <= 1_250 {
+            ring.push(entry(1, 100));
         }
         assert_eq!(ring.floor().seq, Seq::ZERO);
         ring.unpin();

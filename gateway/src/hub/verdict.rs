@@ -36,11 +36,11 @@ impl Hub {
         if state.waiters.is_empty() || !state.waiters.contains_key(&seq) {
             return;
         }
-        let Some(slot) = state.ring.get(seq) else { return };
-        let Some(chat) = slot.chat else { return };
-        let (seq_of, judged, dup) = match slot.verdict {
+        let Some(entry) = state.ring.get(seq) else { return };
+        let Some(chat) = entry.chat else { return };
+        let (seq_of, judged, dup) = match entry.verdict {
             Verdict::Repeat(first) => (first, state.ring.get(first), true),
-            _ => (seq, Some(slot), false),
+            _ => (seq, Some(entry), false),
         };
         let Some(judged) = judged else { return };
         let outcome = match judged.verdict {

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use shared::id::Seq;
 
-use super::Slot;
+use super::Entry;
 
 /// Buckets of a ring that holds next to nothing; there are always as many as entries.
 const LEAST: usize = 64;
@@ -27,37 +27,37 @@ impl Default for Copies {
 }
 
 impl Copies {
-    /// Makes more buckets if `count` entries fill them. `slots` are the entries after `floor`.
-    pub(super) fn make_room(&mut self, count: usize, slots: &mut VecDeque<Slot>, floor: Seq) {
+    /// Makes more buckets if `count` entries fill them. `entries` are the entries after `floor`.
+    pub(super) fn make_room(&mut self, count: usize, entries: &mut VecDeque<Entry>, floor: Seq) {
         if count < self.buckets.len() {
             return;
         }
         self.buckets = vec![0; self.buckets.len() * 2].into();
         let mut seq = floor;
-        for slot in slots {
+        for entry in entries {
             seq = seq.next();
-            self.add(slot, seq, floor);
+            self.add(entry, seq, floor);
         }
     }
 
     /// Chains the entry that comes next, at `seq`.
-    pub(super) fn add(&mut self, slot: &mut Slot, seq: Seq, floor: Seq) {
-        slot.alike = 0;
-        if slot.command == 0 {
+    pub(super) fn add(&mut self, entry: &mut Entry, seq: Seq, floor: Seq) {
+        entry.alike = 0;
+        if entry.command == 0 {
             return;
         }
-        let bucket = self.bucket(slot.command);
+        let bucket = self.bucket(entry.command);
         let before = whole(std::mem::replace(bucket, seq.get() as u32), Seq(seq.get() - 1));
         if let Some(before) = before.filter(|before| *before > floor) {
-            slot.alike = u32::try_from(seq.get() - before.get()).unwrap_or(0);
+            entry.alike = u32::try_from(seq.get() - before.get()).unwrap_or(0);
         }
     }
 
     /// Takes the newest entry out of its chain.
-    pub(super) fn take_back(&mut self, slot: &Slot, seq: Seq) {
-        if slot.command != 0 {
-            let before = Self::before(slot, seq).unwrap_or(Seq::ZERO);
-            *self.bucket(slot.command) = before.get() as u32;
+    pub(super) fn take_back(&mut self, entry: &Entry, seq: Seq) {
+        if entry.command != 0 {
+            let before = Self::before(entry, seq).unwrap_or(Seq::ZERO);
+            *self.bucket(entry.command) = before.get() as u32;
         }
     }
 
@@ -67,8 +67,8 @@ impl Copies {
     }
 
     /// The next older entry that may hold the same command as the one at `seq`.
-    pub(super) fn before(slot: &Slot, seq: Seq) -> Option<Seq> {
-        (slot.alike > 0).then(|| Seq(seq.get() - u64::from(slot.alike)))
+    pub(super) fn before(entry: &Entry, seq: Seq) -> Option<Seq> {
+        (entry.alike > 0).then(|| Seq(seq.get() - u64::from(entry.alike)))
     }
 
     fn bucket(&mut self, command: u64) -> &mut u32 {

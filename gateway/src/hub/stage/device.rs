@@ -21,6 +21,8 @@ pub(crate) struct Device {
     pub(crate) session: Arc<Session>,
     /// The last cursor that it got, sealed.
     pub(crate) cursor: Option<String>,
+    /// What it had when the cursor came: a device stores both in one transaction.
+    stored: Vec<(ChatId, Seq)>,
     /// Events that came although the device had them.
     pub(crate) twice: Vec<Seq>,
     /// The events of each chat that it has, ascending.
@@ -39,7 +41,23 @@ impl Device {
             chats.entry(chat).or_default().push(seq);
         }
         let (cursor, twice, left, wire) = (None, Vec::new(), BTreeSet::new(), Vec::new());
-        Self { session, cursor, twice, chats, left, wire }
+        Self { session, cursor, stored: Vec::new(), twice, chats, left, wire }
+    }
+
+    /// The device after a crash, with what it stored beside its last cursor, and a session of its own.
+    pub(crate) fn restored(&self, session: Arc<Session>) -> Self {
+        let stored = self.stored.clone();
+        Self { cursor: self.cursor.clone(), stored: stored.clone(), ..Self::new(session, stored) }
+    }
+
+    /// Replaces what it has of a chat by what the chat list and the history show it.
+    pub(crate) fn refetch(&mut self, chat: ChatId, has: Vec<Seq>) {
+        self.chats.insert(chat, has);
+    }
+
+    fn keep(&mut self, cursor: &str) {
+        self.cursor = Some(cursor.to_owned());
+        self.stored = self.has();
     }
 
     /// Everything that it has, in the log's order.
@@ -109,10 +127,10 @@ impl Device {
                 self.chats.entry(reset.chat_id).or_default().retain(|seq| *seq <= reset.after_seq);
                 // Whether the user is still a member of it follows from what comes.
                 self.left.remove(&reset.chat_id);
-                self.cursor = Some(reset.cursor.clone());
+                self.keep(&reset.cursor);
             }
-            ServerFrame::Live(live) => self.cursor = Some(live.cursor.clone()),
-            ServerFrame::Cursor(cursor) => self.cursor = Some(cursor.cursor.clone()),
+            ServerFrame::Live(live) => self.keep(&live.cursor),
+            ServerFrame::Cursor(cursor) => self.keep(&cursor.cursor),
             _ => {}
         }
     }

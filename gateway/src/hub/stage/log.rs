@@ -9,12 +9,13 @@ use shared::{
     fold::{self, ChatState},
     id::{ChatId, EventId, Position, Seq, UserId},
 };
+use sql::replay::EventRow;
 use streams::Entry;
 use uuid::Uuid;
 
 use super::{chat, user};
 use crate::hub::{
-    facts::{joining, leaving},
+    facts::{Revision, joining, leaving, revision},
     install::{LoadedChat, LoadedUser},
     user::Interval,
 };
@@ -29,10 +30,13 @@ pub(crate) struct Log {
 
 /// What the fold says of one entry.
 struct Judged<'a> {
+    entry: &'a Entry,
     seq: Seq,
     chat: ChatId,
     event: &'a Event,
     verdict: Result<(), Code>,
+    /// The chat's valid event before it.
+    prev: Seq,
     /// The chat's state after it.
     state: &'a Option<ChatState>,
 }
@@ -89,14 +93,16 @@ impl Log {
 
     /// Looks at each entry of a chat up to `upto`, except those that are no event.
     fn judge(&self, upto: Seq, mut look: impl FnMut(Judged<'_>)) {
-        let mut chats: BTreeMap<ChatId, Option<ChatState>> = BTreeMap::new();
+        let mut chats: BTreeMap<ChatId, (Option<ChatState>, Seq)> = BTreeMap::new();
         let mut commands = BTreeSet::new();
         for entry in self.entries.iter().take_while(|entry| entry.seq <= upto) {
             let (Some(chat), Ok(event)) = (entry.chat, Event::decode(&entry.payload)) else { continue };
-            let state = chats.entry(chat).or_default();
+            let (state, head) = chats.entry(chat).or_default();
             let is_first = commands.insert((chat, event.actor, event.uuid));
             let verdict = if is_first { fold::apply(state, &event) } else { Err(Code::CommandUuidReused) };
-            look(Judged { seq: entry.seq, chat, event: &event, verdict, state });
+            let seq = entry.seq;
+            let prev = if verdict.is_ok() { std::mem::replace(head, seq) } else { *head };
+            look(Judged { entry, seq, chat, event: &event, verdict, prev, state });
         }
     }
 
@@ -165,5 +171,38 @@ impl Log {
             }
         });
         events
+    }
+
+    /// What the projection would have fed a session of the user that has all up to `after`.
+    pub(crate) fn rows(&self, user: UserId, after: Seq, upto: Seq) -> Vec<EventRow> {
+        let entitled: BTreeSet<Seq> = self.entitled(user, upto).into_iter().map(|(_, seq)| seq).collect();
+        let mut deleted = BTreeSet::new();
+        let mut rows = Vec::new();
+        self.judge(upto, |judged| {
+            let of = match revision(&judged.event.fact) {
+                Some(Revision::Edit(message)) => message,
+                Some(Revision::Delete(message)) => {
+                    if judged.verdict.is_ok() {
+                        deleted.insert(message);
+                    }
+                    judged.seq
+                }
+                None => judged.seq,
+            };
+            if judged.seq > after && entitled.contains(&judged.seq) {
+                let row = EventRow {
+                    chat: judged.chat,
+                    seq: judged.seq,
+                    prev: judged.prev,
+                    ts_ms: judged.entry.ts_ms,
+                    kind: judged.event.fact.kind(),
+                    payload: judged.entry.payload.to_vec(),
+                    deleted: false,
+                };
+                rows.push((of, row));
+            }
+        });
+        let with_deletion = |(of, row)| EventRow { deleted: deleted.contains(&of), ..row };
+        rows.into_iter().map(with_deletion).collect()
     }
 }
