@@ -1,11 +1,16 @@
 //! The hub: one partition's live state on this gateway, and the fan-out of its events to local sessions.
 //!
-//! Owns the ring, the states of the chats that local devices want, the local users and their sessions, and the
-//! commands that wait for the log's verdict. One mutex guards it all; it is held for microseconds and never
-//! across an await. Invariants:
+//! It owns the ring (the recent past of the log), the states of the chats of local users, the local users with their
+//! sessions, and the commands that wait for a verdict. It never reads the log, the database or a socket: others bring
+//! entries and loaded states, and take frames out of the sessions' outboxes. One mutex guards all of it. It is held
+//! for microseconds, never across an await, and by nobody outside this folder. Invariants:
 //! - entries are applied in the log's order, each exactly once;
-//! - every chat of a local user is loaded, or that user's sessions are held back until it is;
-//! - a session in the live lane has been queued every event up to the hub's position that it is entitled to.
+//! - every chat of a local user is loaded, or the user's sessions are held back until it is;
+//! - a session in the live lane has been queued every event up to the hub's position that its user is entitled to.
+//!
+//! The words: an *entry* is a place in the log; an *event* is an entry that can be read as one. The *verdict* on an
+//! event is the fold's: valid, or void. A *cut* is the loss of the log's tail; each begins a new *epoch*, that is, a new
+//! history of the log.
 
 pub mod apply;
 pub mod attach;
@@ -54,10 +59,10 @@ use crate::{
 /// A local user's place in [`State::users`].
 type UserSlot = u32;
 
-/// How long a catch-up that is held waits before it looks again in any case.
+/// A catch-up that waits for a chat's state looks again after this time, even if it was not notified.
 const INSTALL_POLL: Duration = Duration::from_millis(50);
 
-/// Where the gateway's life has come to.
+/// How far the gateway is between its start and its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Phase {
@@ -70,7 +75,7 @@ pub enum Phase {
 
 pub struct Hub {
     state: Mutex<State>,
-    /// The last sequence applied, for those who wait for it.
+    /// The last sequence applied; a channel, because tasks wait for the tail to pass a sequence.
     passed: watch::Sender<Seq>,
     /// See [`Hub::expect`].
     expected: AtomicU64,
@@ -83,7 +88,7 @@ pub struct Hub {
     pub metrics: Arc<Metrics>,
 }
 
-/// What the mutex guards.
+/// Everything that the hub's mutex guards.
 struct State {
     epoch: u32,
     ring: Ring,
@@ -92,17 +97,17 @@ struct State {
     chats: HashMap<ChatId, Chat, FixedState>,
     users: Slab<User>,
     slots: HashMap<UserId, UserSlot, FixedState>,
-    /// The ring's entries that change who is a member of something, ascending.
+    /// The entries in the ring that add or remove members of any chat, ascending.
     membership: VecDeque<Seq>,
-    /// Commands that are stored and wait for their verdict.
+    /// Commands that the log has stored and that wait for their verdict, by sequence.
     waiters: BTreeMap<Seq, Vec<Waiter>>,
-    /// Sessions that left the live lane and need a catch-up, collected for whoever holds no lock.
+    /// See [`FollowUps::behind`].
     behind: Vec<Arc<Session>>,
-    /// Chats that a local user may have joined and that must be loaded.
+    /// See [`FollowUps::wanted`].
     wanted: Vec<ChatId>,
 }
 
-/// What applying entries leaves to be done without the lock.
+/// Work that applying entries has found and that is done without the lock.
 #[derive(Debug, Default)]
 pub struct FollowUps {
     /// Sessions that left the live lane and need a catch-up.
@@ -112,7 +117,7 @@ pub struct FollowUps {
 }
 
 impl Hub {
-    /// An empty hub; it takes entries once it knows where to [`Hub::begin`].
+    /// An empty hub. Call [`Hub::begin`] before the first entry.
     pub fn new(ring_bytes: usize, clock: Clock, sealer: Sealer, metrics: Arc<Metrics>) -> Self {
         Self {
             state: Mutex::new(State::new(ring_bytes)),
@@ -127,7 +132,7 @@ impl Hub {
         }
     }
 
-    /// Sets where the first entry continues. Before the first session.
+    /// Sets the position that the first entry follows, and the epoch. Only before the first session.
     pub fn begin(&self, floor: Position, epoch: u32) {
         let mut state = self.lock();
         state.epoch = epoch;
@@ -144,7 +149,7 @@ impl Hub {
         }
     }
 
-    /// The ring holds the recent past: sessions and commands may come, unless the gateway is ending already.
+    /// Lets sessions and commands come, because the ring holds the recent past now.
     pub fn open(&self) {
         let [starting, serving] = [Phase::Starting, Phase::Serving].map(|phase| phase as u8);
         // A gateway that drains before it was open stays closed.
@@ -152,17 +157,17 @@ impl Hub {
             self.phase.compare_exchange(starting, serving, Ordering::AcqRel, Ordering::Acquire).is_ok();
     }
 
-    /// From now on no session may begin. Commands of those that are here still run.
+    /// Lets no new session begin. Commands of the present sessions still run.
     pub fn begin_drain(&self) {
         self.phase.store(Phase::Draining as u8, Ordering::Release);
     }
 
-    /// Whether the ring holds the recent past, so that commands may come.
+    /// Whether commands may come: the ring holds the recent past.
     pub fn is_open(&self) -> bool {
         self.phase() != Phase::Starting
     }
 
-    /// A client sent something, or is about to get something.
+    /// Notes that a client sent something or is about to get something. Naps of the runtime are shorter then.
     pub fn serves(&self, now_ms: u64) {
         self.served_ms.store(now_ms, Ordering::Relaxed);
     }
@@ -179,7 +184,7 @@ impl Hub {
         self.metrics.chats_loaded.set(state.chats.len() as i64);
     }
 
-    /// The log is known to hold an entry at `seq`.
+    /// Notes that the log holds an entry at `seq`, although the tail may not have read it yet.
     pub fn expect(&self, seq: Seq) {
         self.expected.fetch_max(seq.get(), Ordering::AcqRel);
     }
@@ -189,24 +194,24 @@ impl Hub {
         Seq(self.expected.load(Ordering::Acquire))
     }
 
-    /// Resolves when a chat's state has been installed, or soon anyway.
+    /// Resolves when some chat's state is installed, at the latest after [`INSTALL_POLL`].
     pub async fn installed(&self) {
         let waited = tokio::time::timeout(INSTALL_POLL, self.installed.notified()).await;
         // Timed out or notified: the caller checks again.
         drop(waited);
     }
 
-    /// Short sections only, and never across an await.
+    /// Only for short sections, and never across an await.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock()
     }
 
-    /// The history of the log that the hub is in.
+    /// The epoch that the hub is in.
     pub fn epoch(&self) -> u32 {
         self.lock().epoch
     }
 
-    /// The history of the log that the hub is in, and the ring's floor in it.
+    /// The hub's epoch, and the ring's floor in it.
     pub fn begins(&self) -> (u32, Seq) {
         let state = self.lock();
         (state.epoch, state.ring.floor().seq)
@@ -217,7 +222,7 @@ impl Hub {
         self.lock().ring.position()
     }
 
-    /// The position before the ring's oldest entry: what is at or below it must be read elsewhere.
+    /// The position before the ring's oldest entry. Entries at or below it must be read from elsewhere.
     pub fn floor(&self) -> Position {
         self.lock().ring.floor()
     }
@@ -234,13 +239,13 @@ impl Hub {
         state.ring.id_at(at).map(|id| Position { seq: at, id })
     }
 
-    /// Takes what applying has left to those who hold no lock.
+    /// Takes the work that applying entries has found since the last call.
     pub fn take_follow_ups(&self) -> FollowUps {
         let mut state = self.lock();
         FollowUps { behind: std::mem::take(&mut state.behind), wanted: std::mem::take(&mut state.wanted) }
     }
 
-    /// Tells those who wait how far the tail has come.
+    /// Wakes the tasks that wait for the tail to come to `seq`.
     fn announce(&self, seq: Seq) {
         self.passed.send_if_modified(|passed| std::mem::replace(passed, seq) != seq);
     }
@@ -257,7 +262,7 @@ impl Hub {
         let _closed = passed.wait_for(|at| *at >= seq).await.is_err();
     }
 
-    /// Seals a position of the current epoch for a user.
+    /// Makes the cursor that a user's device is sent for a position of the current epoch.
     fn seal(&self, state: &State, user: UserId, position: Position) -> String {
         self.sealer.seal(user, Cursor { epoch: state.epoch, position })
     }

@@ -1,6 +1,8 @@
-//! Applying the log's next entries: ring, fold, fan-out.
+//! Applying the log's next entries: each goes into the ring, is judged, and is queued to the live local sessions.
 //!
-//! An entry of a chat that no local device wants costs a ring slot and a look at its head, no more.
+//! Invariants: an entry of a chat that no local user is in costs its place in the ring and a look at its head, no more;
+//! a session without room leaves the live lane and costs the others nothing; an event of a chat whose state is not here
+//! is withheld from the users who may be its members, and from nobody else.
 
 use std::{
     hash::BuildHasher,
@@ -27,7 +29,7 @@ use crate::session::{
     wire::{self, Encoded},
 };
 
-/// The log holds an event that this build cannot judge: only a newer build may go on.
+/// The log holds an event that only a newer build can judge. The gateway must stop before it.
 #[derive(Debug, thiserror::Error)]
 #[error("entry {seq} of the log: {source}")]
 pub struct TooNew {
@@ -36,7 +38,7 @@ pub struct TooNew {
     pub source: DecodeError,
 }
 
-/// Entries applied in one hold of the lock: about 100 µs, so that sessions that start are not kept waiting.
+/// Entries applied in one hold of the lock. It takes about 100 µs, so sessions that start do not wait for long.
 const BATCH: usize = 64;
 
 impl Hub {
@@ -59,7 +61,7 @@ impl Hub {
     }
 
     fn apply_one(&self, state: &mut State, entry: &Entry, now_ms: u64) -> Result<(), TooNew> {
-        // Only a sampled append has a parent to be followed.
+        // Only an append that was sampled has a trace to continue.
         let span = entry.traceparent.as_deref().map(|parent| {
             let span = tracing::info_span!("deliver chat", otel.kind = "consumer", messaging.system = "nats");
             otel::set_parent(&span, parent);
@@ -114,7 +116,7 @@ impl Hub {
 
     fn judge_and_deliver(&self, state: &mut State, chat: ChatId, seq: Seq, entry: &Entry, now_ms: u64) {
         if let Some(event) = state.judge(chat, seq) {
-            // A user who joins by the event gets it, and so does the one who leaves by it.
+            // The users whom the event adds get it, and so does the user whom it removes.
             state.take_members(chat, seq, &event);
             self.deliver(state, chat, seq, entry.appended_ns / 1_000, now_ms);
             state.drop_members(chat, seq, &event);
@@ -168,8 +170,9 @@ impl Hub {
     }
 }
 
-/// For the ring's index of commands; a collision is told from a copy by the entry itself. Uuids are the clients', so the
-/// hash is seeded: without the seed nobody can make many of them collide.
+/// The key of a command in the ring's index. Two commands may share it, so whoever finds an entry by it compares the
+/// entry itself. Clients choose the uuids, so the hash has a secret seed: nobody can make many of them collide. The
+/// lowest bit is always set, because zero means "no command".
 pub fn command_hash(chat: ChatId, actor: UserId, uuid: Uuid) -> u64 {
     static SEED: LazyLock<RandomState> = LazyLock::new(RandomState::default);
     SEED.hash_one((chat, actor, uuid)) | 1
@@ -200,18 +203,19 @@ impl State {
     }
 }
 
-/// Moves a session that has no room left out of the live lane; it is told, and reads the log from what it has.
+/// Moves a session without room out of the live lane. Its queued events are dropped and its client is told
+/// (`Lagging`). A catch-up will feed it, beginning after the last event that was written.
 fn overflow(session: &Arc<Session>, position: Seq, behind: &mut Vec<Arc<Session>>, now_ms: u64) {
     let (written, dropped) = session.fall_behind();
     let lagging = shared::frame::Lagging { behind: dropped as u64 + 1 };
     session.push_control(wire::encode(&lagging.into(), session.identity.encoding), now_ms);
-    debug_assert!(written < position, "what is queued now was not written");
+    debug_assert!(written < position, "the event that had no room was not written");
     session.set_lane(Lane::CatchUp);
     session.set_fed(written);
     behind.push(session.clone());
 }
 
-/// Moves a session out of the live lane without a word: it has all up to `fed`.
+/// Moves a session out of the live lane without telling its client. It has been queued all up to `fed`.
 fn leave_live(session: &Arc<Session>, fed: Seq, behind: &mut Vec<Arc<Session>>) {
     session.set_lane(Lane::CatchUp);
     session.set_fed(fed);

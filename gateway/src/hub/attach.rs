@@ -1,4 +1,8 @@
-//! Sessions come, catch up and go.
+//! Attaching sessions to their users, feeding them what they missed from the ring, making them live, detaching them.
+//!
+//! Invariants: a session becomes live only in the hold of the lock in which its last missed event is queued, so nothing
+//! falls between the replay and live delivery; at most a piece waits in an outbox during a catch-up; a session that
+//! cannot be attached is changed in nothing.
 
 use std::sync::Arc;
 
@@ -11,59 +15,60 @@ use shared::{
 use super::{Hub, State, user::User};
 use crate::session::{Lane, Session, wire};
 
-/// What became of a session that wants to start.
+/// The outcome of [`Hub::attach`].
 #[derive(Debug, PartialEq, Eq)]
 pub enum Attached {
-    /// It has all it missed in its outbox, and is live.
+    /// All that the device missed is in the outbox, and the session is live.
     Live,
-    /// It missed more than fits: a catch-up must feed it.
+    /// The device missed more than is queued at once, or events that the ring lacks. A catch-up must feed the session.
     CatchUp,
-    /// The user's memberships are not known here yet.
+    /// The user is to be loaded first.
     Unknown,
-    /// Where it wants to go on from is of another history of the log than the hub's.
+    /// The cursor is of another epoch than the hub's. It is to be carried over first ([`Hub::carry_over`]).
     Cut,
 }
 
-/// What became of a session that was attached before the hub forgot all users.
+/// The outcome of [`Hub::reattach`].
 #[derive(Debug, PartialEq, Eq)]
 pub enum Reattached {
-    /// A catch-up must feed it.
+    /// The session is attached, and a catch-up must feed it.
     CatchUp,
-    /// The user's memberships are not known here yet.
+    /// The user is to be loaded first.
     Unknown,
-    /// The hub has entered yet another history.
+    /// Another cut came meanwhile. The session was not attached, so nobody has told it of that cut: close it.
     Cut,
-    /// Its socket is gone.
+    /// The session's connection is gone.
     Ended,
 }
 
-/// What a catch-up does next.
+/// The outcome of one piece of a catch-up, and with it what the catch-up does next.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step {
-    /// The session is live again.
+    /// The session is live: the catch-up ends.
     Live,
-    /// More is to come from the ring, once the outbox has drained.
+    /// The ring has more. Go on once the outbox has drained.
     More,
-    /// An event waits for its chat's state.
+    /// The next event is of a chat whose state is being loaded. Wait for that.
     Held,
-    /// What comes next is older than the ring.
+    /// The next event is older than the ring. Read it from elsewhere.
     BelowRing,
-    /// The session is no longer attached, or another catch-up has made it live.
+    /// The session is no longer attached, or another catch-up has made it live: this one ends.
     Gone,
 }
 
-/// Longer than any command takes, so that its chat is there when the verdict comes.
+/// A loaded chat is kept this long after a command needed it. No command takes longer, so the chat is still here when
+/// the command's event is judged.
 const COMMAND_MEMORY_MS: u64 = 15_000;
-/// A device that missed at most this many events is served at once, within its outbox's bound.
+/// A device that missed at most this many events is served at once, without a catch-up.
 const AT_ONCE_EVENTS: usize = 256;
-/// Entries looked at in one hold of the lock: about 200 µs.
+/// Entries that a catch-up looks at in one hold of the lock. It takes about 200 µs.
 const SCAN_STEPS: usize = 4_096;
-/// What a catch-up queues at a time: enough for a full-speed reader, small beside the bound of an outbox.
+/// Bytes that a catch-up queues at a time: enough to keep a fast reader busy, little beside the bound of an outbox.
 const PIECE_BYTES: usize = 32 * 1024;
 
 impl Hub {
-    /// Attaches a session whose client has everything up to `from` (`None`: it wants only what comes), queues
-    /// what it missed, and makes it live.
+    /// Attaches a session whose device has everything up to `from`, and queues what it missed. `None`: the device
+    /// wants only what comes from now on.
     pub fn attach(&self, session: &Arc<Session>, from: Option<Cursor>) -> Attached {
         let now_ms = self.clock.now_ms();
         let mut state = self.lock();
@@ -96,10 +101,12 @@ impl Hub {
         Attached::Live
     }
 
-    /// Attaches a session again after the hub forgot all users, in the history that was `epoch` then.
+    /// Attaches a session again after the hub forgot all users ([`Hub::cut`], [`Hub::skip_to`]). `epoch` was the hub's
+    /// after that.
     pub fn reattach(&self, session: &Arc<Session>, epoch: u32) -> Reattached {
         let mut state = self.lock();
-        // A session is marked as ended before it is detached, so none is attached behind its detachment.
+        // A connection's task marks its session as ended before it detaches it. So a session that is not marked here
+        // will still be detached, and none stays attached for ever.
         if session.is_ended() {
             return Reattached::Ended;
         }
@@ -112,7 +119,8 @@ impl Hub {
         Reattached::CatchUp
     }
 
-    /// Queues events from the ring. `false`: it stopped where the piece was full; `fed` says where.
+    /// Queues events from the ring. `false`: the piece was full before the last of them; the session's `fed` is the
+    /// last one queued.
     fn feed(&self, state: &State, session: &Session, events: &[Seq], now_ms: u64) -> bool {
         for seq in events {
             if session.queued_bytes() > PIECE_BYTES {
@@ -131,17 +139,18 @@ impl Hub {
         true
     }
 
+    /// Makes a session live that has been queued all its events up to the hub's position.
     fn go_live(&self, state: &State, session: &Session, now_ms: u64) {
         let position = state.ring.position();
         let cursor = self.seal(state, session.user(), position);
         let live = frame::Live { cursor, replayed: u64::from(session.take_replayed()) };
         session.push_covering(wire::encode(&live.into(), session.identity.encoding), position.seq, now_ms);
-        // `Live` is a cursor, too.
+        // `Live` carries a cursor, so no `Cursor` is due for the events before it.
         session.cover(now_ms);
         session.set_lane(Lane::Live);
     }
 
-    /// One piece of a catch-up from the ring.
+    /// Feeds a session in its catch-up one piece from the ring, and makes it live if that was the last.
     pub fn advance(&self, session: &Arc<Session>) -> Step {
         let now_ms = self.clock.now_ms();
         let state = self.lock();
@@ -171,7 +180,7 @@ impl Hub {
         }
     }
 
-    /// Takes a session off its user. The user's memberships stay for a while, in case it comes back.
+    /// Takes a session off its user. The user stays known for a while: a device that comes back needs no load.
     pub fn detach(&self, session: &Arc<Session>) {
         let now_ms = self.clock.now_ms();
         let mut state = self.lock();
@@ -183,14 +192,14 @@ impl Hub {
         }
     }
 
-    /// Queues a `Cursor` to each of these sessions that got events since its last one.
+    /// Queues a `Cursor` to each of these sessions that was queued events since its last one.
     pub fn send_cursors(&self, sessions: &[Arc<Session>], now_ms: u64) {
         let state = self.lock();
         let position = state.ring.position();
         for session in sessions {
             let covered = match session.lane() {
                 Lane::Live => Some(position),
-                // What a catch-up has queued so far, if the ring still knows the place.
+                // A catch-up has queued all up to `fed`. The ring knows that entry's identity unless it is older.
                 Lane::CatchUp => {
                     state.ring.id_at(session.fed()).map(|id| Position { seq: session.fed(), id })
                 }
@@ -206,7 +215,7 @@ impl Hub {
         }
     }
 
-    /// Forgets users without sessions and chats without local members that were not needed since `before_ms`.
+    /// Forgets the users without sessions and the chats without local members that nobody has needed since `before_ms`.
     pub fn forget_idle(&self, before_ms: u64) {
         let mut state = self.lock();
         let idle =
@@ -219,7 +228,6 @@ impl Hub {
         for (_, user) in &mut state.users {
             user.forget_below(floor);
         }
-        // A chat that a command needs is kept for as long as a command may take.
         let chats_before_ms = before_ms.min(self.clock.now_ms().saturating_sub(COMMAND_MEMORY_MS));
         state
             .chats
@@ -229,7 +237,7 @@ impl Hub {
 }
 
 impl State {
-    /// Gives memory back after many have left; a table that is half full or more stays as it is.
+    /// Gives memory back after many users have left. A table that is half full or more stays as it is.
     fn give_back(&mut self) {
         if self.chats.capacity() > 2 * self.chats.len() {
             self.chats.shrink_to_fit();

@@ -1,4 +1,4 @@
-//! A chat as a gateway holds it: the state that decides validity, the head, and the local members.
+//! A chat as the hub holds it: the state by which events are judged, the last valid event, and the local members.
 
 use shared::{fold::ChatState, id::Seq};
 use smallvec::SmallVec;
@@ -11,21 +11,23 @@ pub struct Chat {
     pub state: Option<ChatState>,
     /// The chat's last valid event.
     pub head: Seq,
-    /// The members that have or lately had sessions here; two fit without an allocation.
+    /// The members whom the hub knows: they have sessions here, or had some lately. Four fit without an allocation.
     pub locals: SmallVec<[UserSlot; 4]>,
-    /// When somebody last needed the chat; one without local members is forgotten after a while.
+    /// When a command or a load last needed the chat. A chat without local members is forgotten a while after that.
     pub used_ms: u64,
-    /// `false` while its state is on the way: its events are withheld.
+    /// `false` while the state is being loaded. The chat's events are withheld until then.
     pub loaded: bool,
 }
 
 impl Chat {
+    /// Adds a local member.
     pub fn link(&mut self, slot: UserSlot) {
         if !self.locals.contains(&slot) {
             self.locals.push(slot);
         }
     }
 
+    /// Takes a local member out.
     pub fn unlink(&mut self, slot: UserSlot) {
         if let Some(at) = self.locals.iter().position(|local| *local == slot) {
             self.locals.swap_remove(at);

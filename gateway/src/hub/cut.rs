@@ -1,10 +1,13 @@
-//! The log lost its tail: everything above the cut is void, here as everywhere.
+//! Following a cut: the log has lost all above a position, and devices may hold events that no longer exist.
 //!
-//! A device may hold events that its cursor does not cover, so a cursor below the cut says nothing about what its
-//! device has of the void: each session that was fed, by this gateway or by another, in a history before the
-//! present one gets its `Reset`s. Only the last of them carries a cursor of the present history: a device that drops
-//! among them is told all of them again, and one that has read them all is not shown the void by a gateway that has
-//! yet to hear of the cut.
+//! The hub takes the lost entries back and enters the new epoch. It tells each session which chats lost events: a
+//! `Reset` per chat. A cursor may lag behind the events on the device, so even a cursor below the cut does not prove
+//! that the device has none of the lost events. Therefore a device that comes from a former epoch is told of all its
+//! chats.
+//!
+//! Only the last `Reset` carries a cursor of the new epoch. A device that drops before it has read the last one comes
+//! back with a cursor of the former epoch and is told all of them again. A device that has read the last one holds a
+//! cursor that no gateway accepts before it has followed the cut itself, so it is not shown the lost events again.
 
 use std::{
     collections::BTreeSet,
@@ -24,14 +27,14 @@ use crate::{
     session::{Lane, Session, close::Close, wire},
 };
 
-/// A session that resumed this long before the hub last applied something has nothing from other gateways that the hub
-/// has not seen: far longer than one gateway's tail is behind another's while both get anything at all.
+/// How far one gateway's tail may trail another's. A session that came from another gateway longer ago than this holds
+/// nothing that this hub has not applied. In practice tails are milliseconds apart.
 const RESUME_DOUBT_MS: u64 = 10_000;
 
 impl Hub {
-    /// Enters the history `epoch`, which has nothing of the present one above `cut`: takes that back, tells the
-    /// sessions whose chats lost events or may have, and returns all sessions: each must be attached anew, since the
-    /// memberships are to be loaded again.
+    /// Enters `epoch`, in whose history nothing above `cut` exists. Takes the lost entries back, tells the sessions
+    /// whose chats lost events or may have, and forgets all users and chats. Returns all sessions; each must be attached
+    /// again once its user is loaded.
     pub fn cut(&self, cut: Position, epoch: u32) -> Vec<Arc<Session>> {
         let turn = Turn { cut, epoch, now_ms: self.clock.now_ms() };
         let mut state = self.lock();
@@ -44,7 +47,7 @@ impl Hub {
         if state.ring.position().seq > cut.seq {
             state.ring.cut(cut);
         }
-        // What was known to be stored above the cut is gone.
+        // Entries above the cut that were known to be stored are gone.
         self.expected.store(cut.seq.get(), Ordering::Release);
         while state.membership.back().is_some_and(|seq| *seq > cut.seq) {
             state.membership.pop_back();
@@ -52,7 +55,8 @@ impl Hub {
         self.begin_anew(state)
     }
 
-    /// Goes on after `position`: the log no longer has what comes before it. Returns all sessions, as [`Hub::cut`].
+    /// Goes on after `position`, because the log no longer has the entries before it. Forgets all users and chats, and
+    /// returns all sessions, as [`Hub::cut`] does.
     pub fn skip_to(&self, position: Position) -> Vec<Arc<Session>> {
         let mut state = self.lock();
         state.ring.skip_to(position);
@@ -65,14 +69,14 @@ impl Hub {
         self.begin_anew(state)
     }
 
-    /// Forgets all users and chats, whose states are as of another place or history; returns the sessions.
+    /// Forgets all users and chats, because their states are not those at the new position. Returns the sessions.
     fn begin_anew(&self, mut state: MutexGuard<'_, State>) -> Vec<Arc<Session>> {
         let sessions = state.sessions().cloned().collect();
         state.users.clear();
         state.slots.clear();
         state.chats.clear();
         let position = state.ring.position().seq;
-        // Commands that wait for their verdict may be void; their clients send them again.
+        // Nobody knows whether the waiting commands still exist. Their clients send them again.
         let waiters: Vec<_> = std::mem::take(&mut state.waiters).into_values().flatten().collect();
         drop(state);
         for waiter in waiters {
@@ -82,6 +86,7 @@ impl Hub {
         sessions
     }
 
+    /// Puts a session back to the cut, or leaves it below, and queues its `Reset`s. Before the ring is cut.
     fn take_back(&self, state: &State, user: &User, session: &Session, turn: &Turn) {
         let tip = state.ring.position().seq;
         let queued = if session.lane() == Lane::Live { tip } else { session.fed() };
@@ -100,14 +105,15 @@ impl Hub {
                 let from = Cursor { epoch: state.epoch, position: Position { seq: has, id } };
                 self.reset(state, session, &told, from, turn);
             }
-            // Below the ring nobody here knows what it had, or what it has left since. Its device comes back with its
-            // cursor, and is told then.
+            // The position or the cut is older than the ring, so we can't tell which chats to reset. Close; the device
+            // comes back with its cursor and is told then.
             None => session.close(Close::Internal, turn.now_ms),
         }
     }
 
-    /// Brings a session that resumes from a cursor of a former history into the present one: tells it of all its
-    /// chats, those that it left since included, and returns from where it goes on. `None`: its user is not loaded.
+    /// Brings a session that resumes with a cursor of a former epoch into the present one. Queues a `Reset` for each
+    /// chat of its user, also for those that the user has `left`, and returns the cursor to attach it with. `None`: its
+    /// user is to be loaded first.
     pub fn carry_over(
         &self,
         session: &Session,
@@ -125,7 +131,8 @@ impl Hub {
         Some(self.reset(&state, session, &chats, Cursor { position, ..cursor }, &turn))
     }
 
-    /// Queues the `Reset`s of a session that has all up to `from`. The same place in the present history.
+    /// Queues the `Reset`s of a session that has all up to `from`. Returns the same position as a cursor of the new
+    /// epoch.
     fn reset(&self, state: &State, session: &Session, chats: &[ChatId], from: Cursor, turn: &Turn) -> Cursor {
         let to = Cursor { epoch: turn.epoch, ..from };
         let [former, present] = [from, to].map(|cursor| self.sealer.seal(session.user(), cursor));
@@ -139,17 +146,18 @@ impl Hub {
     }
 }
 
-/// The turn to another history of the log.
+/// The step from one epoch to the next.
 struct Turn {
-    /// The last that both have.
+    /// The last entry that both histories have.
     cut: Position,
+    /// The new epoch.
     epoch: u32,
     now_ms: u64,
 }
 
 impl State {
-    /// The chat's last valid event at or below `seq`; `seq` itself, which is as true in a `Reset`, where that is not
-    /// known here.
+    /// The chat's last valid event at or below `seq`, if the hub knows it, else `seq`. In a `Reset` both mean the same:
+    /// no event of the chat lies between the two.
     fn head_at(&self, chat: ChatId, seq: Seq) -> Seq {
         let Some(head) = self.loaded(chat).map(|chat| chat.head).filter(|_| self.ring.position().seq >= seq)
         else {

@@ -1,4 +1,8 @@
-//! Installing what was loaded: chat states as of a sequence, brought up to the hub's position by the ring.
+//! Installing loaded chats and users: each is as of a sequence, and the ring's entries bring it up to the hub's position.
+//!
+//! Loads run without the lock, so the hub moves on meanwhile. Invariants: a load is installed only if the ring still has
+//! every entry after it, and if no cut came between; an installed user's chats are all loaded; a chat that is installed
+//! is as if the hub had followed it from its first event.
 
 use std::collections::HashSet;
 
@@ -17,39 +21,43 @@ use super::{
     user::{Interval, User},
 };
 
-/// A chat as of a sequence.
+/// A chat as it was loaded.
 #[derive(Debug, Clone)]
 pub struct LoadedChat {
     pub chat: ChatId,
     pub state: Option<ChatState>,
-    /// The state is as of here.
+    /// The state is as of this sequence.
     pub upto: Seq,
     /// The last valid event at or below `upto`.
     pub head: Seq,
-    /// The last valid event at or below `floor`, and the void entries in `(floor, upto]`.
+    /// The ring's floor when the load began.
     pub floor: Seq,
+    /// The last valid event at or below `floor`.
     pub floor_head: Seq,
+    /// The void events in `(floor, upto]`. Entries that are no event at all are not among them.
     pub void: Vec<(Seq, Code)>,
 }
 
-/// A user's memberships as of a sequence, those that ended above the ring's floor included.
+/// A user as they were loaded.
 #[derive(Debug, Clone)]
 pub struct LoadedUser {
     pub user: UserId,
+    /// The memberships are as of this sequence.
     pub upto: Seq,
+    /// The memberships that hold, and those that ended above the ring's floor.
     pub intervals: Vec<Interval>,
 }
 
 /// Why something could not be installed.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Stale {
-    /// The ring has moved past what the load saw, or the log was cut: load again.
+    /// The ring lacks entries that the load does not cover, or the log was cut meanwhile. Load again.
     Ring,
-    /// The user may have joined these chats since: load them too.
+    /// The user is or may be a member of these chats, and they are not loaded. Load them first.
     Chats(Vec<ChatId>),
 }
 
-/// Keeps the ring from giving up what a load in flight builds on, for as long as it lives.
+/// A load in flight. While it lives the ring gives up no entries, within a slack, so that the load can be installed.
 pub struct Pin<'a> {
     hub: &'a Hub,
     /// The ring's floor when the load began.
@@ -74,13 +82,13 @@ impl Hub {
         Pin { hub: self, floor, epoch }
     }
 
-    /// Those of `chats` that are not loaded.
+    /// The chats among these that are not loaded.
     pub fn missing(&self, chats: impl Iterator<Item = ChatId>) -> Vec<ChatId> {
         let state = self.lock();
         chats.filter(|chat| state.loaded(*chat).is_none()).collect()
     }
 
-    /// Installs a chat. Loading one that is loaded changes nothing.
+    /// Installs a chat that was loaded in `epoch`. A chat that is here already stays as it is.
     ///
     /// # Errors
     /// [`Stale::Ring`].
@@ -104,7 +112,7 @@ impl Hub {
         Ok(())
     }
 
-    /// Installs a user, whose chats are loaded.
+    /// Installs a user who was loaded in `epoch`. Their chats come first.
     ///
     /// # Errors
     /// [`Stale`].
@@ -126,7 +134,8 @@ impl State {
         chain.reverse();
         let new = chain.split_off(chain.partition_point(|(seq, _)| *seq <= loaded.upto));
         let old = chain;
-        // The `prev` of the oldest entry is known only if nothing of the chat was evicted since the load began.
+        // The oldest entry's `prev` is the event before it. That is `floor_head` only if the ring has lost no entry of
+        // the chat since the load began.
         let nothing_evicted = self.ring.floor().seq <= loaded.floor
             || old.first().is_none_or(|(_, link)| *link > Seq::ZERO && *link <= loaded.floor);
         if !nothing_evicted {
@@ -150,7 +159,7 @@ impl State {
         Ok(())
     }
 
-    /// The users that waited for this chat; they wait no more.
+    /// The users who waited for this chat. They wait no more.
     fn end_waiting(&mut self, chat: ChatId) -> Vec<UserSlot> {
         let mut waiting = Vec::new();
         for (slot, user) in self.users.iter_mut().filter(|(_, user)| user.pending.contains(&chat)) {
@@ -160,10 +169,10 @@ impl State {
         waiting
     }
 
-    /// Takes an entry that the projection has judged. The state is as of a later one, so it is not folded again. Users
-    /// who waited may have come and gone by it.
+    /// Takes over the projection's verdict on an entry. The loaded state contains the event already, so the event is
+    /// not folded. Users who waited for the chat may have become members or left by it.
     fn take_judged(&mut self, chat: ChatId, seq: Seq, void: &[(Seq, Code)], waiting: &[UserSlot]) {
-        // The projection does not count bytes that are no event among the void entries.
+        // An entry that is no event is void, but the projection does not list it.
         let Some(event) = self.decode(seq) else { return };
         if let Some((_, code)) = void.iter().find(|(at, _)| *at == seq) {
             if let Some(entry) = self.ring.get_mut(seq) {
@@ -180,7 +189,7 @@ impl State {
                 user.join(chat, seq);
             }
             if leaving == Some(user.id) {
-                // Who leaves was a member. If the ring lacks the beginning, it is older than the ring.
+                // The user was a member before. If the ring lacks the join, it is older than the ring.
                 user.join(chat, Seq::ZERO);
                 user.leave(chat, seq, floor);
             }
@@ -193,7 +202,7 @@ impl State {
         for slot in waiting {
             let Some(user) = self.users.get_mut(*slot as usize) else { continue };
             if chat.state.as_ref().is_some_and(|state| state.members.contains(user.id)) {
-                // Changes nothing if the ring has the event by which they joined.
+                // This changes nothing if the ring has the join, which was recorded above.
                 user.join(chat_id, Seq::ZERO);
                 chat.link(*slot);
             }

@@ -1,11 +1,12 @@
-//! Looking things up in the recent past: messages, earlier copies of a command, pages of a chat.
+//! Looking things up in the recent past: chats, messages, earlier copies of a command, pages of a chat.
 //!
-//! `None` means "not here": the caller asks the projection.
+//! Nothing here changes the hub, except that a chat that was asked for is kept a while longer. `None` means that the hub
+//! does not know, not that the thing does not exist: the caller asks the projection then.
 
 use bytes::Bytes;
 use shared::{
     code::Code,
-    event::{Event, Fact, Head, History, Reacted},
+    event::{Event, Fact, Head, History, Kind, Reacted},
     fold,
     frame::ServerFrame,
     id::{ChatId, Seq, UserId},
@@ -15,14 +16,14 @@ use uuid::Uuid;
 
 use super::{Hub, State, apply::command_hash, ring::Verdict};
 
-/// What the checks of a command need to know of a message.
+/// The facts of a message by which a command on it is checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MessageFact {
     pub author: UserId,
     pub deleted: bool,
 }
 
-/// A stored event that may be an earlier copy of a command.
+/// A stored event with the same chat, actor and uuid as a command.
 #[derive(Debug, Clone)]
 pub struct EarlierCopy {
     pub seq: Seq,
@@ -31,7 +32,7 @@ pub struct EarlierCopy {
     pub payload: Bytes,
 }
 
-/// A chat in a member's eyes.
+/// A chat as one of its members may see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Membership {
     /// The chat's last event.
@@ -41,17 +42,17 @@ pub struct Membership {
 }
 
 impl Hub {
-    /// Keeps a loaded chat for as long as a command may take. `false`: it is to be loaded first.
+    /// Keeps a loaded chat for as long as a command may take. `false`: the chat is to be loaded first.
     pub fn keep(&self, chat: ChatId) -> bool {
         let now_ms = self.clock.now_ms();
         let mut state = self.lock();
         state.chats.get_mut(&chat).filter(|chat| chat.loaded).map(|chat| chat.used_ms = now_ms).is_some()
     }
 
-    /// Whether the event would be valid now.
+    /// Whether the event would be valid if the log had it next.
     ///
     /// # Errors
-    /// Why it would not.
+    /// The code with which it would be refused.
     pub fn verdict_now(&self, chat: ChatId, event: &Event) -> Result<(), Code> {
         let state = self.lock();
         fold::verdict(state.loaded(chat).and_then(|chat| chat.state.as_ref()), event)
@@ -71,15 +72,15 @@ impl Hub {
         state.loaded(chat).and_then(|chat| chat.state.as_ref()).map_or(0, |state| state.members.len())
     }
 
-    /// The head of a loaded chat, if the log has its first event.
+    /// The last event of a loaded chat. `None` also if the log has no event of the chat.
     pub fn head_if_created(&self, chat: ChatId) -> Option<Seq> {
         let state = self.lock();
         let chat = state.loaded(chat)?;
         chat.state.as_ref().map(|_| chat.head)
     }
 
-    /// The message at `seq` of a loaded chat, and the ring's floor. `None`: not in the ring. `Some(None)`: it is no
-    /// message of the chat.
+    /// The message at `seq` of a loaded chat, and the ring's floor. `None`: the ring lacks the entry or its verdict.
+    /// `Some(None)`: the entry is no message of the chat.
     pub fn message(&self, chat: ChatId, seq: Seq) -> (Option<Option<MessageFact>>, Seq) {
         let state = self.lock();
         (state.message(chat, seq), state.ring.floor().seq)
@@ -91,21 +92,22 @@ impl Hub {
         (state.copy_of(chat, actor, uuid), state.ring.floor().seq)
     }
 
-    /// The valid reactions to a message that came after `after`, as far as they are in the ring.
+    /// The valid reactions to a message after the sequence `after`, as far as they are in the ring.
     pub fn reactions(&self, chat: ChatId, message: Seq, after: Seq) -> Vec<Reacted> {
         let state = self.lock();
         let newer = state.ring.chain(chat).take_while(|(seq, _)| *seq > after);
         let valid = newer.filter(|(_, entry)| entry.verdict == Verdict::Valid);
         valid
-            .filter_map(|(_, entry)| match Event::decode(&entry.payload).ok()?.fact {
-                Fact::Reacted(reacted) if reacted.seq == message => Some(reacted),
-                _ => None,
+            .filter(|(_, entry)| entry.kind == Kind::Reacted)
+            .filter_map(|(_, entry)| {
+                let Fact::Reacted(reacted) = Event::decode(&entry.payload).ok()?.fact else { return None };
+                (reacted.seq == message).then_some(reacted)
             })
             .collect()
     }
 
-    /// A page of a loaded chat, ascending, and whether more lies beyond it. `None`: it reaches below the ring, or its
-    /// payloads are larger than `most_bytes`.
+    /// A page of a loaded chat, ascending, and whether the chat has more beyond it. `None`: the page reaches below the
+    /// ring, or its payloads are larger than `most_bytes`.
     pub fn page(
         &self,
         chat: ChatId,
@@ -130,19 +132,20 @@ impl Hub {
 }
 
 impl State {
-    /// The message at `seq` of a loaded chat. `None`: not in the ring. `Some(None)`: it is no message of the chat.
+    /// See [`Hub::message`].
     fn message(&self, chat: ChatId, seq: Seq) -> Option<Option<MessageFact>> {
         let entry = self.ring.get(seq)?;
         if entry.chat != Some(chat) {
             return Some(None);
         }
         let event = Event::decode(&entry.payload).ok();
-        match (entry.verdict, event) {
-            (Verdict::Unknown, _) => None,
-            (Verdict::Valid, Some(Event { actor, fact: Fact::MessageSent(_), .. })) => {
-                Some(Some(MessageFact { author: actor, deleted: entry.deleted }))
+        match entry.verdict {
+            Verdict::Unknown => None,
+            Verdict::Void(_) | Verdict::Repeat(_) => Some(None),
+            Verdict::Valid => {
+                let sent = event.filter(|event| event.fact.kind() == Kind::MessageSent);
+                Some(sent.map(|event| MessageFact { author: event.actor, deleted: entry.deleted }))
             }
-            _ => Some(None),
         }
     }
 
@@ -163,7 +166,7 @@ impl State {
         })
     }
 
-    /// A page of a loaded chat, ascending, and whether more lies beyond it. `None`: it reaches below the ring.
+    /// The sequences of a page. See [`Hub::page`].
     fn page(&self, chat: ChatId, from: PageFrom, limit: usize) -> Option<(Vec<Seq>, bool)> {
         let valid = self.ring.chain(chat).filter(|(_, entry)| entry.verdict == Verdict::Valid);
         match from {

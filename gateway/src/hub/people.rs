@@ -1,4 +1,6 @@
-//! Who is here: local users, their sessions, and whom they share chats with.
+//! Questions about the local users: their sessions, their chats, and the users with whom they share chats.
+//!
+//! Nothing here changes the hub. What takes long is done in several short holds of the lock.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -11,7 +13,8 @@ use uuid::Uuid;
 use super::{Hub, ring::Verdict};
 use crate::session::{Lane, Session, close::Close};
 
-/// Chats that are looked through in one hold of the hub's lock.
+/// Chats whose members are looked through in one hold of the lock. A chat may have 10,000 of them, but a look at a few
+/// wanted users costs a search each.
 const CHATS_PER_LOCK: usize = 16;
 
 impl Hub {
@@ -32,7 +35,7 @@ impl Hub {
         users.flat_map(|user| &user.sessions).cloned().collect()
     }
 
-    /// Closes the sessions of a token family. Without its user they are looked for among all sessions.
+    /// Closes the sessions of a token family. If its user is not known, all sessions are looked through.
     pub fn revoke(&self, user: Option<UserId>, family: Uuid) {
         let now_ms = self.clock.now_ms();
         let state = self.lock();
@@ -52,12 +55,12 @@ impl Hub {
         self.lock().user(user).is_some()
     }
 
-    /// Whether a local user is a member of the chat.
+    /// Whether the user is a member of the chat, as far as the hub knows the user.
     pub fn is_member(&self, chat: ChatId, user: UserId) -> bool {
         self.lock().user(user).is_some_and(|user| user.is_member(chat))
     }
 
-    /// Those of `chats` that have local members.
+    /// The chats among these that have local members.
     pub fn with_locals(&self, chats: impl Iterator<Item = ChatId>) -> HashSet<ChatId> {
         let state = self.lock();
         chats.filter(|chat| state.chats.get(chat).is_some_and(|chat| !chat.locals.is_empty())).collect()
@@ -72,7 +75,7 @@ impl Hub {
         sessions.filter(|session| session.lane() == Lane::Live).cloned().collect()
     }
 
-    /// The user's chats that had events last, at most `most` of them.
+    /// The user's chats with the newest events, at most `most` of them, in no order.
     pub fn liveliest(&self, user: UserId, most: usize) -> Vec<ChatId> {
         let state = self.lock();
         let chats = state.user(user).into_iter().flat_map(|user| user.chats());
@@ -86,7 +89,7 @@ impl Hub {
         by_head.into_iter().map(|(_, chat)| chat).collect()
     }
 
-    /// The partners in the user's direct chats, at most `most` of them.
+    /// The other members of the user's direct chats, at most `most` of them.
     pub fn partners(&self, user: UserId, most: usize) -> Vec<UserId> {
         let state = self.lock();
         let chats = state.user(user).into_iter().flat_map(|user| user.chats());
@@ -96,7 +99,7 @@ impl Hub {
         direct.filter_map(|state| state.members.users().find(|member| *member != user)).take(most).collect()
     }
 
-    /// Those of `wanted` that share a chat with `user`, each once.
+    /// The users among `wanted` who share a chat with `user`, each once.
     pub fn sharing_a_chat(&self, user: UserId, wanted: Vec<UserId>) -> Vec<UserId> {
         let mut open: HashSet<UserId> = wanted.into_iter().filter(|other| *other != user).collect();
         let mut found = Vec::with_capacity(open.len());
@@ -120,8 +123,8 @@ impl Hub {
         found
     }
 
-    /// The user's chats with valid events after `after` and up to `upto`, each with its last such event, after looking
-    /// at `most` entries. What is older than the ring is left out.
+    /// The user's chats with valid events after `after` and up to `upto`, each with its last such event. Events older
+    /// than the ring are left out, and so are chats that a look at `most` entries does not reach.
     pub fn heads_between(&self, user: UserId, after: Seq, upto: Seq, most: usize) -> Vec<(ChatId, Seq)> {
         let state = self.lock();
         let Some(user) = state.user(user) else { return Vec::new() };

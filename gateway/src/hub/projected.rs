@@ -1,36 +1,41 @@
-//! Feeding a session what is older than the ring: rows of the projection, or entries of a scan of the log.
+//! Feeding a session events that are older than the ring: rows of the projection, or entries of a scan of the log.
 //!
-//! Both are read without the lock, so the hub may have moved on meanwhile. Invariant: nothing is queued to a session that
-//! is in another lane, at another place, or in another history of the log than when the reading began.
+//! Both are read without the lock, so the hub may have moved on meanwhile. Invariants: nothing is queued to a session
+//! that has left its catch-up, stands elsewhere, or is in another epoch than when the reading began; a message that was
+//! deleted since the rows were read is fed without its body.
 
 use std::collections::HashSet;
 
 use shared::{
-    event::{Event, Fact, Kind},
+    event::{Event, Kind},
     frame::{self, ServerFrame},
     id::{ChatId, Seq},
 };
 use sql::replay::EventRow;
 
-use super::{Hub, State, ring::Verdict};
+use super::{
+    Hub, State,
+    facts::{Revision, revision},
+    ring::Verdict,
+};
 use crate::session::{Lane, Session, wire};
 
-/// What was read of the projection for one session.
+/// Rows of the projection that were read for one session.
 #[derive(Debug)]
 pub struct Rows {
     /// The hub's epoch when the reading began.
     pub epoch: u32,
-    /// Where the session stood then.
+    /// The session had been queued all up to here then.
     pub after: Seq,
-    /// The rows' events are all of the session's user in `(after, upto]`.
+    /// The rows are all events in `(after, upto]` that the session's user is entitled to.
     pub upto: Seq,
-    /// What the rows say of deletions is as of here.
+    /// The projection had come to here: the rows know of deletions up to it.
     pub checkpoint: Seq,
     pub events: Vec<EventRow>,
 }
 
 impl Hub {
-    /// Queues rows of the projection to a session in its catch-up. They are dropped if they fit it no more.
+    /// Queues rows of the projection to a session in its catch-up. Does nothing if they do not fit the session any more.
     pub fn feed_rows(&self, session: &Session, rows: &Rows) {
         let now_ms = self.clock.now_ms();
         self.serves(now_ms);
@@ -54,30 +59,31 @@ impl Hub {
             .inc_by(rows.events.len() as u64);
     }
 
-    /// Runs `feed` under the lock, unless the hub has left the history `epoch`: for those who feed sessions from the log.
+    /// Runs `feed` under the lock if the hub is still in `epoch`. `feed` queues events that were read from the log then.
     pub fn while_in<T>(&self, epoch: u32, feed: impl FnOnce() -> T) -> Option<T> {
         let state = self.lock();
         (state.epoch == epoch).then(feed)
     }
 }
 
-/// The frame of a row of the projection, as the projection alone knows it.
+/// The frame of a row of the projection. It knows of no deletion that the projection has not seen.
 pub fn frame_of_row(row: &EventRow) -> Option<ServerFrame> {
     frame_of(row, &HashSet::new())
 }
 
 fn frame_of(row: &EventRow, deleted: &HashSet<Seq>) -> Option<ServerFrame> {
     let event = Event::decode(&row.payload).ok()?;
-    let target = match &event.fact {
-        Fact::MessageEdited(edited) => edited.seq,
-        _ => row.seq,
+    // An edit holds a body of the message that it edits.
+    let message = match revision(&event.fact) {
+        Some(Revision::Edit(message)) => message,
+        Some(Revision::Delete(_)) | None => row.seq,
     };
-    let gone = row.deleted || deleted.contains(&target);
+    let gone = row.deleted || deleted.contains(&message);
     Some(frame::delivered(row.chat, row.seq, row.prev, row.ts_ms, &event, gone))
 }
 
 impl State {
-    /// The messages of these chats that the ring knows to be deleted by events after `after`.
+    /// The messages of these chats that valid events after `after` delete, as far as those are in the ring.
     fn deletions_after(&self, chats: impl Iterator<Item = ChatId>, after: Seq) -> HashSet<Seq> {
         let chats: HashSet<ChatId> = chats.collect();
         let deletions = chats.into_iter().flat_map(|chat| {
@@ -87,9 +93,9 @@ impl State {
                 .filter(|(_, entry)| entry.kind == Kind::MessageDeleted && entry.verdict == Verdict::Valid)
                 .filter_map(|(_, entry)| Event::decode(&entry.payload).ok())
         });
-        let target = |event: Event| match event.fact {
-            Fact::MessageDeleted(deleted) => Some(deleted.seq),
-            _ => None,
+        let target = |event: Event| match revision(&event.fact)? {
+            Revision::Delete(message) => Some(message),
+            Revision::Edit(_) => None,
         };
         deletions.filter_map(target).collect()
     }

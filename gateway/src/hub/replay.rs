@@ -1,26 +1,26 @@
-//! Reading the ring for one user: what a device missed, in the log's order.
+//! Reading the ring for one user: the events that a device missed, in the log's order.
 //!
-//! Two ways to the same answer. A device that missed little is served by its chats' chains, newest first, in
-//! microseconds and at once. A device that missed much is fed by scanning the ring forward, a bounded piece at a
-//! time, at the pace of its socket. A property test holds them against each other.
+//! There are two ways, with the same result. A device that missed little is served at once: the chains of its chats are
+//! read, newest first, which takes microseconds. A device that missed much is fed by a scan of the ring from old to new,
+//! a bounded piece at a time, at the pace of its socket. Neither passes an entry whose verdict is not known yet.
 
 use shared::id::{Seq, UserId};
 
 use super::{Hub, State, ring::Verdict, user::User};
 
-/// What a bounded forward scan came to.
+/// The result of one bounded scan.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Piece {
     /// The user's events, ascending.
     pub(super) events: Vec<Seq>,
-    /// All up to here has been looked at.
+    /// All entries up to here have been looked at.
     pub(super) upto: Seq,
-    /// The scan stopped at an entry that cannot be judged yet: its chat's state is on the way.
+    /// The scan stopped at an entry that has no verdict yet, because the state of its chat is being loaded.
     pub(super) held: bool,
 }
 
 impl Hub {
-    /// A local user's events after `after`, if the ring has them all and they are at most `most`.
+    /// The events after `after` that a local user is entitled to. `None` as in [`State::missed`].
     pub fn missed(&self, user: UserId, after: Seq, most: usize) -> Option<Vec<Seq>> {
         let state = self.lock();
         state.missed(state.user(user)?, after, most)
@@ -28,8 +28,8 @@ impl Hub {
 }
 
 impl State {
-    /// The user's events after `after`, by the chains of the chats. `None`: more than `most`, or a chat's state
-    /// is on the way, or `after` is below the ring.
+    /// The events after `after` that the user is entitled to, read from the chains of their chats. `None`: there are
+    /// more than `most`, or a chat's state is being loaded, or `after` is below the ring.
     pub(super) fn missed(&self, user: &User, after: Seq, most: usize) -> Option<Vec<Seq>> {
         if after < self.ring.floor().seq || !user.pending.is_empty() {
             return None;
@@ -56,8 +56,8 @@ impl State {
         Some(events)
     }
 
-    /// The user's events after `after`, by scanning at most `steps` entries or until `room` bytes are found.
-    /// `after` is at or above the floor.
+    /// The events after `after` that the user is entitled to, from a scan of at most `steps` entries that ends once
+    /// `room` bytes are found. `after` is at or above the ring's floor.
     pub(super) fn scan(&self, user: &User, after: Seq, steps: usize, room: usize) -> Piece {
         let mut piece = Piece { events: Vec::new(), upto: after, held: false };
         let mut bytes = 0;

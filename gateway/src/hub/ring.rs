@@ -1,8 +1,8 @@
-//! The ring: the recent past of one partition in memory, with an index per chat.
+//! The ring: the newest entries of the log in memory, up to a budget of bytes, with a chain per chat.
 //!
-//! Owns the newest entries of the log up to a byte budget. Invariants: entries are dense (`seq` = floor + 1, +2,
-//! …); each entry links to the previous entry of its chat; `heads` names the newest entry of every chat that has
-//! one here. A reconnecting device is served from here without any server's work.
+//! A device that comes back after a short absence is served from here, without a query. The ring judges nothing: others
+//! set the verdicts. Invariants: the entries are dense, from the one after the floor to the position; each entry links to
+//! the previous entry of its chat; `heads` holds the newest entry of every chat that has one here.
 
 mod copies;
 
@@ -19,42 +19,44 @@ use shared::{
 
 use self::copies::Copies;
 
-/// What the fold said of an entry.
+/// Whether an entry is a valid event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// The chat's state is not loaded on this gateway, so nobody has asked yet.
+    /// Not judged yet: the chat's state is not loaded on this gateway.
     Unknown,
     Valid,
+    /// Refused, so it is no part of the chat.
     Void(Code),
-    /// Another copy of the command at this sequence, which alone counts.
+    /// A second copy of the command at this sequence. Only the first copy counts.
     Repeat(Seq),
 }
 
-/// One entry of the log.
+/// One entry of the log, and what is known of it.
 #[derive(Debug)]
 pub struct Entry {
     pub id: EventId,
     /// JetStream's stored time, Unix ms.
     pub ts: u64,
-    /// `None`: the partition's own no-op.
+    /// `None`: the entry belongs to no chat. It is the partition's own no-op, or its head cannot be read.
     pub chat: Option<ChatId>,
-    /// The chat's previous entry, valid or not, if it was here when this one came; else zero.
+    /// The chat's previous entry, valid or not; zero if the ring had none when this one came. Set by the ring.
     pub link: Seq,
-    /// The chat's previous valid event; meaningful once the verdict is `Valid`.
+    /// The chat's previous valid event. Only meaningful once the verdict is `Valid`.
     pub prev: Seq,
     pub verdict: Verdict,
     pub kind: Kind,
     /// A hash of (chat, user, uuid); zero: no command.
     pub command: u64,
-    /// Set by the ring: how many entries back the next one is that may hold the same command; zero: none.
+    /// How many entries before this one lies the next that may hold the same command; zero: there is none. Set by the
+    /// ring.
     pub alike: u32,
-    /// A message that was deleted later, or an edit of one: it is replayed without its body.
+    /// It is a message that was deleted later, or an edit of such a message. It is replayed without its body.
     pub deleted: bool,
-    /// Shared with the neighbours' that the tail read together.
+    /// A slice of a larger allocation, which it shares with its neighbours in the log.
     pub payload: Bytes,
 }
 
-/// What an entry costs beside its payload: the entry and its share of the index.
+/// Bytes that an entry costs beside its payload: itself, and its share of the two indexes.
 const ENTRY_BYTES: usize = size_of::<Entry>() + 40;
 
 impl Entry {
@@ -63,7 +65,7 @@ impl Entry {
     }
 }
 
-/// See the module.
+/// The newest entries of the log. [`Ring::push`] adds one, and gives up the oldest beyond the budget.
 #[derive(Debug)]
 pub struct Ring {
     /// The position before the oldest entry here.
@@ -73,16 +75,16 @@ pub struct Ring {
     copies: Copies,
     bytes: usize,
     max_bytes: usize,
-    /// Loads in flight that need everything above the floor they saw; see [`Ring::pin`].
+    /// How many loads are in flight; see [`Ring::pin`].
     pins: usize,
 }
 
-/// How far pins may stretch the ring beyond its budget, as a divisor of it: loads take milliseconds, and one
-/// that outlives a quarter of the ring starts again.
+/// Pins may stretch the ring beyond its budget by this part of it. Loads take milliseconds; a load that lasts longer
+/// than a quarter of the ring does starts again.
 const PIN_SLACK_DIVISOR: usize = 4;
 
-/// The ring's room grows by this share of it: each entry is moved some eight times while the ring fills, and then never.
-/// One move of all takes a millisecond at 8 MiB.
+/// The capacity grows by this part of it. So each entry is moved some eight times while the ring fills, and never
+/// afterwards. Moving all entries of 8 MiB takes a millisecond.
 const GROWTH_DIVISOR: usize = 8;
 const LEAST_GROWTH: usize = 64;
 
@@ -100,7 +102,7 @@ impl Ring {
         }
     }
 
-    /// The position before the oldest entry: what is at or below it must be read elsewhere.
+    /// The position before the oldest entry. Entries at or below it must be read from elsewhere.
     pub const fn floor(&self) -> Position {
         self.floor
     }
@@ -155,7 +157,8 @@ impl Ring {
         self.copies.add(&mut entry, seq, self.floor.seq);
         self.bytes += entry.bytes();
         if self.entries.len() == self.entries.capacity() {
-            // A queue passes through all of its room, so what is never needed would be resident as well.
+            // A ring buffer touches all of its capacity, so spare capacity would become resident memory. Grow by an
+            // eighth instead of doubling.
             self.entries.reserve_exact((self.entries.len() / GROWTH_DIVISOR).max(LEAST_GROWTH));
         }
         self.entries.push_back(entry);
@@ -181,7 +184,7 @@ impl Ring {
         }
     }
 
-    /// The oldest entry here with this hash of a command's key.
+    /// The oldest entry in the ring with this hash of a command (see [`Entry::command`]).
     pub fn first_copy(&self, command: u64) -> Option<Seq> {
         let mut next = self.copies.newest(command, self.position().seq);
         let alike = std::iter::from_fn(|| {
@@ -193,7 +196,7 @@ impl Ring {
         alike.filter(|(_, entry)| entry.command == command).map(|(seq, _)| seq).last()
     }
 
-    /// A chat's entries, newest first.
+    /// A chat's entries, valid or not, newest first.
     pub fn chain(&self, chat: ChatId) -> impl Iterator<Item = (Seq, &Entry)> + '_ {
         let mut next = self.head(chat);
         std::iter::from_fn(move || {
@@ -204,7 +207,7 @@ impl Ring {
         })
     }
 
-    /// Keeps what is here now, within a slack, until the same number of [`Ring::unpin`].
+    /// Gives up no entries, within a slack, until [`Ring::unpin`] was called as often as this.
     pub const fn pin(&mut self) {
         self.pins += 1;
     }
@@ -222,7 +225,7 @@ impl Ring {
         (self.bytes, self.floor) = (0, position);
     }
 
-    /// Forgets all above `cut`: the log lost its tail.
+    /// Forgets all above `cut`, because the log lost it.
     pub fn cut(&mut self, cut: Position) {
         while self.position().seq > cut.seq {
             let seq = self.position().seq;
@@ -248,7 +251,7 @@ mod tests {
 
     use super::*;
 
-    /// In a bucket of its own, or in one with others.
+    /// The hash of a chat's one command. The commands of two chats share a bucket.
     fn command(chat: u64) -> u64 {
         (chat / 2) << 32 | chat << 1 | 1
     }

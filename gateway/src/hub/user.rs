@@ -1,7 +1,8 @@
-//! A local user: memberships and sessions.
+//! A local user: their memberships and sessions.
 //!
-//! Memberships are kept while the user has a session here and for a while after, so that a reconnecting device
-//! needs nobody else.
+//! A user is kept while they have a session here and for a while after, so that a device that comes back needs no
+//! query. Invariants: memberships are sorted by chat, at most one holds per chat; a membership that ended is kept until
+//! its end is below the ring's floor, because a device may still have to be fed from it.
 
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use smallvec::SmallVec;
 
 use crate::session::Session;
 
-/// A membership that holds.
+/// A membership that has not ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Membership {
     chat: ChatId,
@@ -18,13 +19,13 @@ struct Membership {
     from: Seq,
 }
 
-/// A membership as it is loaded.
+/// A membership with its beginning and its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Interval {
     pub chat: ChatId,
     /// The event by which the user became a member; zero: before the ring.
     pub from: Seq,
-    /// The event by which the membership ended.
+    /// The event by which the membership ended, if it did.
     pub to: Option<Seq>,
 }
 
@@ -33,12 +34,12 @@ pub struct User {
     pub id: UserId,
     /// Ascending by chat.
     memberships: Vec<Membership>,
-    /// Memberships that ended within the ring's reach.
+    /// Memberships that ended above the ring's floor.
     ended: Vec<Interval>,
-    /// Chats whose state is on the way and that may have gained this user.
+    /// Chats that the user may have joined and whose state is being loaded. The user's events of them are withheld.
     pub pending: Vec<ChatId>,
     pub sessions: SmallVec<[Arc<Session>; 1]>,
-    /// When the last session ended.
+    /// Since when the user has no session.
     pub idle_since_ms: Option<u64>,
 }
 
@@ -54,10 +55,10 @@ impl User {
         }
     }
 
-    /// The user as loaded; what is below `floor` matters no more.
+    /// A user with loaded memberships. Those that ended at or below `floor` are left out.
     pub fn loaded(id: UserId, intervals: &[Interval], floor: Seq, now_ms: u64) -> Self {
         let mut user = Self::new(id, now_ms);
-        // Held for as long as the user is here: no spare capacity.
+        // The list lives as long as the user, so it gets no spare capacity.
         user.memberships.reserve_exact(intervals.iter().filter(|interval| interval.to.is_none()).count());
         for interval in intervals {
             match interval.to {
@@ -84,7 +85,7 @@ impl User {
         self.memberships.binary_search_by_key(&chat, |membership| membership.chat)
     }
 
-    /// Whether the user is entitled to the chat's event at `seq`: a member then, or the one who left by it.
+    /// Whether the user is entitled to the chat's event at `seq`: they were a member then, or left by that event.
     pub fn entitled(&self, chat: ChatId, seq: Seq) -> bool {
         let holds = self.find(chat).is_ok_and(|at| self.memberships[at].from <= seq);
         let held = |interval: &Interval| {
@@ -93,14 +94,14 @@ impl User {
         holds || self.ended.iter().any(held)
     }
 
-    /// Records that the membership begins with the event at `from`.
+    /// Records that the membership begins with the event at `from`. A membership that holds is left as it is.
     pub fn join(&mut self, chat: ChatId, from: Seq) {
         if let Err(at) = self.find(chat) {
             self.memberships.insert(at, Membership { chat, from });
         }
     }
 
-    /// Records that the membership ends with the event at `to`; what is below `floor` matters no more.
+    /// Records that the membership ends with the event at `to`, if the user has one. `floor` is the ring's.
     pub fn leave(&mut self, chat: ChatId, to: Seq, floor: Seq) {
         let Ok(at) = self.find(chat) else { return };
         let Membership { from, .. } = self.memberships.remove(at);
@@ -108,7 +109,7 @@ impl User {
         self.ended.push(Interval { chat, from, to: Some(to) });
     }
 
-    /// Drops what makes no difference to entries above `floor`.
+    /// Drops the memberships that ended at or below `floor`: they entitle the user to no entry of the ring.
     pub fn forget_below(&mut self, floor: Seq) {
         self.ended.retain(|interval| interval.to.is_some_and(|to| to > floor));
         if self.ended.is_empty() {
@@ -116,7 +117,7 @@ impl User {
         }
     }
 
-    /// The chats of which the user was a member within the ring but is no more.
+    /// The chats that the user has left above the ring's floor and is no member of now.
     pub fn left_chats(&self) -> impl Iterator<Item = ChatId> + '_ {
         self.ended.iter().map(|interval| interval.chat).filter(|chat| !self.is_member(*chat))
     }

@@ -1,6 +1,7 @@
-//! Commands that are stored and wait for the log's verdict.
+//! Commands that the log has stored and that wait for their verdict.
 //!
-//! A command is answered once this gateway's own tail has passed its event and the fold has judged it.
+//! A command is answered once this gateway's own tail has applied its event and the fold has judged it. Invariants: each
+//! waiter is answered exactly once; a session's answer comes after the event itself and before the events behind it.
 
 use std::sync::Arc;
 
@@ -14,33 +15,34 @@ use crate::{
     session::{Session, reply},
 };
 
-/// Who waits.
+/// The one who waits for the verdict on an entry.
 #[derive(Debug)]
 pub enum Waiter {
-    /// A session's command; the answer goes straight into its outbox, before the event's successors.
+    /// A session's command. The answer is queued to its outbox.
     Session { session: Arc<Session>, chat: ChatId, uuid: Uuid, deadline_ms: u64 },
-    /// An HTTP request, or a look-up that goes on from here.
+    /// An HTTP request, or a task that goes on with the outcome. It keeps time itself.
     Caller { answer: oneshot::Sender<Result<Stored, Failure>>, chat: ChatId },
 }
 
 impl Hub {
-    /// Answers the waiter when the entry at `seq` has its verdict: at once if it has it already.
+    /// Answers the waiter once the entry at `seq` has its verdict, at once if it has it already.
     pub fn await_verdict(&self, seq: Seq, waiter: Waiter) {
         let mut state = self.lock();
         state.waiters.entry(seq).or_default().push(waiter);
         self.settle(&mut state, seq);
     }
 
-    /// Answers all who wait for `seq`, if its verdict is known.
+    /// Answers the waiters for `seq`, if its verdict is known.
     pub(super) fn settle(&self, state: &mut State, seq: Seq) {
         if state.waiters.is_empty() || !state.waiters.contains_key(&seq) {
             return;
         }
         let Some(entry) = state.ring.get(seq) else { return };
         let Some(chat) = entry.chat else { return };
+        // A second copy has the outcome of the first.
         let (seq_of, judged, dup) = match entry.verdict {
             Verdict::Repeat(first) => (first, state.ring.get(first), true),
-            _ => (seq, Some(entry), false),
+            Verdict::Unknown | Verdict::Valid | Verdict::Void(_) => (seq, Some(entry), false),
         };
         let Some(judged) = judged else { return };
         let outcome = match judged.verdict {
@@ -64,7 +66,8 @@ impl Hub {
         }
     }
 
-    /// Answers the sessions whose commands waited for too long: the outcome is unknown.
+    /// Answers the sessions whose commands waited for too long, and forgets the callers that gave up. The outcome of
+    /// their commands stays unknown.
     pub fn expire_waiters(&self, now_ms: u64) {
         let mut late = Vec::new();
         let mut state = self.lock();

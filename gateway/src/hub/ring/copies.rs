@@ -1,8 +1,9 @@
-//! Which entries of the ring may hold the same command: a hash table whose chains run through the entries themselves.
+//! An index of the ring's entries by command: a hash table whose chains run through the entries themselves.
 //!
-//! An entry costs four bytes here and one look at them when it comes. When it goes it costs nothing: what a bucket or
-//! an entry says of evicted ones is below the ring's floor, and ends the chain. Everybody who follows a chain compares
-//! the whole hash, so that a bucket may say too much, but never too little.
+//! A bucket names the newest entry of its chain, and each entry says how far before it the next one lies
+//! (`Entry::alike`). An entry costs four bytes in the table. Eviction needs no update: a link to an evicted entry points
+//! below the ring's floor, which ends the chain. A chain may hold entries of other commands, so the reader compares the
+//! whole hash. It never lacks an entry that is in the ring.
 
 use std::collections::VecDeque;
 
@@ -10,13 +11,13 @@ use shared::id::Seq;
 
 use super::Entry;
 
-/// Buckets of a ring that holds next to nothing; there are always as many as entries.
+/// The buckets of an empty ring. There are always more buckets than entries, so chains stay short.
 const LEAST: usize = 64;
 
-/// See the module.
+/// The table of buckets.
 #[derive(Debug)]
 pub(super) struct Copies {
-    /// The newest entry of each: the low half of its sequence. A power of two of them.
+    /// The newest entry of each bucket, as the low half of its sequence. Their number is a power of two.
     buckets: Box<[u32]>,
 }
 
@@ -40,7 +41,7 @@ impl Copies {
         }
     }
 
-    /// Chains the entry that comes next, at `seq`.
+    /// Puts the ring's next entry, at `seq`, at the head of its chain.
     pub(super) fn add(&mut self, entry: &mut Entry, seq: Seq, floor: Seq) {
         entry.alike = 0;
         if entry.command == 0 {
@@ -53,7 +54,7 @@ impl Copies {
         }
     }
 
-    /// Takes the newest entry out of its chain.
+    /// Takes the ring's newest entry out of its chain again, of which it is the head.
     pub(super) fn take_back(&mut self, entry: &Entry, seq: Seq) {
         if entry.command != 0 {
             let before = Self::before(entry, seq).unwrap_or(Seq::ZERO);
@@ -61,7 +62,7 @@ impl Copies {
         }
     }
 
-    /// The newest entry up to `position` that may hold the command.
+    /// The head of the command's chain: the newest entry up to `position` that may hold it.
     pub(super) fn newest(&self, command: u64, position: Seq) -> Option<Seq> {
         whole(self.buckets[self.index(command)], position)
     }
@@ -75,13 +76,13 @@ impl Copies {
         &mut self.buckets[self.index(command)]
     }
 
-    /// The upper half of the hash: its lowest bit says that there is a command at all.
+    /// The bucket's index is taken from the upper half of the hash, because the lowest bit of the hash is always set.
     fn index(&self, command: u64) -> usize {
         (command >> 32) as usize & (self.buckets.len() - 1)
     }
 }
 
-/// The last sequence up to `position` with this low half.
+/// The last sequence up to `position` whose low half is this.
 fn whole(low: u32, position: Seq) -> Option<Seq> {
     let back = (position.get() as u32).wrapping_sub(low);
     position.get().checked_sub(u64::from(back)).map(Seq)
