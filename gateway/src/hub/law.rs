@@ -1,7 +1,7 @@
 //! The hub's promise, against random happenings: a device never sees a gap or a duplicate, and ends with exactly the
 //! events that its user is entitled to.
 //!
-//! What happens: messages, joins and leaves in chats that are loaded, on the way or unknown; readers that take any
+//! What happens: messages, joins and leaves in chats that are loaded, on the way or unknown; bytes that are no event; readers that take any
 //! number of bytes at a time, with outboxes of any bound; rings that hold everything or nearly nothing; loads as of any
 //! sequence; devices that drop and come back with their last cursor, to users that were forgotten meanwhile; cuts of
 //! the log. A gap is found by [`Device`], which panics at the first.
@@ -25,17 +25,44 @@ const CHATS: u64 = 4;
 
 #[derive(Debug, Clone, Copy)]
 enum Step {
-    Say { chat: u64, user: u64 },
-    Delete { chat: u64, back: u64 },
-    Join { chat: u64, user: u64 },
-    Leave { chat: u64, user: u64 },
-    Read { device: usize, bytes: usize },
-    CatchUp { device: usize },
-    Load { as_of: u64 },
-    Drop { device: usize },
+    Say {
+        chat: u64,
+        user: u64,
+    },
+    Delete {
+        chat: u64,
+        back: u64,
+    },
+    Join {
+        chat: u64,
+        user: u64,
+    },
+    Leave {
+        chat: u64,
+        user: u64,
+    },
+    /// Bytes that are no event: their head can be read, their data cannot.
+    Corrupt {
+        chat: u64,
+    },
+    Read {
+        device: usize,
+        bytes: usize,
+    },
+    CatchUp {
+        device: usize,
+    },
+    Load {
+        as_of: u64,
+    },
+    Drop {
+        device: usize,
+    },
     Forget,
     Sweep,
-    Cut { back: u64 },
+    Cut {
+        back: u64,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -47,6 +74,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (chat(), 1_u64..8).prop_map(|(chat, back)| Step::Delete { chat, back }),
         4 => (chat(), 1_u64..3).prop_map(|(chat, user)| Step::Join { chat, user }),
         3 => (chat(), 1_u64..3).prop_map(|(chat, user)| Step::Leave { chat, user }),
+        1 => chat().prop_map(|chat| Step::Corrupt { chat }),
         12 => (device(), 1_usize..600).prop_map(|(device, bytes)| Step::Read { device, bytes }),
         8 => device().prop_map(|device| Step::CatchUp { device }),
         4 => (0_u64..=4).prop_map(|as_of| Step::Load { as_of }),
@@ -105,6 +133,13 @@ impl World {
             }
             Step::Join { chat, user } => drop(self.stage.append(chat, OWNER, joined(&[user]))),
             Step::Leave { chat, user } => drop(self.stage.append(chat, user, left(user))),
+            Step::Corrupt { chat } => {
+                let event = self.stage.log.append(chat, OWNER, sent("cut short"));
+                self.stage.log.cut(Seq(event.seq.get() - 1));
+                let payload = event.payload.slice(..event.payload.len() - 1);
+                let entry = self.stage.log.append_raw(Some(chat), payload);
+                self.stage.apply(&entry);
+            }
             Step::Read { device, bytes } => drop(self.devices[device].reads(bytes)),
             Step::CatchUp { device } => drop(self.catch_up(device)),
             Step::Load { as_of } => {
