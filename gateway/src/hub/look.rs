@@ -196,3 +196,77 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hub::stage::*;
+
+    #[test]
+    fn a_message_is_known_by_its_author_until_it_is_deleted() {
+        let mut stage = Stage::with_group(&[1, 2]);
+        let message = stage.append(1, 2, sent("hi"));
+        let reaction = stage.append(1, 1, reacted(message));
+        let void = stage.append(1, 9, sent("from a stranger"));
+        let fact = |deleted| Some(Some(MessageFact { author: user(2), deleted }));
+        assert_eq!(stage.hub.message(chat(1), message).0, fact(false));
+        assert_eq!(stage.hub.message(chat(2), message).0, Some(None), "of another chat");
+        for none in [reaction, void] {
+            assert_eq!(stage.hub.message(chat(1), none).0, Some(None));
+        }
+        assert_eq!(stage.hub.message(chat(1), void.next()).0, None, "not here");
+        stage.append(1, 2, deleted(message, 2));
+        assert_eq!(stage.hub.message(chat(1), message).0, fact(true));
+    }
+
+    #[test]
+    fn a_page_holds_the_valid_events_only_and_says_whether_there_are_more() {
+        let mut stage = Stage::with_group(&[1]);
+        for _ in 0..3 {
+            stage.append(1, 9, sent("from a stranger"));
+            stage.append(1, 1, sent("hi"));
+        }
+        let page = |from, limit| {
+            let (frames, more) = stage.hub.page(chat(1), from, limit, usize::MAX)?;
+            Some((frames.iter().map(in_short).collect::<Vec<_>>(), more))
+        };
+        let told = |frames: &[&str], more| Some((frames.iter().map(ToString::to_string).collect(), more));
+        assert_eq!(page(PageFrom::After(Seq(1)), 2), told(&["Message 3 after 1", "Message 5 after 3"], true));
+        assert_eq!(
+            page(PageFrom::After(Seq(3)), 2),
+            told(&["Message 5 after 3", "Message 7 after 5"], false)
+        );
+        assert_eq!(page(PageFrom::Before(Seq(7)), 1), told(&["Message 5 after 3"], true));
+        let first = told(&["chatCreated 1 after 0", "Message 3 after 1"], false);
+        assert_eq!(page(PageFrom::Before(Seq(5)), 2), first);
+        assert_eq!(stage.hub.page(chat(1), PageFrom::After(Seq(1)), 2, 10), None, "too many bytes");
+    }
+
+    #[test]
+    fn a_page_that_reaches_below_the_ring_is_not_served_from_it() {
+        let mut stage = Stage::with_ring(4_000);
+        stage.append(1, 1, created(&[1]));
+        stage.load_chat(1);
+        for _ in 0..50 {
+            stage.append(1, 1, sent("hi"));
+        }
+        let floor = stage.hub.floor().seq;
+        let after = |seq| stage.hub.page(chat(1), PageFrom::After(seq), 100, usize::MAX);
+        assert!(after(floor).is_some());
+        assert_eq!(after(Seq(floor.get() - 1)), None);
+        assert_eq!(stage.hub.page(chat(1), PageFrom::Before(floor.next().next()), 2, usize::MAX), None);
+    }
+
+    #[test]
+    fn the_first_copy_of_a_command_is_found_by_its_key() {
+        let mut stage = Stage::with_group(&[1, 2]);
+        let first = stage.append(1, 1, sent("once"));
+        let copy = stage.log.append_copy(first);
+        stage.apply(&copy);
+        let uuid = Event::decode(&copy.payload).unwrap().uuid;
+        let found =
+            |of: u64, actor: u64| stage.hub.copy_of(chat(of), user(actor), uuid).0.map(|copy| copy.seq);
+        assert_eq!(found(1, 1), Some(first));
+        assert_eq!((found(2, 1), found(1, 2)), (None, None));
+    }
+}

@@ -100,3 +100,57 @@ impl State {
         deletions.filter_map(target).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hub::stage::*;
+
+    /// A device in its catch-up below the ring, and the rows that it lacks, read just now.
+    fn below_ring() -> (Stage, Device, Rows) {
+        let mut stage = Stage::with_ring(4_000);
+        stage.append(1, 1, created(&[1, 2]));
+        stage.load_user(2);
+        for _ in 0..50 {
+            stage.append(1, 1, sent("hi"));
+        }
+        let (device, _) = stage.resume(2, Seq(1));
+        let (upto, checkpoint) = (stage.hub.floor().seq, stage.hub.position());
+        let mut events = stage.log.rows(user(2), Seq(1), checkpoint);
+        events.retain(|row| row.seq <= upto);
+        (stage, device, Rows { epoch: 0, after: Seq(1), upto, checkpoint, events })
+    }
+
+    #[test]
+    fn rows_are_queued_once_and_the_ring_goes_on_behind_them() {
+        let (stage, mut device, rows) = below_ring();
+        stage.hub.feed_rows(&device.session, &rows);
+        stage.hub.feed_rows(&device.session, &rows);
+        assert_eq!(device.session.fed(), rows.upto);
+        assert_eq!(stage.catch_up(&mut device), crate::hub::attach::Step::Live);
+        device.hears();
+        assert_eq!(device.has(), stage.log.entitled(user(2), stage.log.tip()));
+        assert!(device.twice.is_empty());
+    }
+
+    #[test]
+    fn rows_of_a_former_epoch_or_for_a_live_session_are_dropped() {
+        let (mut stage, mut device, rows) = below_ring();
+        let live = stage.connect(2);
+        live.session.set_fed(rows.after);
+        stage.hub.feed_rows(&live.session, &rows);
+        assert_eq!(live.session.queued_bytes(), 0);
+        stage.lose_tail(stage.log.tip());
+        device.hears();
+        stage.hub.feed_rows(&device.session, &rows);
+        assert!(device.hears().is_empty());
+    }
+
+    #[test]
+    fn a_message_that_was_deleted_since_the_rows_were_read_is_fed_without_its_body() {
+        let (mut stage, mut device, rows) = below_ring();
+        stage.append(1, 1, deleted(Seq(2), 1));
+        stage.hub.feed_rows(&device.session, &rows);
+        assert_eq!(device.hears()[..2], ["Message 2 after 1 blank", "Message 3 after 2"]);
+    }
+}
