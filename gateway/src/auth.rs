@@ -1,7 +1,8 @@
-//! Who a client is: passwords, access tokens, refresh tokens, one-time tickets, revocations.
+//! Proofs of who a client is: passwords, access tokens, refresh tokens, one-time tickets, and their revocation.
 //!
-//! Invariants: no token, ticket, password or e-mail leaves this module in a log line, a metric or an error; what
-//! is stored of a secret is its hash.
+//! A login on a device begins a token family: the refresh tokens that follow each other, and the access tokens that
+//! they were exchanged for. Ending the family ends all of them. Invariants: no token, ticket, password or e-mail leaves
+//! this module in a log line, a metric or an error; secrets are stored as hashes only.
 
 pub mod family;
 pub mod keys;
@@ -53,18 +54,18 @@ pub struct AuthSettings {
     pub revocation_poll_ms: u64,
 }
 
-/// Who has proven to be whom, and until when.
+/// The user that a client has proven to be, and how long the proof holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     pub user: UserId,
     /// The token family: one login on one device.
     #[serde(rename = "did")]
     pub family: Uuid,
-    /// When the access token ends, Unix ms.
+    /// When the access token expires, Unix ms.
     pub expires_ms: u64,
 }
 
-/// All that proves who a client is.
+/// Checks every proof of identity that clients bring.
 pub struct Auth {
     pub tokens: Tokens,
     pub tickets: Tickets,
@@ -76,7 +77,7 @@ pub struct Auth {
 }
 
 impl Auth {
-    /// Who holds this access token, unless its family was revoked.
+    /// The user of an access token, unless its family was revoked.
     ///
     /// # Errors
     /// `auth.*`.
@@ -84,10 +85,10 @@ impl Auth {
         self.refuse_revoked(self.tokens.verify(token)?)
     }
 
-    /// Whom the one-time ticket stands for, unless the family was revoked meanwhile. The ticket is void from now on.
+    /// The user of a one-time ticket, unless the family was revoked meanwhile. The ticket is void from now on.
     ///
     /// # Errors
-    /// As [`Tickets::redeem`], and `auth.revoked`.
+    /// Those of [`Tickets::redeem`], and `auth.revoked`.
     pub async fn redeem(&self, ticket: &str) -> Result<Identity, Code> {
         self.refuse_revoked(self.tickets.redeem(ticket).await?)
     }
@@ -97,14 +98,14 @@ impl Auth {
     }
 }
 
-/// The SHA-256 of a secret with enough entropy to need no slow hash.
+/// The SHA-256 of a secret. The secret must be random enough to need no slow hash.
 pub(crate) fn digest(secret: &str) -> [u8; 32] {
     let mut out = [0; 32];
     out.copy_from_slice(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, secret.as_bytes()).as_ref());
     out
 }
 
-/// 256 random bits, base64url; `None` if the system has no randomness to give.
+/// 256 random bits in base64url; `None` if the system has no randomness.
 fn random_secret() -> Option<secrecy::SecretString> {
     use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
     let mut bytes = [0; 32];

@@ -15,8 +15,6 @@ use uuid::Uuid;
 #[derive(Debug, Clone)]
 pub struct Actor {
     pub user: UserId,
-    /// The token family.
-    pub family: Uuid,
     /// The device's label; empty over plain HTTP.
     pub device: String,
 }

@@ -1,9 +1,9 @@
-//! The gateway's side of presence, typing and receipts: what it reports of its sessions, and what it pushes to them.
+//! The gateway's side of presence, typing and receipts.
 //!
-//! Owns the reports of connections (`report`), the explicit watch sets (`watch`), what a session gets once it is
-//! live (`initial`, `missed_receipts`), and the way of signals to sockets (`push`). Never decides who is online: that is
-//! the presence service's. Invariants: everything here is best effort and bounded; an idle session that watches
-//! nobody costs nothing; no lock is held across an await.
+//! It reports its sessions to the presence service (`report`), holds the sets of users that sessions watch (`watch`),
+//! sends a session that became live the present state (`initial`, `missed_receipts`), and turns signals into frames for
+//! sessions (`push`). It never decides who is online: the presence service does. Invariants: everything here is best
+//! effort and bounded; an idle session that watches nobody costs nothing; no lock is held across an await.
 
 mod batch_queue;
 mod delivered;
@@ -42,7 +42,7 @@ use crate::{
 
 pub use self::watch::TooMany;
 
-/// User ids in one `WatchPresence`.
+/// The most user ids in one `WatchPresence`.
 pub const MAX_WATCHED: usize = 500;
 
 /// Intervals of reports and windows.
@@ -62,7 +62,7 @@ pub struct PresenceSettings {
     pub recap_chats: usize,
 }
 
-/// See the module.
+/// What this gateway knows and sends of presence, typing and receipts.
 pub struct Presence {
     hub: Arc<Hub>,
     db: sql::Db,
@@ -105,14 +105,14 @@ impl Presence {
         }
     }
 
-    /// A session has begun.
+    /// Reports that a session has begun.
     pub fn connected(&self, session: &Arc<Session>) {
         if !was_refused(session) {
             self.reporter.came(session);
         }
     }
 
-    /// A session has ended.
+    /// Reports that a session has ended, and forgets what it watched.
     pub fn disconnected(&self, session: &Arc<Session>) {
         self.watches.forget(session.id);
         self.delivered.forget(session.id);
@@ -121,7 +121,7 @@ impl Presence {
         }
     }
 
-    /// A session has become live: it gets the state of those it watches, and the marks in its liveliest chats.
+    /// Sends a session that has become live the state of the users it watches, and the marks in its liveliest chats.
     pub fn live(&self, session: &Arc<Session>) {
         self.initial.push((session.clone(), Audience::All));
         if self.settings.recap_chats > 0 {
@@ -129,16 +129,16 @@ impl Presence {
         }
     }
 
-    /// The client says whether its user is looking.
+    /// Notes whether the user looks at the client, as the client says.
     pub fn set_away(&self, session: &Arc<Session>, away: bool) {
         self.reporter.set_away(session, away);
     }
 
-    /// Replaces a session's explicit watch set by those of `users` that share a chat with its user, and sends
-    /// their state.
+    /// Replaces the set of users that a session watches, and sends their state. Those of `users` who share no chat
+    /// with the session's user are left out.
     ///
     /// # Errors
-    /// [`TooMany`] if this gateway watches as many as it can.
+    /// [`TooMany`] if the sets of this gateway are full.
     pub fn watch(&self, session: &Arc<Session>, users: Vec<UserId>) -> Result<(), TooMany> {
         let known = self.hub.sharing_a_chat(session.user(), users);
         self.watches.replace(session, known)?;
@@ -146,14 +146,14 @@ impl Presence {
         Ok(())
     }
 
-    /// Tells the chat's other members that the user types, unless that was told a moment ago.
+    /// Tells the other members of the chat that the user types, unless they were told a moment ago.
     pub fn typing(&self, chat: ChatId, user: UserId) {
         if self.typing.admits(chat, user, self.clock.now_ms()) {
             self.signal(&Signal::Typing(streams::signal::Typing { chat, user }));
         }
     }
 
-    /// Hands a mark to the read stream, now or as soon as NATS takes it.
+    /// Publishes a mark, now or as soon as NATS takes it.
     pub fn mark(&self, mark: Mark) {
         if self.nats.publish_mark(&mark).is_err() {
             self.marks.keep(mark);
@@ -171,13 +171,14 @@ impl Presence {
     }
 }
 
-/// A session that never was one in the eyes of others: its upgrade succeeded only to carry the reason.
+/// Whether the session was refused. Its upgrade succeeded only so that a close code could tell the client why, and it is
+/// never reported.
 fn was_refused(session: &Session) -> bool {
     let refusals = [Close::UnsupportedVersion.code(), Close::TooManySessions.code()];
     session.closing().is_some_and(|code| refusals.contains(&code))
 }
 
-/// Reports, pushes and answers until the gateway ends.
+/// Runs all tasks of presence until the gateway ends.
 pub async fn run(presence: Arc<Presence>, cancel: CancellationToken) {
     tokio::select! {
         () = cancel.cancelled() => {}
@@ -186,7 +187,7 @@ pub async fn run(presence: Arc<Presence>, cancel: CancellationToken) {
         () = initial::serve(&presence) => {}
         () = missed_receipts::serve(&presence) => {}
     }
-    // Those that left in the drain need not be missed for seconds first.
+    // Sessions that left in the drain are reported now, so that presence does not have to miss them for seconds.
     presence.reporter.report(&presence);
 }
 
@@ -202,6 +203,6 @@ async fn report_regularly(presence: &Presence) {
         for mark in presence.marks.take() {
             presence.mark(mark);
         }
-        presence.recent.forget_before(presence.clock.now_ms());
+        presence.recent.forget_old(presence.clock.now_ms());
     }
 }

@@ -68,11 +68,11 @@ pub async fn run(
     gateway.cancel.cancel();
     connections.close();
     if tokio::time::timeout(LAST_ANSWERS, connections.wait()).await.is_err() {
-        tracing::warn!("HTTP connections are cut");
+        tracing::warn!("HTTP connections are dropped");
     }
     let ended = async { while tasks.join_next().await.is_some() {} };
     if tokio::time::timeout(LAST_ANSWERS, ended).await.is_err() {
-        tracing::warn!("tasks of the gateway are cut");
+        tracing::warn!("tasks of the gateway are dropped");
     }
     outcome
 }

@@ -120,11 +120,7 @@ impl Session {
 
     /// The session as the author of commands.
     pub fn actor(&self) -> Actor {
-        Actor {
-            user: self.identity.user,
-            family: self.identity.family,
-            device: self.identity.device.to_string(),
-        }
+        Actor { user: self.identity.user, device: self.identity.device.to_string() }
     }
 
     /// Wakes this waker whenever there is something to write or the session is to end.

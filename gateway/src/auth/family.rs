@@ -1,7 +1,7 @@
-//! Token families, one per login on a device: how they end, in Postgres, in this gateway, and by signal in all others.
+//! The end of token families: in Postgres, in this gateway, and by a signal in all other gateways.
 //!
-//! Invariant: a family that has ended in Postgres is refused by every gateway within the interval of the poll, whatever
-//! became of the signal.
+//! Invariant: every gateway refuses a family within one interval of the poll after it was revoked in Postgres, even if
+//! the signal was lost.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,13 +16,13 @@ use uuid::Uuid;
 use super::revocation::{self, RedisCopy, Revocations, Revoked, Source};
 use crate::infra::{clock::unix_ms, redis::Redis};
 
-/// Postgres that does not answer must not keep Redis from being asked.
+/// After this time without an answer of Postgres, Redis is asked instead.
 const READ_WITHIN: Duration = Duration::from_millis(500);
-/// How often ended families are looked for: a scan of some hundred milliseconds where there are a million.
+/// How often ended families are looked for. The scan takes some hundred milliseconds among a million families.
 const TIDY_INTERVAL: Duration = Duration::from_secs(3_600);
-/// Families that one statement forgets, each with a few hundred used tokens.
+/// Families that one statement deletes. Each has up to a few hundred used tokens.
 const TIDY_BATCH: u32 = 500;
-/// How long an ended family is kept: the longest life that an access token of it can be given.
+/// How long an ended family is kept: as long as an access token can live at most, by the settings.
 const KEPT_MS: u64 = 24 * 3_600 * 1_000;
 
 /// Ends token families and learns which have ended.
@@ -45,10 +45,10 @@ impl Families {
         Self { db, nats, copy: RedisCopy::new(redis, longest_token), revocations }
     }
 
-    /// Revokes a family of the user; `false` if there is none that lives.
+    /// Revokes a family of the user and tells all gateways. `false` if the user has no such family, or it has ended.
     ///
     /// # Errors
-    /// Postgres'.
+    /// Those of Postgres.
     pub async fn end(&self, user: UserId, family: Uuid) -> Result<bool, sql::Error> {
         let ended = self.db.revoke_family(user, family, unix_ms()).await?;
         if ended {
@@ -57,7 +57,7 @@ impl Families {
         Ok(ended)
     }
 
-    /// Tells everybody of a family that is revoked in Postgres already.
+    /// Tells all gateways of a family that is already revoked in Postgres.
     pub async fn announce(&self, user: UserId, family: Uuid) {
         let revoked = Revoked { user: Some(user), family, ts: unix_ms() };
         self.revocations.note(&revoked);
@@ -67,20 +67,21 @@ impl Families {
         self.copy.put(&revoked).await;
     }
 
-    /// Reads again for ever what a lost signal may have told.
+    /// Reads the revocations from Postgres again and again, since a signal may be lost.
     pub async fn keep_reading(self: Arc<Self>, every: Duration) {
         let revocations = self.revocations.clone();
         revocation::keep_reading(revocations, &*self, every).await;
     }
 
-    /// Forgets, now and then, the logins whose last refresh token has ended. Every gateway does; they skip each other's.
+    /// Deletes families whose last refresh token expired long ago, now and then. Every gateway does this; a statement
+    /// skips the rows that another gateway is deleting.
     pub async fn tidy(self: Arc<Self>) {
         let mut ticks = interval(TIDY_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
             let before = unix_ms().saturating_sub(KEPT_MS);
-            // When Postgres is away, the next tick forgets what is left.
+            // If Postgres fails, the next tick deletes the rest.
             while self
                 .db
                 .forget_families(before, TIDY_BATCH)
@@ -91,7 +92,7 @@ impl Families {
     }
 }
 
-/// Postgres, or the copy in Redis while it is away.
+/// Reads revocations from Postgres, or from the copy in Redis while Postgres is away.
 impl Source for &Families {
     async fn since(&self, since: u64) -> Option<Vec<Revoked>> {
         match timeout(READ_WITHIN, self.db.revoked_since(since)).await {

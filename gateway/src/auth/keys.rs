@@ -1,9 +1,10 @@
-//! The keys of an installation: what signs access tokens, and what seals cursors.
+//! The keys of an installation: those that sign and verify access tokens, and the one that seals cursors.
 //!
 //! A folder, shared by all gateways, holds `jwt.pem` (an ES256 private key, PKCS#8) and `cursor.key` (32 random
 //! bytes, hex). Every other `*.pem` in it, private or public, is a key whose tokens are still accepted: to rotate,
-//! rename `jwt.pem`, create a new one, and delete the old one when its last token has expired. Invariant: a file
-//! that exists is never overwritten, and no reader ever sees half of one.
+//! rename `jwt.pem`, create a new one, and delete the old one when its last token has expired.
+//!
+//! Invariants: an existing file is never overwritten; a reader never sees a file that is half written.
 
 use std::{
     fs,
@@ -24,7 +25,7 @@ use jsonwebtoken::{
 
 const JWT: &str = "jwt.pem";
 const CURSOR: &str = "cursor.key";
-/// Only the service's own user reads keys.
+/// Only the service's own user may read the keys.
 const FILE_MODE: u32 = 0o600;
 const FOLDER_MODE: u32 = 0o700;
 
@@ -40,13 +41,13 @@ pub enum KeyError {
     NoRandomness,
 }
 
-/// A key that verifies tokens, under the name that their headers give.
+/// A key that verifies tokens. Their headers name it by `kid`.
 pub struct Verifying {
     pub kid: String,
     pub key: DecodingKey,
 }
 
-/// Everything in the folder.
+/// The keys in the folder.
 pub struct Keys {
     pub kid: String,
     pub signing: EncodingKey,
@@ -80,13 +81,13 @@ impl Keys {
         Ok(Self { kid, signing, verifying, published: JwkSet { keys: published }, cursor })
     }
 
-    /// What seals cursors.
+    /// The key that seals cursors.
     pub const fn cursor(&self) -> &[u8; 32] {
         &self.cursor
     }
 }
 
-/// Creates what is missing in the folder; safe to run at the same time as another gateway.
+/// Creates the keys that are missing in the folder. Several gateways may do so at the same time.
 ///
 /// # Errors
 /// See [`KeyError`].
@@ -112,7 +113,7 @@ fn new_jwt_key() -> Result<String, KeyError> {
     Ok(pem + "-----END PRIVATE KEY-----\n")
 }
 
-/// Writes a file of its own and links it to the name, which only the first can do.
+/// Writes the content to a draft and links the draft to the name. Of several writers only the first can make the link.
 fn create_once(path: &Path, content: impl FnOnce() -> Result<String, KeyError>) -> Result<(), KeyError> {
     let failed = |source| KeyError::Io { path: path.to_owned(), source };
     if path.try_exists().map_err(failed)? {
@@ -163,7 +164,7 @@ fn public_half(key: &EncodingKey) -> Option<Jwk> {
     named(Jwk::from_encoding_key(key, Algorithm::ES256).ok()?)
 }
 
-/// The key under its RFC 7638 thumbprint.
+/// Names the key by its RFC 7638 thumbprint.
 fn named(mut jwk: Jwk) -> Option<Jwk> {
     jwk.common.key_id = Some(jwk.thumbprint(ThumbprintHash::SHA256).ok()?);
     jwk.common.public_key_use = Some(PublicKeyUse::Signature);

@@ -1,7 +1,7 @@
 //! Password hashing: bcrypt over a pre-hash, on blocking threads, bounded in parallelism and in queue.
 //!
-//! Invariants: no hash is computed on an async worker; at most `parallel` are computed at a time and at most
-//! `queue` wait, in the order in which they came; a caller that goes away while it waits frees its place.
+//! Invariants: no hash is computed on an async worker; at most `parallel` hashes are computed at a time, and at most
+//! `queue` callers wait, in the order in which they came; a caller that goes away while it waits frees its place.
 
 use std::sync::Arc;
 
@@ -13,11 +13,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::AuthSettings;
 
-/// Tells our pre-hashes from anybody else's SHA-384 of the same password, so that a leaked table of those is of
-/// no use against ours.
+/// Hashed before the password, so that SHA-384 hashes of passwords that leaked elsewhere can't be tried against our
+/// pre-hashes.
 const DOMAIN: &[u8] = b"mini-telegram password 1\0";
 
-/// bcrypt's lowest cost.
+/// The lowest cost that bcrypt takes.
 const CHEAPEST: u32 = 4;
 
 #[derive(Debug, thiserror::Error)]
@@ -35,23 +35,25 @@ pub enum PasswordError {
 #[derive(Clone)]
 pub struct Passwords {
     cost: u32,
-    /// Places for those who wait and those who are served.
+    /// Places for callers that wait or are served.
     places: Arc<Semaphore>,
-    /// Turns for those who are served.
+    /// Turns for callers that are served.
     turns: Arc<Semaphore>,
-    /// Those who wait.
+    /// How many callers wait.
     waiting: Gauge,
-    /// What a password of an unknown account is compared with, so that it takes as long as that of a known one.
+    /// The hash that a login to an unknown account is compared with, so that it takes as long as one to a known account.
     decoy: Arc<str>,
 }
 
 impl Passwords {
+    /// `waiting` is the gauge of callers that wait.
+    ///
     /// # Errors
     /// If bcrypt refuses the cost.
     pub fn new(settings: &AuthSettings, waiting: Gauge) -> Result<Self, PasswordError> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let parallel = settings.bcrypt_parallel.unwrap_or(cores / 2).max(1);
-        // Salt and hash of a cheap one, said to be of the real cost: to make a real one would delay every start.
+        // A cheap hash that claims the real cost, and is checked at that cost. A real one would delay every start.
         let cheap = bcrypt::hash_with_result(prehash(&SecretString::from("nobody's")), CHEAPEST)?.to_string();
         let decoy = cheap.replacen(&format!("${CHEAPEST:02}$"), &format!("${:02}$", settings.bcrypt_cost), 1);
         Ok(Self {
@@ -63,6 +65,8 @@ impl Passwords {
         })
     }
 
+    /// Hashes a new password.
+    ///
     /// # Errors
     /// See [`PasswordError`].
     pub async fn hash(&self, password: SecretString) -> Result<String, PasswordError> {
@@ -70,7 +74,7 @@ impl Passwords {
         self.turn(move || bcrypt::hash(prehash(&password), cost)).await
     }
 
-    /// Whether the password is the hash's; without a hash it takes as long and is not.
+    /// Whether the password has this hash. Without a hash the answer is no, and takes as long.
     ///
     /// # Errors
     /// See [`PasswordError`].
@@ -80,6 +84,7 @@ impl Passwords {
         self.turn(move || bcrypt::verify(prehash(&password), &hash)).await.map(|fits| fits && known)
     }
 
+    /// Runs the work on a blocking thread when its turn has come.
     async fn turn<T, F>(&self, work: F) -> Result<T, PasswordError>
     where
         T: Send + 'static,
@@ -87,7 +92,7 @@ impl Passwords {
     {
         let place = self.places.clone().try_acquire_owned().map_err(|_full| PasswordError::Busy)?;
         let turn = self.wait().await?;
-        // The permits go with the work, which goes on when the caller does not wait for it any more.
+        // The work holds the permits, since it goes on even if the caller goes away.
         let permits: [OwnedSemaphorePermit; 2] = [place, turn];
         let work = move || {
             let done = work();
@@ -104,7 +109,7 @@ impl Passwords {
     }
 }
 
-/// Counts a caller while it waits, also if it stops waiting.
+/// Counts a caller in the gauge until it is dropped: when its turn has come, or when it goes away.
 struct Waiting<'a>(&'a Gauge);
 
 impl Drop for Waiting<'_> {
@@ -113,8 +118,8 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// 64 characters of base64, whatever the length of the password: below bcrypt's limit of 72 bytes, and free of
-/// the NUL bytes at which it would stop.
+/// Turns a password of any length into 64 characters of base64. That is less than the 72 bytes that bcrypt reads, and
+/// holds no NUL byte, at which bcrypt would stop.
 fn prehash(password: &SecretString) -> String {
     let mut context = Context::new(&SHA384);
     context.update(DOMAIN);

@@ -1,9 +1,9 @@
 //! Revocations: token families whose access tokens are refused before they expire.
 //!
-//! An access token proves itself for its whole life, so each gateway remembers the families that were revoked
-//! within the longest such life. It learns of them by a signal, at once, and reads Postgres again every half
-//! second, for signals may be lost; while Postgres is away it reads the copy in Redis. Invariant: what was noted
-//! once is refused until no token of it can be alive.
+//! An access token is verified without asking anybody, and is valid for its whole life. So each gateway remembers the
+//! families that were revoked within the longest such life. It learns of a revocation by a signal. Signals may be lost,
+//! so it also reads Postgres every half second, or the copy in Redis while Postgres is away. Invariant: a family that
+//! was noted is refused until none of its access tokens can be valid any more.
 
 use std::{
     collections::HashMap,
@@ -21,13 +21,14 @@ use uuid::Uuid;
 
 use crate::infra::{clock::unix_ms, redis::Redis};
 
-/// What the readers add to the age that they ask for: clocks of gateways differ, and a transaction takes time.
+/// Each reading goes back this much further than the reading before it reached: the clocks of gateways differ, and a
+/// transaction becomes visible some time after its timestamp.
 const OVERLAP_MS: u64 = 10_000;
 
 /// A family and when it was revoked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Revoked {
-    /// `None`: Postgres does not say, and whoever closes sockets looks for it.
+    /// `None` if it was read from Postgres, which does not say; the sockets are then found by the family.
     pub user: Option<UserId>,
     pub family: Uuid,
     /// Unix ms.
@@ -37,25 +38,25 @@ pub struct Revoked {
 /// Called for each family when this gateway learns that it was revoked, to close its sockets.
 pub type OnRevoked = Box<dyn Fn(Option<UserId>, Uuid) + Send + Sync>;
 
-/// The revoked families that this gateway knows of. Shared by all requests; locked for nanoseconds.
+/// The revoked families that this gateway knows. All requests share them; the lock is held for nanoseconds.
 pub struct Revocations {
-    /// Family → when it may be forgotten, Unix ms.
+    /// When each family may be forgotten, Unix ms.
     known: RwLock<HashMap<Uuid, u64>>,
     remember: Duration,
     on_revoked: OnRevoked,
-    /// What was revoked before this gateway started has been read.
+    /// Whether the revocations from before this gateway's start have been read.
     primed: AtomicBool,
 }
 
 impl Revocations {
     /// `longest_token` is the longest life of an access token.
     pub fn new(longest_token: Duration, on_revoked: OnRevoked) -> Self {
-        // A little longer, so that no clock that runs behind lets a token slip through.
+        // A little longer, since the clock of the gateway that issued a token may run ahead of this one.
         let remember = longest_token + Duration::from_millis(OVERLAP_MS);
         Self { known: RwLock::default(), remember, on_revoked, primed: AtomicBool::new(false) }
     }
 
-    /// Whether the gateway knows what was revoked before it started: until then it is not ready.
+    /// Whether the gateway knows the revocations from before its start. Until then it is not ready.
     pub fn is_primed(&self) -> bool {
         self.primed.load(Ordering::Acquire)
     }
@@ -64,7 +65,7 @@ impl Revocations {
         self.known.read().contains_key(&family)
     }
 
-    /// Takes note; the sockets of a family that was not known are closed.
+    /// Remembers a revocation. If it is new here, the family's sockets are closed.
     pub fn note(&self, revoked: &Revoked) {
         let until = revoked.ts.saturating_add(self.remember.as_millis() as u64);
         let new = until > unix_ms() && self.known.write().insert(revoked.family, until).is_none();
@@ -73,8 +74,8 @@ impl Revocations {
         }
     }
 
-    /// From when on revocations matter, Unix ms.
-    pub fn horizon(&self) -> u64 {
+    /// Revocations before this time don't matter any more, Unix ms.
+    fn horizon(&self) -> u64 {
         unix_ms().saturating_sub(self.remember.as_millis() as u64)
     }
 
@@ -84,13 +85,13 @@ impl Revocations {
     }
 }
 
-/// Where a gateway reads revocations again.
+/// Where revocations are read from.
 pub trait Source: Send + Sync {
-    /// Those since `since` (Unix ms), or `None` if it cannot say.
+    /// The revocations since `since` (Unix ms), or `None` if they can't be read now.
     fn since(&self, since: u64) -> impl Future<Output = Option<Vec<Revoked>>> + Send;
 }
 
-/// Reads revocations again and again, for ever. Each reading asks only for what is newer than the one before.
+/// Reads revocations for ever, once in `every`. Each reading asks only for those that are newer than the last reading.
 pub async fn keep_reading(revocations: Arc<Revocations>, source: impl Source, every: Duration) {
     let mut read_until = revocations.horizon();
     let mut tick = tokio::time::interval(every);
@@ -108,7 +109,7 @@ pub async fn keep_reading(revocations: Arc<Revocations>, source: impl Source, ev
     }
 }
 
-/// The copy in Redis: a sorted set by time.
+/// The copy of revocations in Redis: a set sorted by time.
 #[derive(Clone)]
 pub struct RedisCopy {
     redis: Redis,
@@ -120,7 +121,7 @@ impl RedisCopy {
         Self { redis, remember_ms: longest_token.as_millis() as u64 + OVERLAP_MS }
     }
 
-    /// Writes one down, and drops those too old to matter. A Redis that is away does not hinder a logout.
+    /// Adds a revocation, and removes those that don't matter any more. A logout succeeds even if Redis is away.
     pub async fn put(&self, revoked: &Revoked) {
         let Some(user) = revoked.user else { return };
         let (key, member) = (self.redis.key("revoked"), format!("{}:{user}", revoked.family));
@@ -134,7 +135,7 @@ impl RedisCopy {
         }
     }
 
-    /// Those since `since`, or `None` while Redis is away.
+    /// The revocations since `since`, or `None` while Redis is away.
     pub async fn since(&self, since: u64) -> Option<Vec<Revoked>> {
         let key = self.redis.key("revoked");
         let range = self.redis.run(async |client| {

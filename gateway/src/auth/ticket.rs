@@ -1,4 +1,7 @@
-//! One-time tickets for the WebSocket's URL, which unlike a token may end up in a proxy's log.
+//! One-time tickets for the URL of a WebSocket.
+//!
+//! A URL may end up in a proxy's log, where an access token would be a danger. Invariants: a ticket is good for one
+//! use within [`TTL`]; Redis holds its hash, never the ticket.
 
 use std::time::Duration;
 
@@ -7,14 +10,14 @@ use secrecy::{ExposeSecret, SecretString};
 use shared::code::Code;
 
 use super::{Identity, digest, random_secret};
-use crate::infra::redis::Redis;
+use crate::infra::{clock::unix_ms, redis::Redis};
 
 /// Long enough to open a socket on a slow phone, short enough to be worthless in a log.
 pub const TTL: Duration = Duration::from_secs(30);
-/// Longer than any ticket of ours.
+/// Longer than any ticket: 43 characters of base64url.
 const MAX_LENGTH: usize = 64;
 
-/// Issues and redeems tickets; they live in Redis under their hash.
+/// Issues and redeems tickets. Each is kept in Redis under its hash.
 pub struct Tickets {
     redis: Redis,
 }
@@ -24,7 +27,7 @@ impl Tickets {
         Self { redis }
     }
 
-    /// A ticket that stands for the identity, once, within [`TTL`].
+    /// Makes a ticket that stands for the identity.
     ///
     /// # Errors
     /// `server.unavailable` while Redis is down.
@@ -39,11 +42,11 @@ impl Tickets {
         Ok(ticket)
     }
 
-    /// Whom the ticket stands for; it is void from now on.
+    /// The identity that the ticket stands for. The ticket is void from now on.
     ///
     /// # Errors
-    /// `auth.invalid_token` for what is no ticket, is used up or too old, `auth.expired` if the token behind it
-    /// ended meanwhile, `server.unavailable` while Redis is down.
+    /// `auth.invalid_token` if there is no such ticket, or it was used or is too old; `auth.expired` if the access token
+    /// that it was issued for has expired; `server.unavailable` while Redis is down.
     pub async fn redeem(&self, ticket: &str) -> Result<Identity, Code> {
         if ticket.is_empty() || ticket.len() > MAX_LENGTH {
             return Err(Code::AuthInvalidToken);
@@ -52,11 +55,7 @@ impl Tickets {
         let got = self.redis.insist(async |client| client.getdel::<Option<String>, _>(key).await).await;
         let value = got.map_err(|_down| Code::ServerUnavailable)?.ok_or(Code::AuthInvalidToken)?;
         let identity: Identity = serde_json::from_str(&value).map_err(|_| Code::AuthInvalidToken)?;
-        if crate::infra::clock::unix_ms() >= identity.expires_ms {
-            Err(Code::AuthExpired)
-        } else {
-            Ok(identity)
-        }
+        if unix_ms() >= identity.expires_ms { Err(Code::AuthExpired) } else { Ok(identity) }
     }
 
     fn key(&self, ticket: &str) -> String {

@@ -1,4 +1,4 @@
-//! Access tokens: JWTs signed with ES256, which any gateway verifies without asking anybody.
+//! Access tokens: JWTs signed with ES256. Every gateway verifies them alone, with the public keys of the installation.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::{AuthSettings, Identity, keys::Keys, verified::Verified};
 use crate::infra::clock::unix_ms;
 
-/// Longer than any token of ours; what is longer is not worth parsing.
+/// Longer than any access token that we issue; longer text is refused before it is parsed.
 const MAX_LENGTH: usize = 1_024;
 
 /// Issues and verifies access tokens.
@@ -32,7 +32,9 @@ struct Claims {
     aud: String,
     /// The user's id, in decimal, since `sub` is a string.
     sub: String,
-    did: Uuid,
+    /// The token family.
+    #[serde(rename = "did")]
+    family: Uuid,
     iat: u64,
     exp: u64,
 }
@@ -68,37 +70,37 @@ impl Tokens {
         &self.published
     }
 
-    /// How long the tokens live that [`Tokens::issue`] makes.
+    /// The life of a token that [`Tokens::issue`] makes, in seconds.
     pub const fn ttl_s(&self) -> u64 {
         self.ttl_s
     }
 
-    /// A token for the user's device, valid from now on.
+    /// Makes a token of this family of the user. It is valid from now on.
     ///
     /// # Errors
     /// [`CannotSign`] if the crypto library refuses.
-    pub fn issue(&self, user: UserId, did: Uuid) -> Result<String, CannotSign> {
-        self.issue_for(user, did, self.ttl_s)
+    pub fn issue(&self, user: UserId, family: Uuid) -> Result<String, CannotSign> {
+        self.issue_for(user, family, self.ttl_s)
     }
 
-    /// Likewise, with a life of its own.
+    /// The same, with a life of `ttl_s` seconds.
     ///
     /// # Errors
     /// [`CannotSign`] if the crypto library refuses.
-    pub fn issue_for(&self, user: UserId, did: Uuid, ttl_s: u64) -> Result<String, CannotSign> {
+    pub fn issue_for(&self, user: UserId, family: Uuid, ttl_s: u64) -> Result<String, CannotSign> {
         let now = unix_ms() / 1_000;
         let (iss, aud) = (self.issuer.clone(), self.audience.clone());
-        let claims = Claims { iss, aud, sub: user.to_string(), did, iat: now, exp: now + ttl_s };
+        let claims = Claims { iss, aud, sub: user.to_string(), family, iat: now, exp: now + ttl_s };
         jsonwebtoken::encode(&self.header, &claims, &self.signing).map_err(|error| {
             tracing::error!(%error, "an access token could not be signed");
             CannotSign
         })
     }
 
-    /// Whose token it is. Whether its family was revoked is for [`super::Revocations`] to say.
+    /// The user of the token. A revocation of its family is not looked at here, but by [`super::Revocations`].
     ///
     /// # Errors
-    /// `auth.expired` for a token of ours whose time is over, else `auth.invalid_token`.
+    /// `auth.expired` if we issued the token and it has expired, else `auth.invalid_token`.
     pub fn verify(&self, token: &str) -> Result<Identity, Code> {
         let identity = match self.verified.get(token) {
             Some(identity) => identity,
@@ -108,7 +110,7 @@ impl Tokens {
         if unix_ms() >= identity.expires_ms { Err(Code::AuthExpired) } else { Ok(identity) }
     }
 
-    /// Checks signature and claims of a token that is new here.
+    /// Checks the signature and the claims of a token that was not verified before.
     fn check(&self, token: &str) -> Result<Identity, Code> {
         if token.len() > MAX_LENGTH {
             return Err(Code::AuthInvalidToken);
@@ -116,9 +118,9 @@ impl Tokens {
         let header = jsonwebtoken::decode_header(token).map_err(|_| Code::AuthInvalidToken)?;
         let key = header.kid.and_then(|kid| self.verifying.get(&kid)).ok_or(Code::AuthInvalidToken)?;
         let decoded = jsonwebtoken::decode::<Claims>(token, key, &self.validation);
-        let Claims { sub, did, exp, .. } = decoded.map_err(|error| code_of(&error))?.claims;
+        let Claims { sub, family, exp, .. } = decoded.map_err(|error| code_of(&error))?.claims;
         let user = sub.parse().map_err(|_| Code::AuthInvalidToken)?;
-        let identity = Identity { user, family: did, expires_ms: exp.saturating_mul(1_000) };
+        let identity = Identity { user, family, expires_ms: exp.saturating_mul(1_000) };
         self.verified.put(token, identity);
         Ok(identity)
     }
@@ -165,9 +167,9 @@ mod tests {
     #[test]
     fn an_issued_token_says_who_and_until_when() {
         let tokens = Tokens::new(&keys(), &settings());
-        let (user, did) = (UserId::new(7).unwrap(), Uuid::new_v4());
-        let identity = tokens.verify(&tokens.issue(user, did).unwrap()).unwrap();
-        assert_eq!((identity.user, identity.family), (user, did));
+        let (user, family) = (UserId::new(7).unwrap(), Uuid::new_v4());
+        let identity = tokens.verify(&tokens.issue(user, family).unwrap()).unwrap();
+        assert_eq!((identity.user, identity.family), (user, family));
         let left = identity.expires_ms - unix_ms();
         assert!((898_000..=900_000).contains(&left), "{left}");
     }

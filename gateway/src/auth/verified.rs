@@ -1,8 +1,8 @@
-//! Remembers which access tokens were verified: a signature costs 60 µs of CPU, and in a storm of reconnects every
-//! device brings the token that it had.
+//! Remembers verified access tokens.
 //!
-//! Invariants: only valid tokens are remembered, under a hash; memory is bounded by two generations, of which the
-//! older is dropped when the younger is full.
+//! Verifying a signature costs 60 µs of CPU, and in a storm of reconnects every device brings a token that was verified
+//! before. Invariants: only valid tokens are remembered, under a hash; memory is bounded by two generations, of which
+//! the older is dropped when the younger is full.
 
 use std::mem;
 
@@ -12,12 +12,13 @@ use parking_lot::Mutex;
 
 use super::{Identity, digest};
 
-/// Tokens of one generation, half a megabyte.
+/// Tokens in one generation: half a megabyte.
 const GENERATION: usize = 8_192;
 
-/// Half of a SHA-256: to find another token with the same is beyond anybody.
+/// Half of a SHA-256 of the token. Nobody can find a second token with the same half.
 type Key = u128;
 
+/// The verified tokens. A token in the older generation moves to the younger one when it is used.
 #[derive(Default)]
 pub(super) struct Verified {
     generations: Mutex<Generations>,
@@ -30,7 +31,7 @@ struct Generations {
 }
 
 impl Verified {
-    /// Whose token it is, if that is known. It may have expired meanwhile.
+    /// The identity of a token that was verified before. It may have expired since.
     pub(super) fn get(&self, token: &str) -> Option<Identity> {
         let key = key(token);
         let mut generations = self.generations.lock();
@@ -42,6 +43,7 @@ impl Verified {
         Some(identity)
     }
 
+    /// Remembers a token that was verified.
     pub(super) fn put(&self, token: &str, identity: Identity) {
         self.generations.lock().put(key(token), identity);
     }

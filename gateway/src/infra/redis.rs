@@ -141,13 +141,6 @@ impl Redis {
         self.insist(async |client| client.exists::<i64, _>(self.key("ping")).await).await.map(|_| ())
     }
 
-    /// Ends the connection.
-    pub async fn quit(&self) {
-        if let Err(error) = self.0.client.quit().await {
-            tracing::debug!(%error, "redis did not take the good-bye");
-        }
-    }
-
     fn is_open(&self) -> bool {
         self.0.clock.now_ms() < self.0.open_until_ms.load(Ordering::Relaxed)
     }

@@ -1,9 +1,10 @@
-//! Sessions that wait to be told something, served in batches.
+//! A queue of sessions that wait for an answer, taken from it in batches.
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-/// Holds an entry per session that just became live or asked: bounded by the sessions and their rate limits.
+/// The queue. It has no bound of its own: an entry is a session that became live or sent a request, and the rate limits
+/// bound both.
 pub(super) struct BatchQueue<T> {
     waiting: Mutex<Vec<T>>,
     woken: Notify,
@@ -21,7 +22,7 @@ impl<T> BatchQueue<T> {
         self.woken.notify_one();
     }
 
-    /// The next entries, at least one and at most `most`.
+    /// Waits for entries and takes them: at least one, at most `most`, those that came first.
     pub(super) async fn next(&self, most: usize) -> Vec<T> {
         loop {
             let batch = self.take(most);

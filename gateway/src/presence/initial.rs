@@ -1,8 +1,8 @@
-//! The state that a session gets once it is live, or when it changes whom it watches: one `Presence` per user who is
-//! not offline.
+//! The state of others that a session gets when it becomes live, or changes the users it watches: one `Presence` frame
+//! for each user who is not offline.
 //!
-//! Read from Redis, many sessions and users at a time, so that a storm of connects costs a few reads. Without Redis
-//! a session gets nothing but the changes that follow.
+//! The state is read from Redis for many sessions and users at a time, so that a storm of connects costs few reads.
+//! While Redis is away, a session gets only the changes that follow.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -20,25 +20,26 @@ use crate::session::{
     wire::{self, Encoding},
 };
 
-/// Sessions served together.
+/// Sessions that are served together.
 const SESSIONS: usize = 64;
-/// Keys in one read: well under a millisecond for Redis.
+/// Keys in one read: Redis takes well under a millisecond for them.
 const KEYS: usize = 1_000;
-/// Direct-chat partners of one user that are reported.
+/// The most partners in direct chats whose state one session gets.
 const MAX_PARTNERS: usize = 1_000;
 
-/// A session, and of whom it wants the state.
+/// A session, and the users whose state it wants.
 pub(super) type Request = (Arc<Session>, Audience);
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// The users whose state a session wants.
+#[derive(Clone, Copy)]
 pub(super) enum Audience {
-    /// Of the explicit set.
+    /// The users that the session watches.
     Watched,
-    /// And of the partners in direct chats.
+    /// Those, and the partners in direct chats.
     All,
 }
 
-/// Serves those who ask, for ever.
+/// Serves requests for ever.
 pub(super) async fn serve(presence: &Presence) {
     loop {
         let asked = presence.initial.next(SESSIONS).await;
@@ -48,8 +49,8 @@ pub(super) async fn serve(presence: &Presence) {
 
 async fn answer(presence: &Presence, asked: Vec<Request>) {
     let mut wanted = Vec::with_capacity(asked.len());
-    for (session, whose) in asked.into_iter().filter(|(session, _)| session.closing().is_none()) {
-        let users = presence.whom(&session, whose);
+    for (session, audience) in asked.into_iter().filter(|(session, _)| session.closing().is_none()) {
+        let users = presence.users(&session, audience);
         wanted.push((session, users));
     }
     let users: HashSet<UserId> = wanted.iter().flat_map(|(_, users)| users).copied().collect();
@@ -66,17 +67,20 @@ async fn answer(presence: &Presence, asked: Vec<Request>) {
 }
 
 impl Presence {
-    fn whom(&self, session: &Session, whose: Audience) -> Vec<UserId> {
+    fn users(&self, session: &Session, audience: Audience) -> Vec<UserId> {
         let mut users = self.watches.of(session.id);
-        if whose == Audience::All {
-            users.extend(self.hub.partners(session.user(), MAX_PARTNERS));
-            users.sort_unstable();
-            users.dedup();
+        match audience {
+            Audience::Watched => {}
+            Audience::All => {
+                users.extend(self.hub.partners(session.user(), MAX_PARTNERS));
+                users.sort_unstable();
+                users.dedup();
+            }
         }
         users
     }
 
-    /// The users that are not offline, as far as Redis tells in time.
+    /// The state of the users who are not offline, as far as Redis tells it in time.
     async fn announced(&self, users: Vec<UserId>) -> HashMap<UserId, Announced> {
         let mut announced = HashMap::new();
         for users in users.chunks(KEYS) {
@@ -90,14 +94,14 @@ impl Presence {
                 }
             }
         }
-        // What was announced while we read is newer.
+        // A change that was announced during the read is newer than the state that was read.
         self.recent.correct(&mut announced, &users, self.clock.now_ms());
         announced.retain(|_, announced| announced.state != PresenceState::Offline);
         announced
     }
 }
 
-/// Frames that several sessions of a batch share.
+/// The frames of one batch. Each is encoded once per encoding, and shared by the sessions that get it.
 #[derive(Default)]
 struct Frames(HashMap<(UserId, bool), Bytes>);
 

@@ -1,4 +1,4 @@
-//! Marks that NATS did not take yet: the highest per user and chat, tried again every second.
+//! Marks that could not be published yet. The highest of each user and chat is kept, and published with the next report.
 
 use std::collections::HashMap;
 
@@ -6,9 +6,10 @@ use parking_lot::Mutex;
 use shared::id::{ChatId, UserId};
 use streams::marks::Mark;
 
-/// Marks that may wait: some MB. An outage that needs more loses the others, which the next read makes up for.
+/// Marks that may wait: some MB. Further ones are lost, until the user reads again in that chat.
 const MAX_WAITING: usize = 50_000;
 
+/// The marks that wait.
 #[derive(Default)]
 pub(super) struct UnsentMarks(Mutex<HashMap<(UserId, ChatId), Mark>>);
 

@@ -1,7 +1,7 @@
-//! The receipts that a device may have missed: once it is live, it gets the marks in its liveliest chats anew.
+//! Receipts that a device may have missed: a session that becomes live gets the marks in its liveliest chats anew.
 //!
-//! Read from Postgres for many sessions at a time, one read after the other, so that a storm of connects is a few
-//! queries and never a crowd of them. Without Postgres nothing is sent.
+//! The marks are read from Postgres for many sessions at a time, one query after the other, so that a storm of connects
+//! costs few queries. While Postgres is away nothing is sent.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -13,9 +13,9 @@ use shared::{frame, id::ChatId};
 use super::Presence;
 use crate::session::{Session, wire::Encoded};
 
-/// Sessions served together.
+/// Sessions that are served together.
 const SESSIONS: usize = 64;
-/// Members whose marks are sent of one chat.
+/// The most members of one chat whose marks are sent.
 const PER_CHAT: usize = 100;
 
 /// Serves the sessions that became live, for ever.

@@ -1,5 +1,7 @@
-//! Signals become frames: encoded once per encoding, pushed to the local sessions they concern, dropped for those
-//! that can't take them.
+//! Turns signals into frames for local sessions.
+//!
+//! A frame is encoded once per encoding, and pushed to every local session that it concerns. A session whose queue is
+//! too full does not get it.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -11,18 +13,18 @@ use streams::signal::{Announced, PresenceChange, PresenceState, Receipts, Signal
 use super::Presence;
 use crate::session::{Lane, Session, wire};
 
-/// How long a `Typing` holds unless it is repeated.
+/// How long clients show that a user types, unless another `Typing` follows.
 const TYPING_TTL_MS: u64 = 6_000;
-/// Typing is the first to go: a session with more than this in its queue gets none.
+/// A session with more than this in its queue gets no `Typing`. Of all frames, these are dropped first.
 const TYPING_QUEUE_BYTES: usize = 8 * 1024;
-/// How long a change is newer than what a read of Redis that is under way may bring.
+/// How long a change is taken to be newer than the state in a read of Redis that began before it.
 const NEWER_MS: u64 = 2_000;
-/// How long a change is known when it is announced again: the claim of an instance of presence that died holds for
-/// 2 s, and the one that takes it over may need a few seconds to get to it.
+/// How long a change is remembered, so that it is not pushed again when it is announced again. An instance of presence
+/// may die while it announces. Its claim then holds for 2 s, and the instance that takes over may need some more.
 const KNOWN_MS: u64 = 10_000;
 /// Above this many remembered changes (3 MB) they are kept for [`NEWER_MS`] only, not for [`KNOWN_MS`].
 const MAX_KNOWN: usize = 50_000;
-/// Before a subscription that failed is tried again.
+/// The wait before a failed subscription is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
 const KINDS: [SignalKind; 4] =
@@ -54,7 +56,7 @@ impl Presence {
             Signal::Typing(typing) => self.push_typing(typing),
             Signal::Receipts(receipts) => self.take_receipts(&receipts),
             Signal::SnapshotWanted(wanted) => self.reporter.want_snapshot(wanted.gateway),
-            // Not among the kinds that were subscribed to.
+            // Not in `KINDS`, so never received.
             Signal::Watermark(_)
             | Signal::Revoked(_)
             | Signal::ProjectionWanted(_)
@@ -64,7 +66,7 @@ impl Presence {
         }
     }
 
-    /// Pushes a best-effort frame.
+    /// Pushes a frame that may be dropped.
     pub(super) fn push(&self, session: &Session, bytes: &Bytes) {
         if !session.push_ephemeral(bytes, self.clock.now_ms()) {
             self.metrics.dropped_ephemeral_total.inc();
@@ -86,7 +88,7 @@ impl Presence {
         }
     }
 
-    /// The sessions of the partners and of those who watch explicitly, each once.
+    /// The local sessions of the user's partners, and those that watch the user; each once.
     fn watchers_of(&self, change: &PresenceChange) -> Vec<Arc<Session>> {
         let mut targets: Vec<Arc<Session>> = self.watches.watchers(change.user).into_vec();
         let explicit = targets.len();
@@ -130,7 +132,7 @@ impl Presence {
     }
 }
 
-/// The frame that announces a user.
+/// The frame with the state of a user.
 pub(super) fn frame(user_id: UserId, announced: Announced) -> frame::Presence {
     let state = match announced.state {
         PresenceState::Online => frame::PresenceState::Online,
@@ -140,21 +142,21 @@ pub(super) fn frame(user_id: UserId, announced: Announced) -> frame::Presence {
     frame::Presence { user_id, state, last_seen_ts: announced.last_seen_ms }
 }
 
-/// The changes of the last seconds. Whoever reads the state from Redis meanwhile must not send an older one, and what
-/// is announced again is no news.
+/// The changes of the last seconds. They correct states that were read from Redis just before, and they show whether a
+/// change is announced a second time.
 #[derive(Default)]
 pub(super) struct Recent(Mutex<HashMap<UserId, Noted>>);
 
 struct Noted {
     announced: Announced,
-    /// Partners were named: none are while Postgres does not tell them.
+    /// Whether the change named the user's partners. It names none while presence can't read them from Postgres.
     named: bool,
     at_ms: u64,
 }
 
 impl Recent {
-    /// Whether this is news. An instance of presence that dies before it has noted what it announced leaves it to
-    /// another, which announces it again.
+    /// Remembers a change, and returns whether it must be pushed. It need not be if it is announced a second time: an
+    /// instance of presence may die before it notes what it announced, and another one then announces it again.
     fn note(&self, change: &PresenceChange, now_ms: u64) -> bool {
         let new = Noted { announced: change.announced, named: !change.partners.is_empty(), at_ms: now_ms };
         let (announced, named) = (new.announced, new.named);
@@ -164,6 +166,7 @@ impl Recent {
         })
     }
 
+    /// Replaces the states that were read from Redis by newer changes.
     pub(super) fn correct(&self, read: &mut HashMap<UserId, Announced>, users: &[UserId], now_ms: u64) {
         let recent = self.0.lock();
         if recent.is_empty() {
@@ -178,7 +181,8 @@ impl Recent {
         }
     }
 
-    pub(super) fn forget_before(&self, now_ms: u64) {
+    /// Forgets the changes that are too old to matter.
+    pub(super) fn forget_old(&self, now_ms: u64) {
         let mut recent = self.0.lock();
         let known_ms = if recent.len() > MAX_KNOWN { NEWER_MS } else { KNOWN_MS };
         recent.retain(|_, noted| noted.at_ms + known_ms > now_ms);
@@ -232,7 +236,7 @@ mod tests {
         };
         assert_eq!(read_at(NEWER_MS - 1), online.announced);
         assert_eq!(read_at(NEWER_MS), away);
-        recent.forget_before(KNOWN_MS);
+        recent.forget_old(KNOWN_MS);
         assert!(recent.0.lock().is_empty());
     }
 }

@@ -1,5 +1,7 @@
-//! Receipts on their last step: collected per chat, so that a member gets at most one frame in a window, however
-//! many members read at once and however many instances announce them.
+//! Collects receipts per chat before they are pushed.
+//!
+//! Invariant: a member gets at most one `Receipts` frame of a chat in a window of time, however many members read at
+//! once, and however many instances of presence announce it.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -14,9 +16,10 @@ use crate::infra::clock::Clock;
 
 /// Receipts in one frame, some 30 KB; the rest waits for the next window.
 const PER_FRAME: usize = 500;
-/// Receipts that may wait in all chats.
+/// Receipts that may wait in all chats together: some 10 MB.
 const MAX_WAITING: usize = 100_000;
 
+/// The windows of all chats.
 pub(super) struct ReceiptWindows {
     window_ms: u64,
     state: Mutex<Windows>,
@@ -28,10 +31,10 @@ struct Windows {
     waiting: usize,
 }
 
-/// Exists from a chat's frame on until its time is over and nothing waits.
+/// The window of one chat. It exists from the first receipt until its time is over and nothing waits in it.
 #[derive(Default)]
 struct Window {
-    /// No frame before this time.
+    /// The next frame may leave at this time.
     closed_until_ms: u64,
     marks: HashMap<UserId, (Seq, Seq)>,
 }
@@ -41,7 +44,7 @@ impl ReceiptWindows {
         Self { window_ms, state: Mutex::default() }
     }
 
-    /// Collects receipts; what exceeds the bound is dropped.
+    /// Collects receipts. Those above the bound are dropped.
     pub(super) fn add(&self, receipts: &Receipts) {
         let mut state = self.state.lock();
         for receipt in &receipts.receipts {
@@ -58,7 +61,7 @@ impl ReceiptWindows {
         }
     }
 
-    /// The frames that may leave now.
+    /// Takes the frames that may leave now.
     pub(super) fn take(&self, now_ms: u64) -> Vec<(ChatId, Vec<Receipt>)> {
         let mut state = self.state.lock();
         let mut frames = Vec::new();
@@ -73,7 +76,7 @@ impl ReceiptWindows {
         frames
     }
 
-    /// Resolves when the next frame may leave; never if none waits.
+    /// Resolves when the next frame may leave; never if no receipt waits.
     pub(super) async fn due(&self, clock: &Clock) {
         let next_ms = {
             let state = self.state.lock();

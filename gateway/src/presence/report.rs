@@ -1,7 +1,8 @@
-//! What presence is told of this gateway's sessions: who came and went each second, and all of them now and then.
+//! Reports this gateway's sessions to the presence service: each second those that came and went, and now and then a
+//! snapshot of all.
 //!
-//! Reports are numbered, so that presence notices one that was lost and asks for a snapshot. An empty report is the
-//! gateway's heartbeat. Invariant: a snapshot follows a report in the same breath, so it includes all up to it.
+//! Reports are numbered. So presence notices when one was lost, and asks for a snapshot. An empty report is the
+//! gateway's heartbeat. Invariant: a snapshot begins right after a report, so it includes all changes up to that report.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -18,8 +19,9 @@ use crate::session::Session;
 /// Connections in one signal: some 50 KB, a twentieth of what NATS takes.
 const PER_SIGNAL: usize = 400;
 
+/// What is still to be reported.
 pub(super) struct Reporter {
-    /// This life of the gateway: a restarted one is another.
+    /// Names this process: a gateway that restarts gets another id.
     gateway: Uuid,
     pending: Mutex<Pending>,
 }
@@ -27,9 +29,9 @@ pub(super) struct Reporter {
 #[derive(Default)]
 struct Pending {
     next_report: u64,
-    /// What happened last to a session since the report before.
+    /// The last change of each session since the last report.
     changes: HashMap<Uuid, Change>,
-    /// Sessions whose client says that its user is not looking: few.
+    /// Sessions whose user does not look at the client, as the client says. They are few.
     away: HashSet<Uuid>,
     snapshot_wanted: bool,
     snapshot_at_ms: u64,
@@ -66,21 +68,21 @@ impl Reporter {
         }
     }
 
-    /// Presence has missed something of this gateway, or of all.
+    /// Presence asks for a snapshot: of this gateway, or of all if none is named.
     pub(super) fn want_snapshot(&self, gateway: Option<Uuid>) {
         if gateway.is_none_or(|gateway| gateway == self.gateway) {
             self.pending.lock().snapshot_wanted = true;
         }
     }
 
-    /// Sends what changed since the last report, in as many signals as it needs; at least one.
+    /// Sends the changes since the last report, in as many signals as they need; at least one.
     pub(super) fn report(&self, presence: &Presence) {
         let mut pending = self.pending.lock();
         loop {
             let part: Vec<Uuid> = pending.changes.keys().take(PER_SIGNAL).copied().collect();
             let signal = Signal::Connections(pending.connections(self.gateway, &part));
             if !presence.signal(&signal) {
-                // What is kept goes with the next report.
+                // The changes are kept for the next report.
                 return;
             }
             pending.next_report += 1;
@@ -94,6 +96,7 @@ impl Reporter {
         }
     }
 
+    /// Whether a snapshot must be sent now. The next one is then due after the interval.
     pub(super) fn snapshot_is_due(&self, presence: &Presence) -> bool {
         let mut pending = self.pending.lock();
         let now_ms = presence.clock.now_ms();
@@ -102,7 +105,7 @@ impl Reporter {
             pending.snapshot_wanted = false;
             pending.snapshot_at_ms = now_ms + presence.settings.presence_snapshot_ms;
         }
-        // Before the first report there is nothing that it could include.
+        // A snapshot names the last report that it includes, so the first report must come before it.
         due && pending.next_report > 0
     }
 }
@@ -131,7 +134,7 @@ impl Pending {
     }
 }
 
-/// A session's id, a uuid v7, tells when it began.
+/// When the session began, which its id, a uuid v7, holds.
 fn since_ms(session: Uuid) -> u64 {
     let (seconds, nanos) = session.get_timestamp().map_or((0, 0), |at| at.to_unix());
     seconds * 1_000 + u64::from(nanos) / 1_000_000

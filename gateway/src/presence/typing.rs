@@ -1,19 +1,21 @@
-//! How often "is typing" leaves the gateway.
+//! Limits how often the gateway signals that a user types.
 
 use std::collections::HashMap;
 
 use parking_lot::Mutex;
 use shared::id::{ChatId, UserId};
 
-/// At most one per chat and user in this time.
+/// A user is announced in a chat at most once in this time.
 const EVERY_MS: u64 = 3_000;
-/// Who typed where lately: some 3 MB. Beyond it nobody else is announced.
+/// Users and chats that are remembered: some 3 MB. While there are as many, no other user is announced.
 const MAX_ENTRIES: usize = 65_536;
 
+/// When each user was last announced in each chat, in milliseconds of the clock.
 #[derive(Default)]
 pub(super) struct TypingGate(Mutex<HashMap<(ChatId, UserId), u64>>);
 
 impl TypingGate {
+    /// Whether the user may be announced in the chat now.
     pub(super) fn admits(&self, chat: ChatId, user: UserId, now_ms: u64) -> bool {
         let mut last = self.0.lock();
         let recent = |at_ms: u64| at_ms + EVERY_MS > now_ms;

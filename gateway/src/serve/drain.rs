@@ -39,7 +39,7 @@ pub(super) async fn run(hub: &Hub, tracker: &TaskTracker, drain_ms: u64) {
     }
     tracker.close();
     if tokio::time::timeout_at(end, tracker.wait()).await.is_err() {
-        tracing::warn!("the grace period is over; sessions are cut");
+        tracing::warn!("the grace period is over; sessions are dropped");
     }
 }
 

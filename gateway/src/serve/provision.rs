@@ -1,4 +1,5 @@
-//! `gateway provision`: accounts and access tokens for load tests, without a password and its expensive hash.
+//! `gateway provision`: makes accounts and access tokens for load tests. The accounts have no password, whose hash would
+//! be expensive.
 
 use std::io::Write;
 
@@ -40,8 +41,8 @@ fn prefix(text: &str) -> Result<String, String> {
     if fits { Ok(text.to_owned()) } else { Err("1 to 32 letters, digits and hyphens".to_owned()) }
 }
 
-/// Makes the accounts and prints a line of JSON for each. The tokens are on stdout because that is the point of
-/// it: keep them from others.
+/// Makes the accounts and prints a line of JSON with an access token for each. Whoever sees the output can act as these
+/// accounts.
 ///
 /// # Errors
 /// Missing keys, a database that is away, a closed stdout.
@@ -57,8 +58,8 @@ pub async fn run(auth: &AuthSettings, sql: &SqlSettings, args: &ProvisionArgs) -
 
 fn print(accounts: &[(UserId, Uuid)], tokens: &Tokens, ttl_s: u64) -> anyhow::Result<()> {
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-    for (user_id, did) in accounts {
-        let access_token = tokens.issue_for(*user_id, *did, ttl_s)?;
+    for (user_id, family) in accounts {
+        let access_token = tokens.issue_for(*user_id, *family, ttl_s)?;
         serde_json::to_writer(&mut out, &Line { user_id: *user_id, access_token })?;
         writeln!(out)?;
     }

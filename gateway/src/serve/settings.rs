@@ -1,8 +1,22 @@
-//! Settings: parsed and checked once in `main`, handed down. `--help` is the reference.
+//! The settings of the gateway, from arguments and environment variables. They are parsed and checked once, in `main`,
+//! and each room is handed its own part. `--help` is their reference.
 
 use std::{net::SocketAddr, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
+use otel::OtelSettings;
+use sql::SqlSettings;
+use streams::connect::NatsSettings;
+
+use super::provision::ProvisionArgs;
+use crate::{
+    auth::AuthSettings,
+    http::{HttpSettings, limits::LimitSettings, request::origin::OriginSettings},
+    infra::redis::RedisSettings,
+    presence::PresenceSettings,
+    session::settings::SessionSettings,
+    submit::capacity::ChatSettings,
+};
 
 /// The gateway of Mini-Telegram.
 #[derive(Debug, Clone, Parser)]
@@ -14,16 +28,16 @@ pub struct Cli {
     pub settings: Settings,
 }
 
-/// What else the binary does.
+/// The tasks of the program other than to serve.
 #[derive(Debug, Clone, Subcommand)]
 pub enum Task {
     /// Create the signing key and the cursor key if they are missing.
     Keys,
     /// Create accounts and print a token for each: for load tests and operators.
-    Provision(crate::serve::provision::ProvisionArgs),
+    Provision(ProvisionArgs),
 }
 
-/// Everything that can be set.
+/// All settings of a gateway that serves.
 #[derive(Debug, Clone, Args)]
 pub struct Settings {
     /// Where clients connect.
@@ -33,27 +47,27 @@ pub struct Settings {
     #[arg(long, env = "MT_METRICS_ADDR")]
     pub metrics_addr: Option<SocketAddr>,
     #[command(flatten)]
-    pub nats: streams::connect::NatsSettings,
+    pub nats: NatsSettings,
     #[command(flatten)]
-    pub sql: sql::SqlSettings,
+    pub sql: SqlSettings,
     #[command(flatten)]
-    pub redis: crate::infra::redis::RedisSettings,
+    pub redis: RedisSettings,
     #[command(flatten)]
-    pub otel: otel::OtelSettings,
+    pub otel: OtelSettings,
     #[command(flatten)]
-    pub auth: crate::auth::AuthSettings,
+    pub auth: AuthSettings,
     #[command(flatten)]
-    pub limits: crate::http::limits::LimitSettings,
+    pub limits: LimitSettings,
     #[command(flatten)]
-    pub http: crate::http::HttpSettings,
+    pub http: HttpSettings,
     #[command(flatten)]
-    pub origin: crate::http::request::origin::OriginSettings,
+    pub origin: OriginSettings,
     #[command(flatten)]
-    pub presence: crate::presence::PresenceSettings,
+    pub presence: PresenceSettings,
     #[command(flatten)]
-    pub chat: crate::submit::capacity::ChatSettings,
+    pub chat: ChatSettings,
     #[command(flatten)]
-    pub session: crate::session::settings::SessionSettings,
+    pub session: SessionSettings,
     /// Memory for the recent past of the log: what reconnecting devices are served from.
     #[arg(long, env = "MT_RING_BYTES", default_value_t = 8 << 20)]
     pub ring_bytes: usize,
@@ -64,6 +78,7 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// [`Settings::nap_us`] as a duration.
     pub fn nap(&self) -> Duration {
         Duration::from_micros(self.nap_us)
     }

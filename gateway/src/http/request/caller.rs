@@ -25,7 +25,7 @@ impl Caller {
 
     /// The author of the caller's commands. Over HTTP there is no device label.
     pub const fn actor(&self) -> Actor {
-        Actor { user: self.0.user, family: self.0.family, device: String::new() }
+        Actor { user: self.0.user, device: String::new() }
     }
 
     /// Counts a command against the caller's limit.

@@ -112,8 +112,8 @@ pub struct Access {
 }
 
 impl Access {
-    fn new(services: &Services, user: UserId, did: Uuid) -> Result<Self, Problem> {
-        let access_token = services.auth.tokens.issue(user, did)?;
+    fn new(services: &Services, user: UserId, family: Uuid) -> Result<Self, Problem> {
+        let access_token = services.auth.tokens.issue(user, family)?;
         Ok(Self { access_token, token_type: "Bearer", expires_in: services.auth.tokens.ttl_s() })
     }
 }
@@ -228,10 +228,10 @@ async fn rotate(services: &Services, headers: &HeaderMap) -> Result<(Access, Ref
     let now = unix_ms();
     let expires = now + services.auth.refresh_ttl_s * 1_000;
     match services.db.rotate(&old, &next.hash, now, expires).await? {
-        Rotation::Rotated { user, did, .. } => Ok((Access::new(services, user, did)?, next)),
-        Rotation::Reused { user, did } => {
-            tracing::warn!(%user, %did, "a refresh token came twice: its family is revoked");
-            services.auth.families.announce(user, did).await;
+        Rotation::Rotated { user, did: family, .. } => Ok((Access::new(services, user, family)?, next)),
+        Rotation::Reused { user, did: family } => {
+            tracing::warn!(%user, did = %family, "a refresh token came twice: its family is revoked");
+            services.auth.families.announce(user, family).await;
             Err(Code::AuthRevoked.into())
         }
         Rotation::Revoked => Err(Code::AuthRevoked.into()),
@@ -275,11 +275,11 @@ async fn log_in(
     user: Me,
     device: Option<&str>,
 ) -> Result<Response, Problem> {
-    let (did, refresh) = (Uuid::new_v4(), Refresh::new().ok_or(Code::ServerInternal)?);
+    let (family, refresh) = (Uuid::new_v4(), Refresh::new().ok_or(Code::ServerInternal)?);
     let (now, ttl_s) = (unix_ms(), services.auth.refresh_ttl_s);
     let device = device.unwrap_or(SOME_DEVICE);
-    services.db.create_family(did, user.id, device, &refresh.hash, now, now + ttl_s * 1_000).await?;
-    let access = Access::new(services, user.id, did)?;
+    services.db.create_family(family, user.id, device, &refresh.hash, now, now + ttl_s * 1_000).await?;
+    let access = Access::new(services, user.id, family)?;
     let mut response = no_store(axum::Json(LoggedIn { user, access }));
     let secure = cookie::is_secure(headers, client.plain_http);
     set_cookie(&mut response, cookie::set(&refresh.token, ttl_s, secure));

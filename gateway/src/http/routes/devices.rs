@@ -69,10 +69,10 @@ pub async fn list(
 pub async fn revoke(
     State(services): State<Arc<Services>>,
     caller: Caller,
-    Id(did): Id<Uuid>,
+    Id(family): Id<Uuid>,
 ) -> Result<StatusCode, Problem> {
     caller.may_command(&services).await?;
-    if services.auth.families.end(caller.user(), did).await? {
+    if services.auth.families.end(caller.user(), family).await? {
         return Ok(StatusCode::NO_CONTENT);
     }
     Err(Problem::new(Code::RequestInvalid).status(StatusCode::NOT_FOUND).detail("there is no such device"))
