@@ -54,6 +54,8 @@ impl State {
             return;
         };
         entry.verdict = Verdict::Valid;
+        // A deletion that the log has lost since may have set it.
+        entry.deleted = false;
         entry.prev = std::mem::replace(&mut chat.head, seq);
         match revision(&event.fact) {
             Some(Revision::Delete(target)) => self.withhold(chat_id, target),

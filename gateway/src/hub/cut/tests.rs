@@ -285,3 +285,15 @@ fn a_device_that_never_had_an_event_of_the_lost_ones_is_not_shown_them_again() {
     let frames = device.reads(usize::MAX);
     assert!(matches!(&frames[0], ServerFrame::Message(message) if message.body == "instead"));
 }
+
+#[test]
+fn a_message_whose_deletion_was_lost_has_its_body_again() {
+    let mut stage = Stage::with_group(&[1, 2]);
+    let message = stage.append(1, 1, sent("kept"));
+    stage.append(1, 1, deleted(message, 1));
+    stage.lose_tail(message);
+    stage.load_user(2);
+    let (mut device, attached) = stage.resume(2, Seq(1));
+    assert_eq!(attached, Attached::Live);
+    assert_eq!(device.hears(), ["Message 2 after 1", "Live"]);
+}
