@@ -123,8 +123,8 @@ fn every_frame_that_is_queued_is_written() {
         let hub = {
             let outlet = outlet.clone();
             thread::spawn(move || {
-                assert!(outlet.push_durable(frame(1), 0));
-                outlet.push(frame(2), 0);
+                outlet.push(frame(1), 0);
+                assert!(outlet.push_durable(frame(2), 0));
             })
         };
         block_on(connection(&outlet, 2, FRAME_BYTES + 1));
