@@ -8,6 +8,8 @@ pub mod catch_up;
 pub mod epochs;
 pub mod loader;
 pub mod reads;
+#[cfg(test)]
+mod schedules;
 
 use std::{
     sync::{Arc, atomic::Ordering},

@@ -7,7 +7,8 @@ pub mod lagging;
 
 use std::{sync::Arc, time::Duration};
 
-use shared::id::Seq;
+use shared::id::{Seq, UserId};
+use sql::{Checkpoint, replay::Replay};
 use streams::Nats;
 use tokio_util::task::TaskTracker;
 
@@ -67,57 +68,103 @@ impl CatchUps {
     pub fn reattach(self: &Arc<Self>, session: &Arc<Session>, epoch: u32) {
         let (all, session) = (self.clone(), session.clone());
         self.tracker.spawn(async move {
-            while session.closing().is_none() && !session.is_ended() {
-                if all.loader.user(session.user()).await.is_ok() {
-                    match all.hub.reattach(&session, epoch) {
-                        Reattached::CatchUp => return all.run(&session).await,
-                        Reattached::Ended => return,
-                        // Its device is told when it resumes.
-                        Reattached::Cut => session.close(Close::Internal, all.hub.clock.now_ms()),
-                        Reattached::Unknown => tokio::time::sleep(RETRY).await,
-                    }
-                } else {
-                    tokio::time::sleep(RETRY).await;
-                }
+            if attach_again(&all.hub, &*all, &session, epoch).await {
+                return all.run(&session).await;
             }
-            // The sweep goes through attached sessions only, so this one is ended here.
-            tokio::time::sleep(all.linger).await;
-            session.end();
+            if !session.is_ended() {
+                // The sweep goes through attached sessions only, so this one is ended here.
+                tokio::time::sleep(all.linger).await;
+                session.end();
+            }
         });
     }
 
     async fn run(&self, session: &Arc<Session>) {
-        let turn = session.next_catch_up();
-        loop {
-            session.drained(LOW_WATER_BYTES).await;
-            if session.closing().is_some() || session.is_ended() || !session.is_catch_up(turn) {
-                return;
+        if feed(&self.hub, self, session).await {
+            self.presence.live(session);
+        }
+    }
+}
+
+/// What a catch-up needs that the hub does not hold.
+pub(super) trait Past: Send + Sync {
+    /// Loads a user's memberships and chats into the hub.
+    fn load(&self, user: UserId) -> impl Future<Output = Result<(), Failure>> + Send;
+
+    /// A page of the user's events after `after` from the projection, and the projection's checkpoint.
+    fn replay(
+        &self,
+        user: UserId,
+        after: Seq,
+    ) -> impl Future<Output = Result<(Checkpoint, Replay), Failure>> + Send;
+
+    /// Feeds the session what the log holds between the projection's checkpoint and the ring.
+    fn read_log(&self, session: &Arc<Session>) -> impl Future<Output = Result<(), Failure>> + Send;
+}
+
+impl Past for CatchUps {
+    async fn load(&self, user: UserId) -> Result<(), Failure> {
+        self.loader.user(user).await
+    }
+
+    async fn replay(&self, user: UserId, after: Seq) -> Result<(Checkpoint, Replay), Failure> {
+        Ok(self.db.replay(user, after, LAST, PAGE_EVENTS, PAGE_BYTES).await?)
+    }
+
+    async fn read_log(&self, session: &Arc<Session>) -> Result<(), Failure> {
+        self.lagging.read(session).await
+    }
+}
+
+/// Attaches a session again after the hub forgot all users; `epoch` was the hub's then. `false`: it closes or has ended.
+pub(super) async fn attach_again(hub: &Hub, past: &impl Past, session: &Arc<Session>, epoch: u32) -> bool {
+    while session.closing().is_none() && !session.is_ended() {
+        if past.load(session.user()).await.is_ok() {
+            match hub.reattach(session, epoch) {
+                Reattached::Unknown => tokio::time::sleep(RETRY).await,
+                // Its device is told when it resumes.
+                Reattached::Cut => session.close(Close::Internal, hub.clock.now_ms()),
+                Reattached::CatchUp => return true,
+                Reattached::Ended => return false,
             }
-            match self.hub.advance(session) {
-                Step::Gone => return,
-                Step::Live => return self.presence.live(session),
-                Step::More => tokio::task::yield_now().await,
-                Step::Held => self.hub.installed().await,
-                Step::BelowRing => {
-                    if let Err(failure) = self.below_ring(session).await {
-                        tracing::warn!(%failure, source = failure.source.as_deref().map(tracing::field::display), "a catch-up waits");
-                        tokio::time::sleep(RETRY).await;
-                    }
+        } else {
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+    false
+}
+
+/// Feeds the session until it is live. `false`: it has ended, or another catch-up feeds it.
+pub(super) async fn feed(hub: &Hub, past: &impl Past, session: &Arc<Session>) -> bool {
+    let turn = session.next_catch_up();
+    loop {
+        session.drained(LOW_WATER_BYTES).await;
+        if session.closing().is_some() || session.is_ended() || !session.is_catch_up(turn) {
+            return false;
+        }
+        match hub.advance(session) {
+            Step::Gone => return false,
+            Step::Live => return true,
+            Step::More => tokio::task::yield_now().await,
+            Step::Held => hub.installed().await,
+            Step::BelowRing => {
+                if let Err(failure) = below_ring(hub, past, session).await {
+                    tracing::warn!(%failure, source = failure.source.as_deref().map(tracing::field::display), "a catch-up waits");
+                    tokio::time::sleep(RETRY).await;
                 }
             }
         }
     }
+}
 
-    /// One page from the projection, or what the log has beyond it.
-    async fn below_ring(&self, session: &Arc<Session>) -> Result<(), Failure> {
-        let (after, epoch) = (session.fed(), self.hub.epoch());
-        let (checkpoint, replay) =
-            self.db.replay(session.user(), after, LAST, PAGE_EVENTS, PAGE_BYTES).await?;
-        if replay.upto <= after {
-            return self.lagging.read(session).await;
-        }
-        let (upto, events, checkpoint) = (replay.upto, replay.events, checkpoint.position.seq);
-        self.hub.feed_rows(session, &Rows { epoch, after, upto, checkpoint, events });
-        Ok(())
+/// One page from the projection, or what the log has beyond it.
+async fn below_ring(hub: &Hub, past: &impl Past, session: &Arc<Session>) -> Result<(), Failure> {
+    let (after, epoch) = (session.fed(), hub.epoch());
+    let (checkpoint, replay) = past.replay(session.user(), after).await?;
+    if replay.upto <= after {
+        return past.read_log(session).await;
     }
+    let (upto, events, checkpoint) = (replay.upto, replay.events, checkpoint.position.seq);
+    hub.feed_rows(session, &Rows { epoch, after, upto, checkpoint, events });
+    Ok(())
 }

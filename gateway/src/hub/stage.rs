@@ -69,7 +69,7 @@ impl Stage {
         let hub = Arc::new(Hub::new(bytes, Clock::start(), Sealer::new(&[7; 32]), metrics));
         hub.begin(Position::default(), 0);
         hub.open();
-        Self { hub, log: Log::default(), settings: default_settings() }
+        Self { hub, log: Log::default(), settings: settings() }
     }
 
     /// A hub with group 1, which these users founded, the first as its owner. All of them are loaded.
@@ -168,7 +168,7 @@ impl Stage {
 }
 
 /// As a gateway has them that is told nothing.
-fn default_settings() -> SessionSettings {
+pub(crate) fn settings() -> SessionSettings {
     #[derive(Parser)]
     struct Defaults {
         #[command(flatten)]
