@@ -1,4 +1,4 @@
-//! Commands: what a client asks for, and how it can end. Pure data; the room `submit` carries them out.
+//! Commands as data: what a client asks for, and how it ends. The room `submit` carries them out.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use shared::{
 };
 use uuid::Uuid;
 
-/// Who sends a command.
+/// The author of a command.
 #[derive(Debug, Clone)]
 pub struct Actor {
     pub user: UserId,
@@ -28,7 +28,7 @@ pub struct Command {
     pub change: Change,
 }
 
-/// What a command changes.
+/// The change that a command asks for.
 #[derive(Debug, Clone)]
 pub enum Change {
     Send {
@@ -53,7 +53,7 @@ pub enum Change {
         users: Vec<UserId>,
         role: Role,
     },
-    /// `user` is the actor: leave; another: remove.
+    /// The actor leaves, or removes another user.
     Leave {
         user: UserId,
     },
@@ -79,7 +79,7 @@ pub struct NewGroup {
     pub members: Vec<UserId>,
 }
 
-/// The log's verdict: valid, and where.
+/// A command that the log holds as a valid event, and where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stored {
     pub chat: ChatId,
@@ -100,13 +100,13 @@ pub struct Failure {
     /// Wait at least this long before a retry; 0: no advice.
     pub retry_after_ms: u64,
     pub message: String,
-    /// The query that failed, until it has been logged. Never told to a client.
+    /// The query that failed, for the log line of whoever handles this failure. Never told to a client.
     #[source]
     pub source: Option<Arc<sql::Error>>,
 }
 
 impl PartialEq for Failure {
-    /// What a client is told decides, not what lies behind it.
+    /// Two failures are equal if a client is told the same.
     fn eq(&self, other: &Self) -> bool {
         let told = |it: &Self| (it.code, it.temporary, it.retry_after_ms);
         told(self) == told(other) && self.message == other.message
@@ -133,7 +133,7 @@ impl Failure {
         Self { code, temporary: true, retry_after_ms, message: message.into(), source: None }
     }
 
-    /// The same, for whoever must not log what lies behind it again.
+    /// The same failure without its source, which has been logged.
     pub fn once_logged(self) -> Self {
         Self { source: None, ..self }
     }
@@ -181,7 +181,8 @@ impl Change {
         }
     }
 
-    /// What a log above its guard still takes: that which frees people and takes content back.
+    /// Whether a log that is nearly full still takes this change: a user can always leave a chat and delete a
+    /// message.
     pub const fn passes_full_log(&self) -> bool {
         match self {
             Self::Delete { .. } | Self::Leave { .. } => true,

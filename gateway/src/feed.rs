@@ -1,7 +1,14 @@
-//! The gateway's reader of the log: the tail feeds the hub, for ever.
+//! From the log to the hub: one task reads the partition for ever and applies its entries.
 //!
-//! One task owns the position. A log that lost its tail is cut here as everywhere: the cut is declared in
-//! Postgres first, and nothing above it is served before that.
+//! Beside it are the ways to what the hub does not hold: `beginning` finds where a new gateway starts to read,
+//! `loader` loads users and chats, `catch_up` feeds sessions that are behind, `epochs` keeps the cuts on record,
+//! `reads` makes reads of the projection fresh. Never answers a client itself.
+//!
+//! A cut is the place below which the log lost its newest entries, after a crash of the NATS server. What was above
+//! it is void, and a new history, called an epoch, begins there. Invariants:
+//! - only this task moves the hub's position;
+//! - entries are applied in the log's order, each once;
+//! - a cut is recorded in Postgres before the hub enters the epoch that begins there.
 
 pub mod beginning;
 pub mod catch_up;
@@ -10,6 +17,8 @@ pub mod loader;
 pub mod reads;
 #[cfg(test)]
 mod schedules;
+#[cfg(test)]
+pub(crate) mod stage;
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -23,7 +32,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use self::{catch_up::CatchUps, epochs::Epochs, loader::Loader};
 use crate::{hub::Hub, infra::clock::unix_ms, session::Session};
 
-/// The gateway's memory of the log: its ring, and the projection behind it.
+/// The identities of entries by which the tail tells whether the log still holds what it had read: from the ring, or
+/// from the projection if they are older.
 struct Memory {
     hub: Arc<Hub>,
     db: sql::Db,
@@ -41,10 +51,10 @@ impl Known for Memory {
     }
 }
 
-/// Before a cut that could not be declared is tried again.
+/// How long to wait before a failed attempt to declare a cut, or to load a chat, is repeated.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// What the reader of the log needs.
+/// The reader of the log; see the head of this file.
 pub struct Feed {
     pub hub: Arc<Hub>,
     pub db: sql::Db,
@@ -60,7 +70,7 @@ impl Feed {
     /// Reads the log until the gateway ends.
     ///
     /// # Errors
-    /// The log holds what this build cannot judge.
+    /// The log holds an event of a newer build, which this one cannot judge.
     pub async fn run(self) -> anyhow::Result<()> {
         let known = Arc::new(Memory { hub: self.hub.clone(), db: self.db.clone() });
         let mut tail =
@@ -86,7 +96,8 @@ impl Feed {
                     self.follow_cuts(&mut tail);
                 }
                 TailItem::Expired { first } => {
-                    // Retention overtook a gateway that was away: its devices' cursors are expired, too.
+                    // The gateway could not reach the log for so long that retention removed entries that it had not
+                    // read. They are lost to its sessions; a device that resumes is told `cursor.expired`.
                     let position = Position { seq: Seq(first.get() - 1), ..Position::default() };
                     self.reattach(self.hub.skip_to(position));
                     tail.restart_from(position);
@@ -99,7 +110,7 @@ impl Feed {
         }
     }
 
-    /// Enters the epoch on record: takes back what lies above its cut.
+    /// Enters the newest epoch on record, if the hub is in an earlier one: what lies above the cut is taken back.
     fn follow_cuts(&self, tail: &mut Tail) {
         let current = self.epochs.current();
         let Some(cut) = self.epochs.lowest_after(self.hub.epoch()) else { return };
@@ -110,14 +121,16 @@ impl Feed {
             cut = cut.seq.get(),
             "the log lost its tail; what is above the cut is void"
         );
-        // Also if this gateway has not come so far: its devices may have been elsewhere before.
+        // Needed even if this gateway has read nothing above the cut: its sessions may hold events from another
+        // gateway.
         self.reattach(self.hub.cut(cut, current));
-        // What the tail has read ahead is of the former history.
+        // The tail may have read ahead, and those entries are of the former history.
         let at = if tail.position().seq > cut.seq { cut } else { tail.position() };
         tail.restart_from(at);
     }
 
-    /// What applying left for those who hold no lock: catch-ups to start and chats to load.
+    /// Starts the catch-ups and the loads that applying entries has asked for. Under the hub's lock neither is
+    /// possible.
     fn follow_up(&self) {
         let left = self.hub.take_follow_ups();
         for session in left.behind {
@@ -137,7 +150,8 @@ impl Feed {
         }
     }
 
-    /// Declares the cut in Postgres, or learns of the one that another reader declared.
+    /// Declares the cut in Postgres, or learns of the one that another reader declared first. Tries until the
+    /// database answers.
     async fn declare(&self, cut: Position) {
         loop {
             let epoch = self.hub.epoch();
@@ -152,6 +166,7 @@ impl Feed {
         }
     }
 
+    /// Attaches sessions again after the hub forgot its users.
     fn reattach(&self, sessions: Vec<Arc<Session>>) {
         let epoch = self.hub.epoch();
         for session in sessions {
@@ -159,3 +174,6 @@ impl Feed {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

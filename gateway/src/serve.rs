@@ -1,4 +1,8 @@
-//! The gateway's life: put the rooms together, become ready, serve, drain.
+//! The gateway as a process: puts the rooms together, becomes ready, serves, drains.
+//!
+//! Owns the long-lived tasks; the first one that ends unexpectedly ends the gateway. Invariants: it is ready only
+//! after the hub has read up to the log's end as of the start; HTTP is answered from the first moment to the last, so
+//! that probes and late clients always learn where they stand.
 
 mod assemble;
 mod drain;
@@ -42,7 +46,7 @@ pub async fn signalled() {
 /// Runs a gateway until `shutdown` resolves and it has drained.
 ///
 /// # Errors
-/// What makes it impossible to start or to go on: settings, keys, a taken address, an event of a newer build.
+/// The gateway can't start or go on: wrong settings or keys, an address in use, an event of a newer build.
 pub async fn run(
     settings: Settings,
     naps: &WhileBusy,
@@ -80,10 +84,12 @@ pub async fn run(
 /// How long requests under way may take once everything else has ended.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
-/// A client that was served this lately may go on: a request's next step, a chat's next message.
+/// A client counts as active for this long after it was served: it is likely to go on with a request's next step or a
+/// chat's next message.
 const SERVED_LATELY_MS: u64 = 100;
 
-/// Whom the gateway works for at the moment. While it starts, for everybody who waits for it.
+/// Whether anybody waits for the gateway at the moment, which decides how long an idle worker may nap. While the
+/// gateway starts, everybody waits for it.
 fn work(hub: &Hub, commands: &Commands) -> Work {
     let answers = commands.appends_in_flight() || hub.expected() > hub.position();
     if answers || hub.phase() == Phase::Starting {
@@ -131,7 +137,7 @@ fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
 
 type Tasks = JoinSet<anyhow::Result<()>>;
 
-/// Reads the log until something ends that should not.
+/// Finds the beginning, reads the log, and returns when a task ends that should not.
 async fn live(gateway: &Gateway, settings: &Settings, tasks: &mut Tasks) -> anyhow::Result<()> {
     let Gateway { hub, http, tracker, cancel, .. } = gateway;
     let sockets = &http.sockets;

@@ -1,9 +1,11 @@
-//! What is known of one session: its identity, its outbox, its lane, its commands. It has no socket.
+//! One session as data: its identity, its outbox, its lane, its commands. It has no socket.
 //!
-//! The hub queues events into the outbox; the task of the connection empties it and wakes when there is more. Who reads
-//! or writes the connection is of no concern here, so a hub full of sessions is tested without TCP. Invariants: the
-//! lane changes only under the hub's lock; the outbox is bounded; a session keeps no timer and no queue while it is
-//! idle, since one sweep serves all of them ([`due`]).
+//! The hub queues events into the outbox. The connection's task (room `socket`) writes them, and is woken when there
+//! are more. This room never reads or writes a connection, so a hub full of sessions is tested without TCP.
+//! Invariants:
+//! - the lane changes only under the hub's lock;
+//! - the outbox is bounded;
+//! - an idle session keeps no timer and no queue: one sweep serves all sessions ([`due`]).
 
 pub mod close;
 pub mod due;
@@ -13,6 +15,8 @@ mod outlet;
 pub mod queue;
 pub mod reply;
 pub mod settings;
+#[cfg(test)]
+pub(crate) mod stage;
 mod sync;
 #[cfg(test)]
 mod wakeups;
@@ -40,12 +44,15 @@ use self::{
 };
 use crate::command::Actor;
 
-/// Whether the hub feeds the session live, or its catch-up reads the log for it.
+/// Where the session's events come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Lane {
+    /// It is not attached to the hub yet, and gets no events.
     Starting = 0,
+    /// The hub queues each new event as it applies it.
     Live = 1,
+    /// It is behind: a catch-up queues older events until it has reached the hub's position.
     CatchUp = 2,
 }
 
@@ -67,25 +74,28 @@ pub struct Session {
     lane: AtomicU8,
     /// When the last `Cursor` or `Live` was queued.
     cursor_ms: AtomicU64,
-    /// The token's end has been announced.
+    /// Whether the token's end has been announced.
     expiry_announced: AtomicBool,
-    /// Milliseconds of the gateway's clock.
+    /// When the client was last heard, and last pinged; ms of the gateway's clock.
     heard_ms: AtomicU64,
     pinged_ms: AtomicU64,
     /// Unix ms.
     token_expires_ms: AtomicU64,
+    /// Commands that have yet to be answered.
     inflight: AtomicU32,
     /// When the session resumed from a cursor; ms of the gateway's clock, zero: it did not.
     resumed_ms: AtomicU64,
-    /// How many catch-ups it has had; only the last one feeds it.
+    /// How many catch-ups have begun. Only the last one may feed the session.
     catch_ups: AtomicU32,
-    /// Catch-up: all durable events up to here have been queued, and how many it queued.
+    /// In catch-up: every event up to this sequence has been queued.
     fed: AtomicU64,
+    /// How many events catch-ups have queued since the last `Live`.
     replayed: AtomicU32,
     /// Refused frames in the current window, for the two flooding rules.
     refusals: Mutex<Refusals>,
     durable_bucket: Bucket,
     ephemeral_bucket: Bucket,
+    /// `None` while no command is under way.
     queues: Mutex<Option<Box<CommandQueues>>>,
 }
 
@@ -123,12 +133,13 @@ impl Session {
         Actor { user: self.identity.user, device: self.identity.device.to_string() }
     }
 
-    /// Wakes this waker whenever there is something to write or the session is to end.
+    /// Sets the waker of the connection's task: it is woken when there is something to write or the session is to
+    /// end.
     pub fn wake(&self, waker: &Waker) {
         self.outlet.wake(waker);
     }
 
-    /// What is to be written. Only the connection's own task takes frames out.
+    /// The queue of frames to write. Only the connection's task takes frames out.
     pub fn outbox(&self) -> MutexGuard<'_, Outbox> {
         self.outlet.outbox()
     }
@@ -176,17 +187,17 @@ impl Session {
         self.resumed_ms.store(now_ms.max(1), Ordering::Relaxed);
     }
 
-    /// A catch-up begins; earlier ones end.
+    /// Begins a catch-up and returns its number. Earlier ones end, as [`Session::is_catch_up`] tells them.
     pub fn next_catch_up(&self) -> u32 {
         self.catch_ups.fetch_add(1, Ordering::AcqRel) + 1
     }
 
-    /// Whether this is still the catch-up that feeds the session.
+    /// Whether the catch-up with this number is still the last one, which feeds the session.
     pub fn is_catch_up(&self, turn: u32) -> bool {
         self.catch_ups.load(Ordering::Acquire) == turn
     }
 
-    /// Where the catch-up has come to.
+    /// The sequence up to which a catch-up has queued every event.
     pub fn fed(&self) -> Seq {
         Seq(self.fed.load(Ordering::Acquire))
     }
@@ -200,11 +211,12 @@ impl Session {
         self.replayed.fetch_add(u32::try_from(events).unwrap_or(u32::MAX), Ordering::Relaxed);
     }
 
+    /// How many events catch-ups have queued since this was last asked.
     pub fn take_replayed(&self) -> u32 {
         self.replayed.swap(0, Ordering::Relaxed)
     }
 
-    /// Sets what the client has before anything is queued.
+    /// Sets the position up to which the client has everything.
     pub fn start_at(&self, position: Seq) {
         self.outbox().start_at(position);
         self.set_fed(position);
@@ -216,51 +228,55 @@ impl Session {
         self.outlet.push_durable(Queued { bytes: bytes.clone(), covers: seq, stored_us }, now_ms)
     }
 
-    /// Queues a frame that covers all before `seq`, or an event of a catch-up, whose pace keeps the bound.
+    /// Queues a `Cursor` or `Live` that covers `seq`, or an event of a catch-up. There is no check for room: a
+    /// catch-up waits for the outbox to drain before it queues more.
     pub fn push_covering(&self, bytes: Bytes, seq: Seq, now_ms: u64) {
         self.outlet.push(Queued { bytes, covers: seq, stored_us: 0 }, now_ms);
     }
 
-    /// Queues an answer or a notice. Their number is bounded by the commands in flight and by reading no more
-    /// from a client that does not read ([`Session::is_choked`]).
+    /// Queues an answer or a notice. Their number is bounded in two ways: by the commands in flight, and because
+    /// nothing is read from a client whose outbox is full ([`Session::is_choked`]).
     pub fn push_control(&self, bytes: Bytes, now_ms: u64) {
         self.push_covering(bytes, Seq::ZERO, now_ms);
     }
 
-    /// Queues a best-effort frame: it goes first when the reader is slow. `false`: dropped.
+    /// Queues a best-effort frame. `false`: it was dropped, since the outbox is filling up.
     pub fn push_ephemeral(&self, bytes: &Bytes, now_ms: u64) -> bool {
         self.outlet.push_if_calm(Queued { bytes: bytes.clone(), covers: Seq::ZERO, stored_us: 0 }, now_ms)
     }
 
-    /// Whether so much waits to be written that nothing more is read.
+    /// Whether so much waits to be written that nothing more is to be read from the client.
     pub fn is_choked(&self) -> bool {
         self.outlet.is_choked()
     }
 
-    /// Whether events were queued that no `Cursor` covers; the sweep sends it at the latest.
+    /// Whether events were queued that no `Cursor` covers yet. The sweep queues one at the latest.
     pub fn is_dirty(&self) -> bool {
         self.outlet.is_dirty()
     }
 
-    /// Whether a `Cursor` is to travel with the events that are queued: it costs bytes there, and a system call
-    /// of its own later. A catch-up's cursors are the sweep's.
+    /// Whether a `Cursor` is to be written together with the events that are queued. Written later by itself it would
+    /// cost a system call. During a catch-up only the sweep sends cursors.
     pub fn cursor_is_due(&self, now_ms: u64) -> bool {
         self.is_dirty()
             && self.lane() == Lane::Live
             && now_ms.saturating_sub(self.cursor_ms.load(Ordering::Relaxed)) >= CURSOR_SPACING_MS
     }
 
-    /// A `Cursor` or `Live` that covers all that is queued is about to be queued. Whether it says anything new.
+    /// Notes that a `Cursor` or `Live` that covers all queued events is about to be queued. Returns whether there are
+    /// events that the last one did not cover.
     pub fn cover(&self, now_ms: u64) -> bool {
         self.cursor_ms.store(now_ms, Ordering::Relaxed);
         self.outlet.cover()
     }
 
+    /// Notes that an event was queued.
     pub fn mark_dirty(&self) {
         self.outlet.mark_dirty();
     }
 
-    /// Drops the queued durable frames. The position from which the log must be read again, and how many went.
+    /// Drops the queued durable frames. Returns the position from which the log must be read again, and how many
+    /// frames were dropped.
     pub fn fall_behind(&self) -> (Seq, usize) {
         self.outbox().drop_durable()
     }
@@ -275,7 +291,7 @@ impl Session {
         self.outlet.drained(low).await;
     }
 
-    /// Asks the session's task to close with this code; the first reason stays.
+    /// Asks the connection's task to close with this code. If it was asked before, the first code stays.
     pub fn close(&self, close: Close, now_ms: u64) {
         self.outlet.close(close.code(), now_ms);
     }
@@ -285,7 +301,7 @@ impl Session {
         self.outlet.closing()
     }
 
-    /// Ends the session's task without waiting for the peer any longer.
+    /// Ends the connection's task without waiting for the peer any longer.
     pub fn end(&self) {
         self.outlet.end();
     }
@@ -294,7 +310,7 @@ impl Session {
         self.outlet.is_ended()
     }
 
-    /// A command was taken; `false`: too many are in flight already.
+    /// Counts a command as in flight. `false`: there are `most` already, and it must be refused.
     #[must_use]
     pub fn begin_command(&self, most: u32) -> bool {
         self.inflight
@@ -316,18 +332,18 @@ impl Session {
         self.token_expires_ms.load(Ordering::Acquire)
     }
 
-    /// A fresh token of the same user and device.
+    /// Sets the end of a fresh token of the same user and device.
     pub fn renew(&self, expires_ms: u64) {
         self.token_expires_ms.store(expires_ms, Ordering::Release);
         self.expiry_announced.store(false, Ordering::Release);
     }
 
-    /// Takes note of a refused frame. The close that it deserves, if any.
+    /// Counts a refused frame. Returns the close if there were too many.
     pub fn refuse(&self, malformed: bool, now_ms: u64) -> Option<Close> {
         self.refusals.lock().count(malformed, now_ms)
     }
 }
 
-/// At least this lies between two cursors that travel with events: a chatty session is not sent one with each of them,
-/// and a session that gets an event now and then hardly ever needs one from the sweep.
+/// The least time between two cursors that are written together with events. A session with many events is not sent a
+/// cursor with each, and one that gets an event now and then gets its cursor with the event.
 const CURSOR_SPACING_MS: u64 = 100;

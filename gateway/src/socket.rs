@@ -1,8 +1,11 @@
-//! The socket of one session: reading, writing and closing, in one hand-written poll loop.
+//! One connection's life: reading, writing and closing, in one hand-written poll loop.
 //!
-//! Only the session's own task runs this. Reading and writing go through a buffer that all sessions of a worker
-//! thread share, so an idle socket has none; all that is queued leaves in one system call, with the `Cursor` that is
-//! due for it. The WebSocket rules (masks, fragments, UTF-8, control frames, the close handshake) are tungstenite's.
+//! Only the session's own task runs the loop. It hands each frame of the client to `dispatch`, and writes what the
+//! session's outbox holds. Reads and writes go through a buffer that all sockets of a worker thread share, so an idle
+//! socket keeps none. All that is queued leaves in one system call, with the `Cursor` that is due for it. The rules
+//! of the WebSocket protocol (masks, fragments, UTF-8, control frames, the close handshake) are left to tungstenite.
+//! Invariants: the loop never waits for anything but its socket and the session's waker; after the close has been
+//! sent, no frame of the client is taken any more.
 
 mod admission;
 mod dispatch;
@@ -10,6 +13,8 @@ mod fetch;
 mod lanes;
 pub mod services;
 mod signal;
+#[cfg(test)]
+mod stage;
 pub mod start;
 pub mod sweep;
 
@@ -40,12 +45,13 @@ use crate::session::{
     outbox::{LOW_WATER_BYTES, Queued},
 };
 
-/// One read or write takes at most this much: it holds a burst of ordinary frames, and is shared by a thread's
-/// sockets. Frames are copied into it to be written: that is cheaper than to give the kernel a list of them.
+/// The size of the buffer that the sockets of a thread share: it holds a burst of ordinary frames. Frames are copied
+/// into it to be written, since that is cheaper than to give the kernel a list of them.
 const BUFFER: usize = 16 * 1024;
-/// tungstenite's own buffer is allocated per socket for its whole life, so it starts tiny and grows on demand.
+/// The initial size of tungstenite's own buffer. Each socket has one for its whole life, so it starts tiny and grows
+/// on demand.
 const FRAME_BUFFER: usize = 64;
-/// A busy socket gives way to others after this many reads.
+/// A socket that always has more to read lets other tasks run after this many reads.
 const READS_PER_TURN: usize = 8;
 
 thread_local! {
@@ -57,7 +63,8 @@ pub struct Socket {
     stream: TcpStream,
     context: WebSocketContext,
     close_sent: bool,
-    /// The peer broke the protocol: what it still sends is read, so that it gets our close, and thrown away.
+    /// The peer broke the protocol. What it still sends is read and thrown away: without reading, the kernel would
+    /// reset the connection before the peer gets our close.
     broken: bool,
 }
 
@@ -76,7 +83,7 @@ impl Socket {
 
     /// Runs until the connection ends.
     pub async fn run(&mut self, session: &Arc<Session>, services: &Arc<Services>) {
-        // What came with the upgrade is parsed before the first read.
+        // Bytes that came with the upgrade request are parsed before the first read.
         let mut first = true;
         std::future::poll_fn(|cx| self.poll(session, services, cx, std::mem::take(&mut first))).await;
     }
@@ -88,7 +95,8 @@ impl Socket {
         cx: &mut Context<'_>,
         first: bool,
     ) -> Poll<()> {
-        // Before the waker is there, since queueing it would wake us again.
+        // The cursor is queued before the waker is registered: queueing wakes, and the task would run once more for
+        // nothing.
         if session.cursor_is_due(services.now_ms()) {
             services.hub.send_cursors(std::slice::from_ref(session), services.now_ms());
         }
@@ -120,7 +128,8 @@ impl Socket {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(())) => {
-                    // The answer to the peer's close, or nothing: what can be written without waiting goes out.
+                    // The connection is over. The answer to the peer's close may still be queued: what the kernel
+                    // takes without waiting goes out.
                     return match flush(&self.stream, session, services, cx) {
                         Ok(()) | Err(Gone) => Poll::Ready(()),
                     };
@@ -152,6 +161,7 @@ impl Socket {
         Ok(())
     }
 
+    /// Queues the close frame once the session is to close.
     fn send_close(&mut self, session: &Session) -> Result<(), ()> {
         let Some(code) = session.closing().filter(|_| !self.close_sent) else { return Ok(()) };
         self.close_sent = true;
@@ -179,6 +189,7 @@ fn violation(error: &Error) -> Option<Close> {
     }
 }
 
+/// The connection is over.
 struct Gone;
 
 /// Writes what is queued, as much as the kernel takes.
@@ -213,7 +224,8 @@ fn flush(
     }
 }
 
-/// What tungstenite sees of the socket: the bytes of one read, and the outbox for its own control frames.
+/// The socket as tungstenite sees it: it reads the bytes of one read from here, and writes its control frames into
+/// the session's outbox, so that all frames leave in one order.
 struct Wire<'a> {
     bytes: &'a [u8],
     session: &'a Session,

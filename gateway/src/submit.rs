@@ -1,8 +1,11 @@
-//! From a command to its verdict, for sessions and for HTTP.
+//! From a command to its answer, for sessions and for HTTP.
 //!
-//! Owns the checks and the append. Invariants: nothing is appended that the checks refuse; success is reported only
-//! after the PubAck and after this gateway's own tail has passed the event; every command is answered within
-//! [`COMMAND_DEADLINE`].
+//! A command is checked (`prepare`, `check`, `capacity`), its event is appended to the log (`append`, `create`), and
+//! its answer is the verdict of the log's fold. Never decides by itself that a command succeeded. Invariants:
+//! - a command that the checks refuse is not appended;
+//! - success is reported only after the PubAck, and after this gateway's tail has passed the event and found it
+//!   valid;
+//! - every command is answered within [`COMMAND_DEADLINE`].
 
 pub mod append;
 pub mod capacity;
@@ -35,10 +38,10 @@ use crate::{
     session::Session,
 };
 
-/// A command that has no outcome after this long is answered as temporary; its publish is given up before.
+/// A command that has no outcome after this long is answered with a temporary error. Its publish is given up before.
 pub const COMMAND_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Everything that commands need. Cheap to clone by [`Arc`].
+/// Runs commands. Shared by all sessions and requests.
 pub struct Commands {
     hub: Arc<Hub>,
     db: sql::Db,
@@ -46,13 +49,14 @@ pub struct Commands {
     appender: Appender,
     barrier: Barrier,
     limits: ChatSettings,
-    /// Half the span around now in which a v7 uuid's retries all fall into the log's dedupe window.
+    /// A v7 uuid whose time differs from now by less than this is fresh: all attempts with it fall into the log's
+    /// dedupe window, so it needs no look-up.
     fresh_ms: u64,
-    /// The log is above its guard.
+    /// Whether the log is nearly full.
     full: AtomicBool,
 }
 
-/// What [`Commands`] is made of.
+/// The parts of [`Commands`].
 pub struct Parts {
     pub hub: Arc<Hub>,
     pub db: sql::Db,
@@ -78,7 +82,7 @@ impl Commands {
         }
     }
 
-    /// Says whether the log is above its guard.
+    /// Says whether the log is nearly full: then only changes that pass ([`Change::passes_full_log`]) are appended.
     pub fn set_full(&self, full: bool) {
         self.full.store(full, Ordering::Release);
     }
@@ -102,8 +106,8 @@ impl Commands {
         outcome.await.unwrap_or_else(|_| Err(Failure::log_unavailable()))
     }
 
-    /// Runs a session's command until the log has it: the session's next one to this chat may then be
-    /// published. The answer goes into the session's outbox, now or when the verdict is known.
+    /// Runs a session's command until the log has answered it. Then the session's next command to this chat may be
+    /// published. The answer to the client goes into the session's outbox, now or when the verdict is known.
     pub async fn run_for(&self, session: &Arc<Session>, command: Command, deadline: Instant) {
         let actor = session.actor();
         let placed = tokio::time::timeout_at(deadline, self.place(&actor, &command, deadline)).await;
@@ -139,7 +143,7 @@ impl Commands {
         }
     }
 
-    /// Whether the log owes an answer.
+    /// Whether appends wait for the log's answer.
     pub fn appends_in_flight(&self) -> bool {
         self.appender.stats().in_flight.load(Ordering::Relaxed) > 0
     }
@@ -149,7 +153,7 @@ impl Commands {
         self.appender.stats().retries.load(Ordering::Relaxed) as i64
     }
 
-    /// Everything acked before now has passed this gateway's tail.
+    /// Waits until this gateway's tail has passed every event that was acked before now.
     ///
     /// # Errors
     /// `log.unavailable`, temporary.
@@ -161,7 +165,7 @@ impl Commands {
     }
 }
 
-/// Bounds a command in time: what has no outcome by then is answered as temporary.
+/// Runs a command within the deadline. One without an outcome by then is answered with a temporary error.
 async fn within_deadline(
     run: impl AsyncFnOnce(Instant) -> Result<Stored, Failure>,
 ) -> Result<Stored, Failure> {
@@ -173,11 +177,11 @@ fn new_event(actor: &Actor, uuid: Uuid, fact: Fact) -> Event {
     Event { actor: actor.user, device: actor.device.clone(), uuid, fact }
 }
 
-/// How long the own tail may take to pass a barrier.
+/// How long this gateway's tail may take to pass a barrier.
 const BARRIER_PATIENCE: Duration = Duration::from_secs(2);
 
-/// A fresh uuid's first and last attempt lie at most twice this far apart, plus a command's deadline: all of it
-/// must fall into the dedupe window, or the uuid needs a look-up.
+/// How far a fresh uuid's time may be from now. The first and the last attempt with a fresh uuid are at most twice
+/// this apart, and each may take a command's deadline. All of that must fall into the dedupe window.
 fn fresh_ms(window: Duration) -> u64 {
     let span = window.saturating_sub(COMMAND_DEADLINE + COMMAND_DEADLINE);
     (span / 2).as_millis() as u64

@@ -1,7 +1,10 @@
-//! Catch-up: a session that is behind reads the log at its own pace until it is live again.
+//! Catch-up: a session that is behind is fed older events, at the pace at which its client reads, until it is live.
 //!
-//! A task exists only while it lasts. What is in the ring comes from there; what is older comes from the
-//! projection up to its checkpoint, and from the log itself where the projection lags behind the ring.
+//! There are three sources. Events in the ring come from there. Older ones come from the projection, as far as its
+//! checkpoint. Events that are older than the ring and newer than the checkpoint come from the log itself
+//! (`lagging`). A task exists only while a session catches up. Never sends a session an event twice, and never goes
+//! past one that the session should have. Invariant: `Session::fed` says up to where the session has been queued
+//! every event, and each source continues there.
 
 pub mod lagging;
 
@@ -25,15 +28,15 @@ use crate::{
     session::{Session, close::Close, outbox::LOW_WATER_BYTES},
 };
 
-/// Before a source that failed is asked again.
+/// How long to wait before a source that failed is asked again.
 const RETRY: Duration = Duration::from_millis(300);
-/// No bound: as far as the projection goes.
+/// The upper bound of a replay: none, so it goes as far as the projection does.
 const LAST: Seq = Seq(i64::MAX as u64);
-/// Events in one read of the projection, and their bytes: what an outbox takes at a time.
+/// The events, and their bytes, of one read of the projection: an outbox has room for that.
 const PAGE_EVENTS: usize = 256;
 const PAGE_BYTES: usize = 64 * 1024;
 
-/// Feeds the sessions that are behind. Each has a task here, until it is live.
+/// Feeds the sessions that are behind, each by a task of its own.
 pub struct CatchUps {
     hub: Arc<Hub>,
     db: sql::Db,
@@ -58,7 +61,8 @@ impl CatchUps {
         Self { hub, db, loader, presence, tracker, linger, lagging }
     }
 
-    /// Starts the catch-up of a session whose lane is [`Lane::CatchUp`](crate::session::Lane); an earlier one ends.
+    /// Starts the catch-up of a session whose lane is [`Lane::CatchUp`](crate::session::Lane). If an earlier one
+    /// still runs for this session, it ends.
     pub fn spawn(self: &Arc<Self>, session: &Arc<Session>) {
         let (all, session) = (self.clone(), session.clone());
         self.tracker.spawn(async move { all.run(&session).await });
@@ -72,7 +76,7 @@ impl CatchUps {
                 return all.run(&session).await;
             }
             if !session.is_ended() {
-                // The sweep goes through attached sessions only, so this one is ended here.
+                // The sweep goes through attached sessions only, so it would never end this one.
                 tokio::time::sleep(all.linger).await;
                 session.end();
             }
@@ -86,7 +90,7 @@ impl CatchUps {
     }
 }
 
-/// What a catch-up needs that the hub does not hold.
+/// The sources of a catch-up beside the hub: the loader, the projection and the log.
 pub(super) trait Past: Send + Sync {
     /// Loads a user's memberships and chats into the hub.
     fn load(&self, user: UserId) -> impl Future<Output = Result<(), Failure>> + Send;
@@ -122,7 +126,8 @@ pub(super) async fn attach_again(hub: &Hub, past: &impl Past, session: &Arc<Sess
         if past.load(session.user()).await.is_ok() {
             match hub.reattach(session, epoch) {
                 Reattached::Unknown => tokio::time::sleep(RETRY).await,
-                // Its device is told when it resumes.
+                // Yet another cut was declared meanwhile. The device comes back with its cursor, and is told then which
+                // of its chats lost events.
                 Reattached::Cut => session.close(Close::Internal, hub.clock.now_ms()),
                 Reattached::CatchUp => return true,
                 Reattached::Ended => return false,
@@ -157,7 +162,8 @@ pub(super) async fn feed(hub: &Hub, past: &impl Past, session: &Arc<Session>) ->
     }
 }
 
-/// One page from the projection, or what the log has beyond it.
+/// Feeds one page from the projection. If the projection has nothing beyond the session's position, the log itself is
+/// read up to the ring.
 async fn below_ring(hub: &Hub, past: &impl Past, session: &Arc<Session>) -> Result<(), Failure> {
     let (after, epoch) = (session.fed(), hub.epoch());
     let (checkpoint, replay) = past.replay(session.user(), after).await?;
@@ -168,3 +174,6 @@ async fn below_ring(hub: &Hub, past: &impl Past, session: &Arc<Session>) -> Resu
     hub.feed_rows(session, &Rows { epoch, after, upto, checkpoint, events });
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,8 @@
-//! The histories of the log: each time it loses its tail a new epoch begins, and cursors above the cut are void.
+//! The epochs of the log, as far as this gateway knows.
 //!
-//! Learns the cuts from the database. Invariant: the cuts known here only grow.
+//! Each time the log loses its newest entries a new epoch begins at the cut, and cursors above the cut are void. The
+//! cuts are on record in Postgres; this is the gateway's copy, which is learned anew every few seconds and after
+//! every signal of a cut. Invariant: the copy only grows.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -11,8 +13,8 @@ use shared::{
 use sql::epoch::Cut;
 use tokio::sync::watch;
 
-/// The cuts known to this gateway, oldest first, and where the log begins by now. There are as many cuts as the log had
-/// disasters.
+/// The known cuts, oldest first, and where the log begins. The list is short: one cut for each time that the log lost
+/// entries.
 pub struct Epochs {
     db: sql::Db,
     cuts: watch::Sender<Vec<Cut>>,
@@ -25,7 +27,7 @@ impl Epochs {
         Self { db, cuts: watch::Sender::new(Vec::new()), first: AtomicU64::new(0) }
     }
 
-    /// Takes the cuts on record.
+    /// Reads the cuts on record.
     ///
     /// # Errors
     /// The database is away.
@@ -34,7 +36,8 @@ impl Epochs {
         Ok(())
     }
 
-    /// Records the cut of the history `epoch`, unless another reader has, and takes the cuts on record.
+    /// Ends the epoch `epoch` by a cut on record, unless another reader of the log has ended it already. Then reads
+    /// the cuts on record.
     ///
     /// # Errors
     /// The database is away.
@@ -43,7 +46,7 @@ impl Epochs {
         self.learn().await
     }
 
-    /// The lowest cursor that misses nothing: just before the oldest event that is kept.
+    /// The lowest sequence of a cursor that can still be resumed: just before the oldest event that is kept.
     pub fn oldest(&self) -> Seq {
         Seq(self.first.load(Ordering::Acquire).saturating_sub(1))
     }
@@ -53,7 +56,7 @@ impl Epochs {
         self.first.store(first.get(), Ordering::Release);
     }
 
-    /// Takes the cuts on record, unless more are known: several tasks ask, and the answers may overtake each other.
+    /// Takes these cuts, unless more are known. Several tasks ask the database, and an older answer may come later.
     pub fn set(&self, cuts: Vec<Cut>) {
         self.cuts.send_if_modified(|known| {
             let news = cuts.len() >= known.len() && cuts != *known;
@@ -74,14 +77,14 @@ impl Epochs {
         self.cuts.borrow().last().map_or(0, |cut| cut.epoch)
     }
 
-    /// Up to where the present history has what a cursor covers: the cursor's position, or the lowest later cut if that
+    /// Up to where the present history agrees with a cursor's: the cursor's position, or the lowest later cut if that
     /// is below it.
     pub fn kept_of(&self, cursor: Cursor) -> Position {
         let cut = self.lowest_after(cursor.epoch).filter(|cut| cut.seq < cursor.position.seq);
         cut.unwrap_or(cursor.position)
     }
 
-    /// The lowest of the cuts declared after this epoch: what remains of its history.
+    /// The lowest of the cuts that were declared after this epoch: up to there its history is still that of the log.
     pub fn lowest_after(&self, epoch: u32) -> Option<Position> {
         let cuts = self.cuts.borrow();
         let later = cuts.iter().filter(|cut| cut.epoch > epoch).map(|cut| cut.position);
@@ -94,6 +97,7 @@ mod tests {
     use shared::id::EventId;
 
     use super::*;
+    use crate::feed::stage::World;
 
     fn at(seq: u64) -> Position {
         Position { seq: Seq(seq), id: EventId(seq) }
@@ -126,5 +130,49 @@ mod tests {
         assert_eq!(epochs.current(), 2);
         epochs.set(vec![]);
         assert_eq!(epochs.current(), 2, "an answer that was overtaken");
+    }
+
+    #[tokio::test]
+    async fn a_cut_is_declared_once_whoever_finds_it_first() {
+        let world = World::new("declared", 1 << 20).await;
+        let other = Epochs::new(world.db.clone());
+        assert_eq!(world.epochs.current(), 0);
+        world.epochs.declare(0, at(100), 1).await.unwrap();
+        other.declare(0, at(90), 2).await.unwrap();
+        for epochs in [&world.epochs, &other] {
+            epochs.learn().await.unwrap();
+            assert_eq!(
+                (epochs.current(), epochs.lowest_after(0)),
+                (1, Some(at(100))),
+                "the first one counts"
+            );
+        }
+        other.declare(1, at(50), 3).await.unwrap();
+        assert_eq!(world.epochs.current(), 1, "not learned yet");
+        world.epochs.learn().await.unwrap();
+        assert_eq!((world.epochs.current(), world.epochs.lowest_after(0)), (2, Some(at(50))));
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_for_cuts_is_told_of_new_ones_alone() {
+        let world = World::new("told", 1 << 20).await;
+        let mut cuts = world.epochs.subscribe();
+        world.epochs.learn().await.unwrap();
+        assert!(!cuts.has_changed().unwrap());
+        world.epochs.declare(0, at(100), 1).await.unwrap();
+        assert!(cuts.has_changed().unwrap());
+        cuts.mark_unchanged();
+        world.epochs.learn().await.unwrap();
+        assert!(!cuts.has_changed().unwrap());
+    }
+
+    #[test]
+    fn the_oldest_cursor_is_just_before_the_oldest_event_that_is_kept() {
+        let epochs = Epochs::new(nowhere());
+        assert_eq!(epochs.oldest(), Seq::ZERO);
+        for (first, oldest) in [(0, 0), (1, 0), (2, 1), (100, 99)] {
+            epochs.set_first(Seq(first));
+            assert_eq!(epochs.oldest(), Seq(oldest));
+        }
     }
 }

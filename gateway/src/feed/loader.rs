@@ -1,8 +1,10 @@
-//! Loads what the hub lacks: users' memberships and chats' states, from the projection and the log behind it.
+//! Loads users' memberships and chats' states into the hub, from the projection.
 //!
-//! Requests are collected and served together, so that a thousand devices that connect at once cost a few
-//! queries. Invariant: what is installed is as of a sequence at or above the ring's floor; when the projection
-//! lags behind the ring, the log between them is read once for the whole batch.
+//! Requests are collected and served in batches, so that a thousand devices that connect at once cost a few queries.
+//! The hub brings what is installed up to its own position by the ring, so a load must be as of a sequence within the
+//! ring. If the projection is below the ring, the log between them is read once for the whole batch (`extend`). If it
+//! is above the hub's position, the load waits until the tail has come so far. If the ring has moved past it, it is
+//! loaded again. Never tells a client anything.
 
 mod extend;
 
@@ -28,15 +30,15 @@ use crate::{
     },
 };
 
-/// Requests that may wait: more than the connections that a gateway accepts in the time of one load.
+/// Requests that may wait. A gateway accepts fewer connections than this in the time of one load.
 const QUEUE: usize = 16_384;
-/// Requests served together: a query of this many ids takes a few milliseconds.
+/// Requests in one batch: a query of this many ids takes a few milliseconds.
 const BATCH: usize = 512;
 /// Chats in one query.
 const CHATS_PER_QUERY: usize = 2_048;
-/// A batch that the ring keeps overtaking is given up after this many loads.
+/// A batch is given up after this many loads: the ring moved past each of them, or each found more chats to load.
 const ATTEMPTS: usize = 8;
-/// A caller waits no longer than this; a device comes back, a command is retried.
+/// A caller waits no longer than this. Then the device reconnects, or the command is sent again.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 enum Request {
@@ -44,7 +46,7 @@ enum Request {
     Chat(ChatId, oneshot::Sender<Result<(), Failure>>),
 }
 
-/// Asks for users and chats to be loaded.
+/// The handle to ask for users and chats. Cheap to clone.
 #[derive(Clone)]
 pub struct Loader(mpsc::Sender<Request>);
 
@@ -79,7 +81,8 @@ impl Loader {
         self.0.try_send(request(answer)).map_err(|_| unavailable())?;
         match tokio::time::timeout(PATIENCE, outcome).await {
             Ok(Ok(outcome)) => outcome,
-            _ => Err(unavailable()),
+            // Too late, or the task that serves requests is gone.
+            Err(_) | Ok(Err(_)) => Err(unavailable()),
         }
     }
 }
@@ -116,6 +119,7 @@ impl Request {
     }
 }
 
+/// One batch of requests.
 struct Load<'a> {
     hub: &'a Hub,
     db: &'a sql::Db,
@@ -164,7 +168,7 @@ impl Load<'_> {
         complete
     }
 
-    /// The projection may be ahead of this gateway's tail: what was loaded waits for it.
+    /// Waits until the hub has come as far as the load: the projection may be ahead of this gateway's tail.
     async fn passed(&self, chats: &[LoadedChat], users: &[LoadedUser]) -> Result<(), Failure> {
         let upto = chats.iter().map(|chat| chat.upto).chain(users.iter().map(|user| user.upto)).max();
         let passed = self.hub.passed(upto.unwrap_or_default());
@@ -205,3 +209,6 @@ impl Load<'_> {
         Ok(loaded)
     }
 }
+
+#[cfg(test)]
+mod tests;

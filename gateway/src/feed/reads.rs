@@ -1,4 +1,8 @@
-//! Linearizable reads of the projection: what was acked before the request began is in the answer.
+//! Linearizable reads of the projection: an answer contains every event that was acked before the request began.
+//!
+//! A read takes a barrier (the log's last sequence) and repeats its query until the checkpoint that comes with the
+//! answer has passed it. It asks the projector to hurry, and hears from it how far it is. Never waits longer than
+//! [`PATIENCE`]: then the answer is marked as stale.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,16 +23,16 @@ pub struct Fresh<T> {
     pub stale: bool,
 }
 
-/// How long a read waits for the projection.
+/// How long a read waits for the projection before its answer is stale.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Hints are repeated by the projector this often, so a lost one costs no more.
+/// How long to wait for a hint before the query is repeated anyway. Hints are signals, which may be lost.
 const HINT_INTERVAL: Duration = Duration::from_millis(250);
 
-/// See the module.
+/// Runs queries until their answers are fresh.
 pub struct Reads {
     barrier: Barrier,
     nats: Nats,
-    /// The projection's checkpoint as far as hints tell; only ever a reason to look again.
+    /// The projection's checkpoint by the last hint. It is never trusted, only a reason to repeat a query.
     hints: watch::Sender<Seq>,
 }
 
@@ -67,15 +71,16 @@ impl Reads {
             }
             self.want(target);
             let next = deadline.min(Instant::now() + HINT_INTERVAL);
-            // A hint or the time: either is a reason to look again. What was hinted before is none: the log may have
-            // lost that since.
+            // The query is repeated when a new hint has reached the target, or when the time is over. An earlier hint
+            // does not count: the log may have lost that entry since.
             let hinted =
                 async { while hints.changed().await.is_ok() && *hints.borrow_and_update() < target {} };
             let _elapsed = tokio::time::timeout_at(next, hinted).await.is_err();
         }
     }
 
-    /// Asks the projector not to gather any longer. If that is lost, the projection comes in its own time.
+    /// Asks the projector to write now instead of gathering a larger batch. If the signal is lost, it writes a little
+    /// later.
     fn want(&self, seq: Seq) {
         let wanted = ProjectionWanted { partition: Partition::FIRST.get(), seq };
         if let Err(error) = self.nats.signal(&Signal::ProjectionWanted(wanted)) {
@@ -83,3 +88,6 @@ impl Reads {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

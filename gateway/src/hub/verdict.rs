@@ -58,8 +58,8 @@ impl Hub {
     /// Answers one waiter.
     pub fn answer(&self, waiter: Waiter, outcome: Result<Stored, Failure>) {
         match waiter {
-            Waiter::Session { session, uuid, chat, .. } => {
-                reply::outcome(&session, Some(uuid), Some(chat), outcome, self.clock.now_ms());
+            Waiter::Session { session, uuid, .. } => {
+                reply::outcome(&session, uuid, outcome, self.clock.now_ms());
             }
             // A caller that gave up has been answered already.
             Waiter::Caller { answer, .. } => drop(answer.send(outcome)),

@@ -1,4 +1,6 @@
-//! Puts the rooms together, from the ground up, and starts the tasks that need no log.
+//! Puts the rooms together, from the ground up, and starts the tasks that do not wait for the log.
+//!
+//! The only place that makes the rooms' structs. Each room is given what it uses, no more.
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,13 +25,13 @@ use crate::{
 pub(super) struct Gateway {
     pub(super) hub: Arc<Hub>,
     pub(super) http: Arc<http::services::Services>,
-    /// Sessions, their commands and catch-ups: what a drain waits for.
+    /// The tasks of sessions, their commands and catch-ups. A drain waits for them.
     pub(super) tracker: TaskTracker,
     /// Ends the long-lived tasks.
     pub(super) cancel: CancellationToken,
 }
 
-/// Puts the rooms together and starts the tasks that need no log.
+/// Puts the rooms together and starts the tasks that do not wait for the log.
 pub(super) async fn assemble(
     settings: &Settings,
     registry: &mut Registry,

@@ -1,4 +1,7 @@
-//! The end of a gateway: unready, `Drain`, answers to what is in flight, closes spread over the grace period.
+//! The end of a gateway: it becomes unready, tells its clients, answers commands in flight, and closes all sessions.
+//!
+//! The closes are spread over half of the grace period, so that the devices do not all reconnect elsewhere at once.
+//! Invariant: a session is closed after its commands are answered, or at the end of the grace period.
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,15 +27,14 @@ pub(super) async fn run(hub: &Hub, tracker: &TaskTracker, drain_ms: u64) {
     for session in &sessions {
         session.push_control(wire::encode(&drain, session.identity.encoding), hub.clock.now_ms());
     }
-    // Half of the grace period is for the closes, so that the devices do not all come back elsewhere at once;
-    // the rest is for those that are slow to take theirs.
+    // The other half of the grace period is for clients that are slow to answer the close.
     let step = grace / 2 / u32::try_from(sessions.len().max(1)).unwrap_or(u32::MAX);
     let start = tokio::time::Instant::now();
     for (index, session) in sessions.iter().enumerate() {
         tokio::time::sleep_until(start + step * u32::try_from(index).unwrap_or(u32::MAX)).await;
         close_answered(hub, session, end).await;
     }
-    // Sessions that were starting when the drain began.
+    // Sessions that were attached while the drain went on: they were starting when it began.
     let late: Vec<Arc<Session>> = hub.sessions();
     for session in late {
         session.close(Close::Draining, hub.clock.now_ms());

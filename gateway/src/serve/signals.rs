@@ -1,7 +1,7 @@
-//! The signals that concern no session's screen: how far the projector is, which logins have ended, whether the log was
-//! cut.
+//! Receives the signals that concern the gateway itself: how far the projector is, which logins have ended, whether
+//! the log was cut. (Presence receives its own.)
 //!
-//! Signals may be lost: each of these is found by a poll as well, only later.
+//! Signals may be lost. Whatever they tell is found by a poll as well, only later.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,7 +11,7 @@ use streams::signal::{Signal, SignalKind};
 use crate::{auth::revocation::Revoked, http::services::Services, infra::clock::unix_ms};
 
 const KINDS: [SignalKind; 3] = [SignalKind::Watermark, SignalKind::Revoked, SignalKind::EpochChanged];
-/// Before a subscription that failed is tried again.
+/// How long to wait before a failed subscription is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// Receives signals for ever.
@@ -33,9 +33,9 @@ pub(super) async fn receive(http: Arc<Services>) {
                 let revoked = Revoked { user, family: revoked.did, ts: unix_ms() };
                 http.auth.revocations.note(&revoked);
             }
-            // Whoever declared the cut has recorded it already. Without the database the poll finds it later.
+            // The cut is on record before the signal is sent. If the database can't be asked now, the poll finds it.
             Signal::EpochChanged(_) => drop(http.sockets.epochs.learn().await),
-            // Not among the kinds that were subscribed to.
+            // Not subscribed to here.
             Signal::Presence(_)
             | Signal::Typing(_)
             | Signal::Receipts(_)

@@ -1,4 +1,5 @@
-//! What is looked at again and again: the sessions, the end of the log, the cuts on record, idle connections.
+//! The periodic work of a gateway: it sweeps the sessions, compares its tail with the end of the log, learns of cuts,
+//! and closes idle connections to the database.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,10 +10,10 @@ use crate::{
     http::services::Services, hub::Hub, session::settings::Intervals, socket::sweep::Sweep, submit::Commands,
 };
 
-/// How often the tail is held against the end of the log.
+/// How often the tail is compared with the end of the log.
 const LOG_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Looks after the sessions.
+/// Sweeps the sessions at each tick.
 pub(super) async fn sessions(hub: Arc<Hub>, commands: Arc<Commands>, intervals: Intervals) {
     let metrics = hub.metrics.clone();
     let mut sweep = Sweep::new(hub, intervals);
@@ -25,20 +26,21 @@ pub(super) async fn sessions(hub: Arc<Hub>, commands: Arc<Commands>, intervals: 
     }
 }
 
-/// Holds the tail against the end of the log, watches the log's guard, learns of cuts, and closes the connections to the
-/// database that nobody needs.
+/// Compares the tail with the end of the log, notes whether the log is nearly full, learns of cuts, and closes
+/// connections to the database that are idle.
 pub(super) async fn log(hub: Arc<Hub>, http: Arc<Services>) {
     let mut ticks = interval(LOG_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        // An unreachable log shows elsewhere: in readiness, and in the appends.
+        // If the log can't be asked, readiness and the appends show it.
         if let Ok(bounds) = http.nats.bounds(Partition::FIRST).await {
             hub.expect(bounds.last);
             http.sockets.epochs.set_first(bounds.first);
             http.commands.set_full(bounds.is_nearly_full());
         }
-        // An unreachable database shows in readiness. A cut that this gateway's own tail finds is looked up at once.
+        // If the database can't be asked, readiness shows it. A cut that this gateway's own tail finds is looked up at
+        // once, so this poll is for the cuts that other readers of the log found.
         drop(http.sockets.epochs.learn().await);
         http.db.close_idle();
     }

@@ -1,4 +1,7 @@
-//! What time makes due for a session: a ping, a notice that its token ends, a close, the end of one that lingers.
+//! What becomes due for a session as time passes: a ping, the notice that its token ends soon, a close.
+//!
+//! Called for every session once a tick, so that no session has a timer of its own. Invariants: a session that is
+//! closing is sent nothing more; it is ended once its peer has had the linger time to read the close.
 
 use std::sync::atomic::Ordering;
 
@@ -12,8 +15,10 @@ use super::{
     wire::{self, Encoding},
 };
 
+/// The time of a tick, by two clocks: intervals are measured by the first, tokens end by the second.
 #[derive(Clone, Copy)]
 pub struct Now {
+    /// Milliseconds of the gateway's clock.
     pub mono_ms: u64,
     pub unix_ms: u64,
 }
@@ -42,6 +47,7 @@ impl Pings {
 }
 
 impl Session {
+    /// Does what has become due since the last tick. A session that is closing is only ended in time.
     pub fn sweep(&self, intervals: &Intervals, now: Now, pings: &Pings) {
         if self.closing().is_some() {
             let since = self.outlet.closing_since_ms();
@@ -76,5 +82,125 @@ impl Session {
             let expiring = frame::AuthExpiring { in_ms: left_ms };
             self.push_control(wire::encode(&expiring.into(), self.identity.encoding), now.mono_ms);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::frame::ServerFrame;
+
+    use super::*;
+    use crate::session::stage::{Heard, frames, heard, session, session_until, settings};
+
+    const INTERVALS: Intervals = Intervals {
+        tick: std::time::Duration::from_millis(100),
+        heartbeat_ms: 1_000,
+        stall_ms: 5_000,
+        linger_ms: 300,
+        expiry_notice_ms: 60_000,
+        memory_ms: 10_000,
+    };
+
+    fn at(session: &Session, mono_ms: u64) {
+        session.sweep(&INTERVALS, Now { mono_ms, unix_ms: 0 }, &Pings::new(mono_ms));
+    }
+
+    fn at_unix(session: &Session, unix_ms: u64) {
+        session.sweep(&INTERVALS, Now { mono_ms: 0, unix_ms }, &Pings::new(0));
+    }
+
+    fn ping(t: u64) -> [Heard; 2] {
+        [Heard::ControlPing, Heard::Frame(frame::Ping { t }.into())]
+    }
+
+    #[test]
+    fn a_ping_and_a_control_ping_go_out_once_an_interval() {
+        let session = session(1, &settings());
+        at(&session, 999);
+        assert_eq!(heard(&session), []);
+        at(&session, 1_000);
+        assert_eq!(heard(&session), ping(1_000));
+        at(&session, 1_900);
+        assert_eq!(heard(&session), [], "the next one is due an interval after this one");
+        session.heard(1_950);
+        at(&session, 2_100);
+        assert_eq!(heard(&session), ping(2_100));
+        assert_eq!(session.closing(), None);
+    }
+
+    #[test]
+    fn silence_of_two_intervals_closes_and_a_word_starts_them_again() {
+        let session = session(1, &settings());
+        at(&session, 2_000);
+        assert_eq!(session.closing(), None);
+        session.heard(2_000);
+        at(&session, 4_000);
+        assert_eq!(session.closing(), None);
+        at(&session, 4_001);
+        assert_eq!(session.closing(), Some(Close::NoHeartbeat.code()));
+    }
+
+    #[test]
+    fn a_reader_that_takes_nothing_is_closed_although_it_speaks() {
+        let session = session(1, &settings());
+        session.push_control(wire::CONTROL_PING, 100);
+        session.heard(5_100);
+        at(&session, 5_100);
+        assert_eq!(session.closing(), None);
+        session.heard(5_101);
+        at(&session, 5_101);
+        assert_eq!(session.closing(), Some(Close::TooSlow.code()));
+    }
+
+    #[test]
+    fn a_reader_that_takes_a_byte_now_and_then_is_not_stalled() {
+        let session = session(1, &settings());
+        session.push_control(wire::CONTROL_PING, 100);
+        session.outbox().advance(1, 5_000);
+        session.heard(10_000);
+        at(&session, 10_000);
+        assert_eq!(session.closing(), None);
+    }
+
+    #[test]
+    fn the_end_of_a_token_is_announced_once_and_again_after_a_renewal() {
+        let session = session_until(1, 100_000, &settings());
+        at_unix(&session, 39_999);
+        assert_eq!(frames(&session), []);
+        at_unix(&session, 40_000);
+        assert_eq!(frames(&session), [frame::AuthExpiring { in_ms: 60_000 }.into()]);
+        at_unix(&session, 90_000);
+        assert_eq!(frames(&session), []);
+        session.renew(200_000);
+        at_unix(&session, 100_000);
+        assert_eq!(frames(&session), []);
+        assert_eq!(session.closing(), None, "the old token does not count any more");
+        at_unix(&session, 150_000);
+        assert_eq!(frames(&session), [frame::AuthExpiring { in_ms: 50_000 }.into()]);
+    }
+
+    #[test]
+    fn the_end_of_a_token_closes() {
+        let session = session_until(1, 100_000, &settings());
+        at_unix(&session, 99_999);
+        assert_eq!(session.closing(), None);
+        at_unix(&session, 100_000);
+        assert_eq!(session.closing(), Some(Close::TokenExpired.code()));
+    }
+
+    #[test]
+    fn a_closing_session_is_sent_nothing_and_ended_after_the_linger() {
+        let session = session_until(1, 100_000, &settings());
+        session.close(Close::Draining, 10_000);
+        let later = |mono_ms| {
+            session.sweep(&INTERVALS, Now { mono_ms, unix_ms: 99_000 }, &Pings::new(mono_ms));
+        };
+        later(10_300);
+        assert!(!session.is_ended(), "its peer may still read why");
+        later(10_301);
+        assert!(session.is_ended());
+        let nothing: [ServerFrame; 0] = [];
+        assert_eq!(frames(&session), nothing, "neither a ping nor a notice");
+        assert_eq!(session.closing(), Some(Close::Draining.code()), "the first reason stays");
     }
 }

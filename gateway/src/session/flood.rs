@@ -1,7 +1,7 @@
-//! When a client that sends what is refused is disconnected.
+//! When a session is closed for frames that had to be refused.
 //!
-//! Two windows per session: one counts every refused frame, the other frames that cannot be parsed at all. A window
-//! begins with its first refusal.
+//! There are two counts per session, each over a window that begins with its first refusal: one of all refused
+//! frames, one of frames that could not be parsed.
 
 use super::close::Close;
 
@@ -22,7 +22,7 @@ pub(super) struct Refusals {
 }
 
 impl Refusals {
-    /// Counts a refused frame. The close that the client has earned, if any.
+    /// Counts a refused frame. Returns the close if there were too many in the window.
     pub(super) fn count(&mut self, malformed: bool, now_ms: u64) -> Option<Close> {
         // The low 32 bits are enough for windows of a minute; wrapping differences stay right.
         let now = now_ms as u32;

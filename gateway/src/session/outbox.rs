@@ -1,8 +1,10 @@
-//! What a session still has to write: shared, pre-encoded frames in the order of the wire.
+//! The frames that wait to be written to one session, encoded, in the order in which they go on the wire.
 //!
-//! Invariants: bounded by [`Bounds`]; a frame that carries a position is written before any later one; `written`
-//! is the position up to which every durable event has been handed to the kernel, so a session that falls
-//! behind can drop its queued durable frames and read them from the log again, without a gap or a duplicate.
+//! The bytes of a frame are shared by all sessions that are sent it. Invariants:
+//! - the queue is bounded by [`Bounds`];
+//! - frames are written in the order in which they were queued, each whole;
+//! - `written` is the position up to which every durable event has been handed to the kernel. So a session that falls
+//!   behind can drop its queued durable frames and read them from the log again, without a gap or a duplicate.
 
 use std::{collections::VecDeque, task::Waker};
 
@@ -12,12 +14,12 @@ use shared::id::Seq;
 /// How much may still wait to be written when a catch-up is asked for more.
 pub const LOW_WATER_BYTES: usize = 8 * 1024;
 
-/// A WebSocket frame, header included, and what it proves.
+/// A WebSocket frame, header included.
 #[derive(Debug, Clone)]
 pub struct Queued {
     pub bytes: Bytes,
-    /// Durable events, `Live` and `Cursor`: all up to here has been sent once this frame is written. Zero for
-    /// all other frames.
+    /// Once this frame is written, every durable event up to here has been. Set for durable events, `Live` and
+    /// `Cursor`; zero for all other frames.
     pub covers: Seq,
     /// When the log stored the event, Unix µs; zero for frames whose delivery is not measured.
     pub stored_us: u64,
@@ -40,7 +42,7 @@ pub struct Outbox {
     written: Seq,
     /// When a byte was last written, or the outbox last stopped being empty; ms of the gateway's clock.
     moved_ms: u64,
-    /// Who waits for the outbox to drain: the session's catch-up.
+    /// Wakes the session's catch-up when the outbox has drained.
     drained: Option<Waker>,
 }
 
@@ -57,7 +59,8 @@ impl Outbox {
         self.written
     }
 
-    /// Sets the position that a session starts from, or goes back to: a frame that is half on the wire proves no more.
+    /// Sets the position that a session starts from, or goes back to. The rest of a frame that is half on the wire is
+    /// still written, but no longer counts as covering anything beyond.
     pub fn start_at(&mut self, position: Seq) {
         self.written = position;
         if let Some(front) = self.frames.front_mut() {
@@ -78,13 +81,13 @@ impl Outbox {
         self.frames.push_back(frame);
     }
 
-    /// Since when nothing has moved although something waits.
+    /// Since when nothing was written although something waits.
     pub fn stalled_since_ms(&self) -> Option<u64> {
         (!self.frames.is_empty()).then_some(self.moved_ms)
     }
 
-    /// Drops what the log can give again, except a frame that is half on the wire. The position from which to
-    /// read again, and how many frames were dropped.
+    /// Drops all durable frames, since they can be read from the log again, except one that is half on the wire.
+    /// Returns the position from which to read, and how many frames were dropped.
     pub fn drop_durable(&mut self) -> (Seq, usize) {
         let before = self.frames.len();
         let half_written = self.offset > 0;
@@ -102,14 +105,14 @@ impl Outbox {
             keep
         });
         self.wake_if_drained(usize::MAX);
-        // No event of this session lies between the last frame written and the first one dropped, so reading may resume
-        // just before the dropped one.
+        // No event of this session lies between the last frame written and the first one dropped, so reading may
+        // resume just before the dropped one.
         let resume = first_dropped.map_or(resume, |seq| resume.max(Seq(seq.get() - 1)));
         self.bytes = self.frames.iter().map(|frame| frame.bytes.len()).sum::<usize>() - self.offset;
         (resume, before - self.frames.len())
     }
 
-    /// Forgets everything but a half-written frame: the socket will only be told why it is closed.
+    /// Drops everything but a frame that is half on the wire: the client is only told why it is closed.
     pub fn clear(&mut self) {
         let keep = usize::from(self.offset > 0);
         self.frames.truncate(keep);
@@ -134,8 +137,8 @@ impl Outbox {
         &buffer[..filled]
     }
 
-    /// Takes note of `written` bytes that the kernel took. The storing time of the oldest live event among the
-    /// frames that are now written whole, or zero.
+    /// Removes `written` bytes that the kernel has taken. Returns when the log stored the oldest live event among the
+    /// frames that are whole on the wire now, or zero.
     pub fn advance(&mut self, mut written: usize, now_ms: u64) -> u64 {
         let mut oldest_us = 0;
         self.bytes -= written;
@@ -161,7 +164,7 @@ impl Outbox {
         oldest_us
     }
 
-    /// Wakes whoever waits once no more than `low` bytes are left.
+    /// Wakes the catch-up that waits, if no more than `low` bytes are left.
     pub fn wake_if_drained(&mut self, low: usize) {
         if self.bytes <= low
             && let Some(waker) = self.drained.take()
@@ -170,6 +173,7 @@ impl Outbox {
         }
     }
 
+    /// Sets the waker for [`Outbox::wake_if_drained`].
     pub fn wait_drained(&mut self, waker: &Waker) {
         self.drained = Some(waker.clone());
     }
@@ -240,9 +244,9 @@ mod tests {
         }
     }
 
-    /// The log is cut below a frame that is half on the wire: its end is written, but it proves nothing any more.
+    /// The log is cut below a frame that is half on the wire. Its rest is written, but covers nothing any more.
     #[test]
-    fn a_half_written_frame_proves_nothing_beyond_the_place_that_a_session_goes_back_to() {
+    fn a_half_written_frame_covers_nothing_beyond_the_position_that_a_session_goes_back_to() {
         let mut outbox = Outbox::default();
         outbox.push(frame(120, 10), 0);
         outbox.advance(4, 0);

@@ -1,8 +1,11 @@
 //! The commands of a session that wait for earlier ones to the same chat.
 //!
-//! Invariants: at most one command per chat is under way, so the log has them in the order in which they came;
-//! different chats do not wait for each other; a session without commands holds no queue. Bounded by the commands in
-//! flight ([`Session::begin_command`]).
+//! Invariants:
+//! - at most one command per chat is under way, so the log has them in the order in which the client sent them;
+//! - commands to different chats do not wait for each other;
+//! - a session without commands holds no queue.
+//!
+//! The queues are bounded by the number of commands in flight ([`Session::begin_command`]).
 
 use std::collections::VecDeque;
 
@@ -26,8 +29,8 @@ pub struct Queued {
 }
 
 impl Session {
-    /// Takes a command in. It comes back if no other to its chat is under way: then it is to be run now, and
-    /// [`Session::next_command`] asked afterwards.
+    /// Queues a command behind those to its chat. If there are none, the command is returned: the caller runs it now,
+    /// and then asks [`Session::next_command`] until there are no more.
     #[must_use]
     pub fn enqueue(&self, queued: Queued) -> Option<Queued> {
         match self.queues.lock().get_or_insert_default().0.entry(queued.command.chat) {
@@ -42,7 +45,7 @@ impl Session {
         }
     }
 
-    /// The next command to a chat whose last one has ended. `None`: the chat's queue is gone.
+    /// The next command to a chat, after the one under way has ended. `None`: there is none, and the chat is idle.
     pub fn next_command(&self, chat: ChatId) -> Option<Queued> {
         let mut queues = self.queues.lock();
         let all = queues.as_mut()?;
@@ -54,5 +57,76 @@ impl Session {
             }
         }
         next
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::id::Seq;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::{
+        command::Change,
+        session::stage::{chat, session, settings},
+    };
+
+    fn command(chat_id: u64, seq: u64) -> Queued {
+        let change = Change::Delete { seq: Seq(seq) };
+        let command = Command { chat: chat(chat_id), uuid: Uuid::nil(), change };
+        Queued { command, deadline: Instant::now() }
+    }
+
+    fn number(queued: &Queued) -> u64 {
+        match &queued.command.change {
+            Change::Delete { seq } => seq.get(),
+            other => panic!("not of this test: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn commands_to_one_chat_come_out_one_by_one_in_the_order_in_which_they_came() {
+        let session = session(1, &settings());
+        let first = session.enqueue(command(7, 1)).expect("nothing is under way, so it runs now");
+        assert_eq!(number(&first), 1);
+        for seq in 2..=4 {
+            assert!(session.enqueue(command(7, seq)).is_none(), "it waits");
+        }
+        for seq in 2..=4 {
+            assert_eq!(session.next_command(chat(7)).as_ref().map(number), Some(seq));
+        }
+        assert!(session.next_command(chat(7)).is_none());
+    }
+
+    #[test]
+    fn a_command_waits_only_for_those_to_its_own_chat() {
+        let session = session(1, &settings());
+        for id in 1..=3 {
+            assert!(session.enqueue(command(id, 1)).is_some(), "chat {id} has nothing under way");
+            assert!(session.enqueue(command(id, 2)).is_none());
+        }
+        assert_eq!(session.next_command(chat(2)).as_ref().map(number), Some(2));
+        assert!(session.next_command(chat(2)).is_none());
+        assert!(session.enqueue(command(2, 3)).is_some(), "chat 2 is idle again");
+        assert!(session.enqueue(command(1, 3)).is_none(), "chat 1 is not");
+    }
+
+    #[test]
+    fn a_session_without_commands_holds_no_queue() {
+        let session = session(1, &settings());
+        assert!(session.queues.lock().is_none());
+        drop((session.enqueue(command(1, 1)), session.enqueue(command(2, 1))));
+        assert!(session.next_command(chat(1)).is_none());
+        assert!(session.queues.lock().is_some(), "chat 2 has a command under way");
+        assert!(session.next_command(chat(2)).is_none());
+        assert!(session.queues.lock().is_none());
+    }
+
+    #[test]
+    fn a_command_that_comes_after_the_last_one_ended_is_run_by_whoever_brings_it() {
+        let session = session(1, &settings());
+        drop(session.enqueue(command(1, 1)));
+        assert!(session.next_command(chat(1)).is_none(), "the runner of the chat ends with this answer");
+        assert!(session.enqueue(command(1, 2)).is_some(), "so another one must begin");
     }
 }

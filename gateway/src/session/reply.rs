@@ -1,27 +1,18 @@
-//! Answers to a session's commands: `Ack` and `Error` frames.
+//! Answers to a session's commands, and refusals of its frames: `Ack` and `Error`.
 
-use shared::{code::Code, frame, id::ChatId};
+use shared::{code::Code, frame};
 use uuid::Uuid;
 
 use super::{Session, wire};
 use crate::command::{Failure, Stored};
 
 /// Answers a command that was taken ([`Session::begin_command`]).
-pub fn outcome(
-    session: &Session,
-    uuid: Option<Uuid>,
-    chat: Option<ChatId>,
-    outcome: Result<Stored, Failure>,
-    now_ms: u64,
-) {
-    match (outcome, uuid, chat) {
-        (Ok(stored), Some(uuid), Some(chat_id)) => {
-            let ack = frame::Ack { uuid, chat_id, seq: stored.seq, ts: stored.ts, dup: stored.dup };
-            send(session, &ack.into(), now_ms);
-        }
-        (Ok(_), _, _) => {}
-        (Err(failure), uuid, _) => send(session, &error(uuid, &failure).into(), now_ms),
-    }
+pub fn outcome(session: &Session, uuid: Uuid, outcome: Result<Stored, Failure>, now_ms: u64) {
+    let answer = match outcome {
+        Ok(Stored { chat: chat_id, seq, ts, dup }) => frame::Ack { uuid, chat_id, seq, ts, dup }.into(),
+        Err(failure) => error(Some(uuid), &failure).into(),
+    };
+    send(session, &answer, now_ms);
     session.end_command();
 }
 

@@ -79,7 +79,7 @@ pub struct Intervals {
     pub memory_ms: u64,
 }
 
-/// The timer of all sessions: `Cursor` follows within twice this.
+/// How often the sweep goes through all sessions. A `Cursor` follows its event within twice this.
 const TICK: Duration = Duration::from_millis(400);
 const SHORTEST_TICK: Duration = Duration::from_millis(20);
 

@@ -1,9 +1,9 @@
-//! Frames as bytes: encoded once, WebSocket header included, and shared by all sessions that get them.
+//! Frames as bytes: encoded once, with their WebSocket header, and shared by all sessions that are sent them.
 
 use bytes::Bytes;
 use shared::{codec, frame::ServerFrame};
 
-/// What a session is sent: JSON in text frames or MessagePack in binary ones.
+/// How the frames to a session are encoded: JSON in text frames, or MessagePack in binary ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Encoding {
     Json,
@@ -11,9 +11,9 @@ pub enum Encoding {
 }
 
 /// RFC 6455, 5.2: FIN and the opcode.
-const TEXT: u8 = 0x81;
-const BINARY: u8 = 0x82;
-const PING: u8 = 0x89;
+pub(super) const TEXT: u8 = 0x81;
+pub(super) const BINARY: u8 = 0x82;
+pub(super) const PING: u8 = 0x89;
 /// The longest header of an unmasked frame.
 const HEADER: usize = 10;
 
@@ -36,7 +36,7 @@ pub fn encode(frame: &ServerFrame, encoding: Encoding) -> Bytes {
     };
     let payload = buffer.len() - HEADER;
     let start = put_header(&mut buffer, opcode, payload);
-    // Frames wait in queues and in the ring: no spare capacity is kept.
+    // Frames wait in queues, so spare capacity would be memory wasted.
     Bytes::from(buffer).slice(start..)
 }
 
@@ -62,7 +62,7 @@ impl Encoded {
     }
 }
 
-/// Writes the header right before the payload; where it starts.
+/// Writes the header right before the payload. Returns where it starts.
 fn put_header(buffer: &mut [u8], opcode: u8, payload: usize) -> usize {
     let (length, extended) = match payload {
         0..=125 => (payload as u8, 0),

@@ -1,4 +1,6 @@
-//! Which frames are taken: the limits of durable commands, and what a refused frame costs.
+//! Whether a frame is taken: the limits of durable commands, and the refusal of a frame.
+//!
+//! Invariant: an admitted command counts as in flight until it is answered; a refused frame counts towards flooding.
 
 use shared::code::Code;
 use uuid::Uuid;

@@ -1,7 +1,8 @@
-//! From a client's frame to what it asks for: an exhaustive match, one line per arm.
+//! From a client's frame to the code that serves it: an exhaustive match, one line per arm.
 //!
-//! Runs on the session's task and never waits: commands go to their chat's lane, reads to a task of their own.
-//! Invariant: a frame is answered, ignored as the protocol says, or dropped as best effort; nothing panics.
+//! Runs on the session's task and never waits: commands go into the queue of their chat, fetches to a task of their
+//! own. Invariant: each frame is answered, or ignored where the protocol says so, or dropped where it is best effort.
+//! Frames of unknown types are ignored, since a newer client may send them.
 
 use std::sync::Arc;
 
@@ -24,12 +25,12 @@ use crate::{
     session::{Session, reply},
 };
 
-/// A text frame: JSON, whatever the session is sent.
+/// A text frame holds JSON, also in a session that is sent MessagePack.
 pub(super) fn text(services: &Arc<Services>, session: &Arc<Session>, bytes: &[u8]) {
     decoded(services, session, codec::decode_client_json(bytes));
 }
 
-/// A binary frame: MessagePack.
+/// A binary frame holds MessagePack.
 pub(super) fn binary(services: &Arc<Services>, session: &Arc<Session>, bytes: &[u8]) {
     decoded(services, session, codec::decode_client_msgpack(bytes));
 }
@@ -46,6 +47,7 @@ fn decoded(services: &Arc<Services>, session: &Arc<Session>, decoded: Result<Opt
 }
 
 fn dispatch(services: &Arc<Services>, session: &Arc<Session>, frame: ClientFrame) {
+    // A pong only answers the gateway's own ping: it says nothing of whether the client is active.
     if !matches!(frame, ClientFrame::Pong(_)) {
         services.hub.serves(services.now_ms());
     }
@@ -89,6 +91,7 @@ fn command(services: &Arc<Services>, session: &Arc<Session>, command: Command) {
     }
 }
 
+/// `Auth`: a fresh token, which must be of the same user and login.
 fn renew(services: &Services, session: &Session, auth: &frame::Auth) {
     let outcome = match services.auth.tokens.verify(&auth.token) {
         Ok(identity) if !is_own(session, &identity) => Err(Code::AuthMismatch),
@@ -105,7 +108,10 @@ fn renew(services: &Services, session: &Session, auth: &frame::Auth) {
     }
 }
 
-/// Whether it is the same user on the same device.
+/// Whether the token is of the session's user and login.
 fn is_own(session: &Session, identity: &Identity) -> bool {
     identity.user == session.identity.user && identity.family == session.identity.family
 }
+
+#[cfg(test)]
+mod tests;

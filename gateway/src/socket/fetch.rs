@@ -1,4 +1,7 @@
-//! `Fetch`: a page of a chat's events, from the ring or the projection, under one roof.
+//! `Fetch`: a page of a chat's events, from the ring or from the projection.
+//!
+//! Invariant: a page contains every event that was acked before the request, or the answer is a temporary error. It
+//! holds nothing that the user may not read.
 
 use std::sync::Arc;
 
@@ -23,10 +26,10 @@ use crate::{
 /// The most events on a page, and the default.
 const MAX_EVENTS: u32 = 200;
 const DEFAULT_EVENTS: u32 = 50;
-/// The most bytes of bodies on a page: a client's frame bound is its own, this is ours.
+/// The most bytes of bodies on a page.
 const MAX_BYTES: usize = 256 * 1024;
 
-/// Answers in a task of its own; counts as a command in flight.
+/// Answers in a task of its own. Until then the fetch counts as a command in flight.
 pub(super) fn start(services: &Arc<Services>, session: &Arc<Session>, fetch: frame::Fetch) {
     let request = match parse(&fetch) {
         Ok(request) => request,
@@ -49,7 +52,7 @@ pub(super) fn start(services: &Arc<Services>, session: &Arc<Session>, fetch: fra
                 if let Some(error) = &failure.source {
                     tracing::warn!(%error, "a page could not be fetched");
                 }
-                reply::outcome(&session, Some(fetch.uuid), None, Err(failure), now_ms);
+                reply::outcome(&session, fetch.uuid, Err(failure), now_ms);
             }
         }
     });

@@ -1,7 +1,8 @@
-//! Runs a session's commands, one chat at a time.
+//! Runs a session's commands: one after the other for each chat, side by side for different chats.
 //!
-//! Invariant: the next command to a chat is published only after the log's answer to the one before, so the log has
-//! them in the order in which they came. Different chats do not wait for each other: each chat with commands has a task.
+//! A chat with commands has a task, which ends with the last of them. Invariant: a command is published only after
+//! the log has answered the one before it to the same chat, so the log has them in the order in which the client sent
+//! them.
 
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use crate::{
     submit::COMMAND_DEADLINE,
 };
 
-/// Runs a command of a session behind its earlier ones to the same chat. It is answered in any case.
+/// Runs a command after the session's earlier ones to the same chat. It is answered in any case.
 pub(super) fn start(services: &Arc<Services>, session: &Arc<Session>, command: Command) {
     let chat = command.chat;
     let queued = Queued { command, deadline: Instant::now() + COMMAND_DEADLINE };
@@ -38,3 +39,6 @@ async fn run(services: Arc<Services>, session: Arc<Session>, chat: ChatId, first
         next = session.next_command(chat);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,4 @@
-//! What one connection's life needs of the rest of the gateway.
+//! The parts of the gateway that a connection uses.
 
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ pub struct Services {
     pub settings: SessionSettings,
     /// Sessions, their commands and their reads: a drain waits for all of them.
     pub tracker: TaskTracker,
-    /// Spans go to an exporter. Without one they would only cost the log's formatter a microsecond each.
+    /// Whether spans are exported. If not, none are made: each would cost the log's formatter a microsecond.
     pub traced: bool,
 }
 

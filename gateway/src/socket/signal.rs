@@ -1,8 +1,8 @@
-//! The ephemeral lane of a session: reads, deliveries, typing and presence.
+//! The best-effort frames of a session: `Read`, `Delivered`, `Typing`, `WatchPresence`, `SetPresence`.
 //!
-//! Best effort: what exceeds its bucket is dropped. Read marks go through a stream and are persisted by the
-//! presence service. A negative check of a membership or a head is repeated after a barrier, for this gateway may
-//! only be a moment behind.
+//! Frames beyond the session's allowance are dropped without an answer. Read marks go through a stream of their own,
+//! and the presence service stores them. Never refuses a frame because this gateway is a moment behind: a check that
+//! fails is repeated after a barrier, and only the second answer counts.
 
 use std::sync::Arc;
 
@@ -85,7 +85,8 @@ pub(super) fn set_presence(services: &Arc<Services>, session: &Arc<Session>, set
     services.presence.set_away(session, set.state == frame::PresenceState::Away);
 }
 
-/// Acts at once if this gateway sees no objection; otherwise once more as of a barrier, and that is final.
+/// Acts at once if the check in `act` passes here. Otherwise `act` runs again after a barrier, and a second failure
+/// is told to the client.
 fn when_certain(
     services: &Arc<Services>,
     session: &Arc<Session>,

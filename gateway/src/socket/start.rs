@@ -1,4 +1,8 @@
-//! How a session begins: `Welcome`, the cursor's verdict, what the device missed, `Live`.
+//! How a session begins: the cursor is judged, `Welcome` is sent, then what the device missed, then `Live`.
+//!
+//! Invariants: a cursor is only taken if this log has, or had until retention removed it, the very entry that it
+//! names; otherwise the session begins afresh and is told the reason. A gateway that cannot judge a cursor in time
+//! closes the session, and the device tries another one.
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,7 +28,7 @@ use crate::{
     },
 };
 
-/// What the upgrade request asked for.
+/// The upgrade request, as far as the session depends on it.
 pub struct Opening {
     pub identity: auth::Identity,
     pub device: Box<str>,
@@ -34,17 +38,18 @@ pub struct Opening {
 }
 
 /// From where a session continues.
+#[derive(Debug, PartialEq, Eq)]
 enum Resume {
-    /// No cursor: only what comes.
+    /// There is no cursor: the session gets only new events.
     Fresh,
     From(Cursor),
-    /// The cursor is worth nothing: a fresh start, and the reason.
+    /// The cursor can't be resumed: the session gets only new events, and is told the reason.
     Refused(Code),
 }
 
-/// How long a cursor from a gateway that is ahead may wait for this one.
+/// How long a cursor from a gateway that is further in the log may wait until this one has come so far.
 const AHEAD_PATIENCE: Duration = Duration::from_secs(2);
-/// How often a gateway that has yet to enter a cursor's epoch looks again.
+/// How often is looked whether the hub has entered a cursor's epoch.
 const EPOCH_POLL: Duration = Duration::from_millis(50);
 
 /// Starts a session on an upgraded socket. Returns once it runs on its own task.
@@ -57,7 +62,7 @@ pub async fn start(services: Arc<Services>, stream: TcpStream, early: &[u8], ope
     };
     let session =
         Arc::new(Session::new(identity, opening.identity.expires_ms, &services.settings, services.now_ms()));
-    // Boxed: a future that takes it by value would hold it twice or more, for the life of the session.
+    // Boxed, since a future that takes the socket by value holds it twice or more for the life of the session.
     let socket = Box::new(Socket::new(stream, early, services.settings.frame_bytes));
     let refusal = if !opening.version_known {
         Some(Close::UnsupportedVersion)
@@ -85,7 +90,8 @@ pub async fn start(services: Arc<Services>, stream: TcpStream, early: &[u8], ope
     services.tracker.spawn(live(services.clone(), session, socket));
 }
 
-/// Tells the peer why it gets no session. Nobody sweeps this socket, so its time is bounded here.
+/// Tells the peer why it gets no session. The sweep sees attached sessions only, so the time for that is bounded
+/// here.
 async fn refused(services: Arc<Services>, session: Arc<Session>, mut socket: Box<Socket>) {
     let linger = services.settings.linger();
     let closed = tokio::time::timeout(linger, socket.run(&session, &services)).await.is_ok();
@@ -93,7 +99,7 @@ async fn refused(services: Arc<Services>, session: Arc<Session>, mut socket: Box
     count_close(&services, &session);
 }
 
-/// The lean task that lives as long as the socket.
+/// The task that lives as long as the connection. Its future is small, since a gateway holds one per session.
 async fn live(services: Arc<Services>, session: Arc<Session>, mut socket: Box<Socket>) {
     services.hub.metrics.connections.inc();
     services.presence.connected(&session);
@@ -110,14 +116,14 @@ fn count_close(services: &Services, session: &Session) {
     services.hub.metrics.closed_total.get_or_create(&vec![("reason", reason)]).inc();
 }
 
-/// Judges the cursor. `None`: this gateway does not know enough to do so, and another may.
+/// Judges the cursor. `None`: this gateway can't, since it has not come to the cursor's epoch in time.
 async fn resume(services: &Services, cursor: Option<Result<Cursor, Invalid>>) -> Option<Resume> {
     let cursor = match cursor {
         None => return Some(Resume::Fresh),
         Some(Err(Invalid)) => return Some(Resume::Refused(Code::CursorInvalid)),
         Some(Ok(cursor)) => cursor,
     };
-    // An epoch is on record before anybody seals a cursor of it.
+    // Every epoch is on record before a gateway seals a cursor of it, so one that is not on record is made up.
     if !tokio::time::timeout(AHEAD_PATIENCE, entered(services, cursor.epoch)).await.ok()? {
         return Some(Resume::Refused(Code::CursorInvalid));
     }
@@ -128,7 +134,8 @@ async fn resume(services: &Services, cursor: Option<Result<Cursor, Invalid>>) ->
     if tokio::time::timeout(AHEAD_PATIENCE, services.hub.passed(seq)).await.is_err() {
         return Some(Resume::Refused(Code::CursorInvalid));
     }
-    // Below the ring, the seal and the epoch vouch for the cursor: we made it, and no cut went below it.
+    // Below the ring the identity can't be compared. There the seal and the epoch suffice: a gateway made the cursor,
+    // and no cut went below it.
     let known = services.hub.id_at(seq);
     if known.is_some_and(|known| known != id && seq > Seq::ZERO) {
         return Some(Resume::Refused(Code::CursorInvalid));
@@ -136,8 +143,8 @@ async fn resume(services: &Services, cursor: Option<Result<Cursor, Invalid>>) ->
     Some(Resume::From(cursor))
 }
 
-/// Waits until the hub is in the newest history on record, and in no earlier one than `epoch`. `false`: there is no such
-/// epoch on record.
+/// Waits until the hub is in the newest epoch on record, and that is `epoch` or a later one. `false`: `epoch` is not
+/// on record.
 async fn entered(services: &Services, epoch: u32) -> bool {
     loop {
         let (here, known) = (services.hub.epoch(), services.epochs.current());
@@ -185,6 +192,7 @@ fn welcome(services: &Services, session: &Session, resume: &Resume) {
     }
 }
 
+/// Attaches the session to the hub. The user is loaded first if the hub does not know them.
 async fn attach(services: &Arc<Services>, session: &Arc<Session>, resume: &Resume) {
     let mut from = match resume {
         Resume::From(cursor) => Some(*cursor),
@@ -211,8 +219,9 @@ async fn attach(services: &Arc<Services>, session: &Arc<Session>, resume: &Resum
     }
 }
 
-/// Tells a session with a cursor of a former history where its chats stand. From where it goes on; still from there, if
-/// its user is to be loaded once more.
+/// Tells a session with a cursor of an earlier epoch to reset its chats to where they stand now. Returns the cursor
+/// from which it continues. That is still the old one if the hub has forgotten the user meanwhile: then the caller
+/// loads the user and tries again.
 async fn carry_over(
     services: &Services,
     session: &Session,
@@ -222,7 +231,7 @@ async fn carry_over(
     let Some(cut) = services.epochs.lowest_after(cursor.epoch) else {
         return Err(Failure::log_unavailable());
     };
-    // The hub knows only of those that its ring saw end.
+    // The hub knows only those ended memberships whose end is in its ring, so the projection is asked.
     let (_, memberships) = services.db.memberships_of(&[session.user()], cut.seq).await?;
     let left: Vec<ChatId> = memberships.into_iter().map(|membership| membership.chat).collect();
     Ok(services.hub.carry_over(session, cursor, cut, &left).or(from))
@@ -231,3 +240,6 @@ async fn carry_over(
 fn send(services: &Services, session: &Session, frame: &ServerFrame) {
     session.push_control(wire::encode(frame, session.identity.encoding), services.now_ms());
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,8 @@
-//! What one timer does for all sessions: heartbeats, token expiry, slow readers, cursors, and closes that linger.
+//! The one timer of all sessions.
+//!
+//! Each tick does for every session what has become due (`session/due.rs`: pings, the ends of tokens, closes), queues
+//! the cursors that are owed, answers commands that waited too long, and from time to time forgets users without
+//! sessions. Never holds the hub's lock for longer than a batch of cursors takes.
 
 use std::sync::Arc;
 
@@ -12,12 +16,13 @@ use crate::{
     },
 };
 
-/// Looking for what to forget goes through all users and chats, so it is done a few times per such span.
+/// How many times per memory interval users and chats are looked through for those to forget: each time goes through
+/// all of them.
 const FORGETS_PER_MEMORY: u64 = 4;
-/// Sessions that get their cursors in one hold of the hub's lock: about 50 µs.
+/// How many sessions get their cursors in one hold of the hub's lock, which takes about 50 µs.
 const CURSOR_BATCH: usize = 32;
 
-/// Looks after all sessions of a hub, a tick at a time.
+/// The timer's state between two ticks.
 pub struct Sweep {
     hub: Arc<Hub>,
     intervals: Intervals,
@@ -52,3 +57,6 @@ impl Sweep {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,9 @@
-//! The append: exactly one stored event per (user, chat, uuid), whatever is retried, when and where.
+//! The append: at most one valid event per (user, chat, uuid), however often, when and at which gateway it is
+//! retried.
+//!
+//! Retries within the log's dedupe window are recognised by the log. For a uuid that may be older than the window, an
+//! earlier copy is looked up before the append: in the ring, then in the projection. Invariant: "there is no earlier
+//! copy" is only said if everything up to now has been looked through.
 
 use shared::{
     code::Code,
@@ -16,12 +21,12 @@ use crate::{
     infra::clock::unix_ms,
 };
 
-/// Where an append has come to.
+/// The outcome of an append.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Placed {
-    /// The log has the event at this sequence; the verdict is the tail's.
+    /// The log has stored the event at this sequence. The verdict comes when the tail has passed it.
     Stored(Seq),
-    /// The log had it already, and it was valid.
+    /// The log had the event already, and it was valid.
     Judged(Stored),
 }
 
@@ -51,7 +56,8 @@ impl Commands {
         repeat(command, &copy).map(Placed::Judged)
     }
 
-    /// The outcome of a command that the checks refuse now: a copy that was valid when it came stays valid.
+    /// The outcome of a command that the checks refuse. If an earlier copy of it is in the log, its outcome counts: a
+    /// message that was valid stays valid although its author has left the chat since.
     pub(super) async fn refuse(
         &self,
         actor: &Actor,
@@ -73,7 +79,7 @@ impl Commands {
         made_ms.is_some_and(|made_ms| made_ms.abs_diff(unix_ms()) < self.fresh_ms)
     }
 
-    /// An earlier copy of the command, or the certainty that there is none.
+    /// The earlier copy of the command; `None`: there certainly is none.
     async fn earlier_copy(
         &self,
         chat: ChatId,
@@ -93,7 +99,7 @@ impl Commands {
         }
     }
 
-    /// The event that the log answered with instead of storing another copy.
+    /// The copy that the log has at `seq`: it answered with that instead of storing another one.
     async fn copy_at(&self, chat: ChatId, event: &Event, seq: Seq) -> Result<EarlierCopy, Failure> {
         self.hub.passed(seq).await;
         if let (Some(copy), _) = self.hub.copy_of(chat, event.actor, event.uuid) {
@@ -113,7 +119,7 @@ fn uuid_time_ms(uuid: Uuid) -> Option<u64> {
     Some(seconds * 1_000 + u64::from(nanos) / 1_000_000)
 }
 
-/// The first attempt's outcome again, or the refusal of another command under its uuid.
+/// The outcome of the earlier copy. Another command under the same uuid is refused.
 fn repeat(command: &Command, copy: &EarlierCopy) -> Result<Stored, Failure> {
     let same = Event::decode(&copy.payload).is_ok_and(|stored| command.change.made(&stored.fact));
     match copy.verdict {

@@ -1,7 +1,11 @@
-//! Checks before the append: what the hub knows, and a barrier before every "no".
+//! The checks before an append that need the chat's state.
 //!
-//! Thousands of commands may be under way, and nearly all of them wait for the log alone. What few of them wait for is
-//! boxed, here and in the modules beside this, so that the others' futures have no place for it: 2 KB instead of 9.
+//! A check is made against the hub, which may be a moment behind the log. So a command is only refused after a
+//! barrier: once the hub has everything that was acked before, the check is repeated, and that answer counts.
+//!
+//! Thousands of commands may be under way, and nearly all of them wait for the log alone. The rare waits are boxed,
+//! here and in the modules beside this, so that the future of a command has no room for them: it takes 2 KB instead
+//! of 9.
 
 use shared::{
     code::Code,
@@ -16,12 +20,12 @@ use crate::{
 };
 
 impl Commands {
-    /// Makes sure that the chat's state is here, and stays while the command runs.
+    /// Makes sure that the hub has the chat's state, and keeps it while the command runs.
     pub(super) async fn load(&self, chat: ChatId) -> Result<(), Failure> {
         if self.hub.keep(chat) { Ok(()) } else { Box::pin(self.loader.chat(chat)).await }
     }
 
-    /// Whether the event would be valid now. A refusal is certain: it is as of a barrier.
+    /// Whether the event would be valid now. A refusal is final: it is made after a barrier.
     pub(super) async fn permit(&self, chat: ChatId, event: &Event) -> Result<(), Failure> {
         self.load(chat).await?;
         if self.hub.verdict_now(chat, event).is_ok() {
@@ -37,7 +41,7 @@ impl Commands {
         self.hub.verdict_now(chat, event).map_err(|code| Failure::refused(code, code.title()))
     }
 
-    /// What a member may know of the chat for reading it: refused to strangers, as of a barrier.
+    /// The membership of a user who wants to read the chat. A user who is no member is refused, after a barrier.
     ///
     /// # Errors
     /// `chat.not_found`, or a temporary failure.
@@ -53,7 +57,7 @@ impl Commands {
             .ok_or_else(|| Failure::refused(Code::ChatNotFound, Code::ChatNotFound.title()))
     }
 
-    /// The message at `seq`, from the ring or the projection; "there is none" is as of a barrier.
+    /// The message at `seq`, from the ring or the projection. `None` is certain: it is said after a barrier.
     pub(super) async fn message(&self, chat: ChatId, seq: Seq) -> Result<Option<MessageFact>, Failure> {
         if let Some(fact @ Some(_)) = self.message_now(chat, seq).await? {
             return Ok(fact);
@@ -69,7 +73,7 @@ impl Commands {
             return Ok(here);
         }
         if seq > floor {
-            // Beyond the tail: certain only as of a barrier, which the caller takes.
+            // Not in the ring, and not older than it. Only after a barrier, which the caller takes, is this certain.
             return Ok(Some(None));
         }
         let (checkpoint, fact) = Box::pin(self.db.message_fact(chat, seq)).await?;

@@ -1,4 +1,7 @@
-//! Creating chats: a direct chat once per pair under any race, a group once per idempotency key.
+//! Creating chats: one direct chat per pair of users under any race, one group per idempotency key.
+//!
+//! A claim in Postgres names the chat's id first, so that all who create the same chat use the same id. Then the
+//! first event is appended on the condition that the chat has none. Invariant: a chat has one first event.
 
 use shared::{
     code::Code,
@@ -15,8 +18,8 @@ use super::{Commands, new_event, within_deadline};
 use crate::command::{Actor, Failure, NewGroup, Stored};
 
 impl Commands {
-    /// The direct chat of the actor and `peer`. The pair's claim in Postgres names its chat; whoever finds the
-    /// claim without a chat in the log creates it. The answer's `dup` says that it existed.
+    /// The direct chat of the actor and `peer`. It is created if the log has no chat under the pair's claim. The
+    /// answer's `dup` says whether it existed.
     ///
     /// # Errors
     /// The refusal, or a temporary failure whose outcome is unknown.
@@ -59,7 +62,8 @@ impl Commands {
         .await
     }
 
-    /// A group that exists already keeps its place, however full its members' lists are by now.
+    /// Whether there is room for the group. If it exists already, a retry is not refused although its members may be
+    /// in as many groups as they can be by now.
     async fn has_room_to_create(&self, chat: ChatId, owner: UserId, users: &[UserId]) -> Result<(), Failure> {
         let members: Vec<UserId> =
             std::iter::once(owner).chain(users.iter().copied().filter(|user| *user != owner)).collect();

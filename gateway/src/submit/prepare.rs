@@ -105,7 +105,8 @@ impl Commands {
         Ok(Fact::Reacted(Reacted { seq, emoji: emoji.to_owned(), on }))
     }
 
-    /// What the projection has, and what came since. Two at the same moment may both find the last place.
+    /// Whether the message may get another emoji, by the projection and the reactions since its checkpoint. Two
+    /// reactions at the same moment may both find the last place free.
     async fn room_for_emoji(&self, chat: ChatId, seq: Seq, emoji: &str) -> Result<(), Failure> {
         let (checkpoint, mut present) = self.db.emoji_of(chat, seq).await?;
         let since = self.hub.reactions(chat, seq, checkpoint.position.seq);
@@ -116,13 +117,14 @@ impl Commands {
             return Ok(());
         }
         if since.iter().any(|reacted| !reacted.on && present.contains(&reacted.emoji)) {
-            // Whether that was the last of its emoji is for the projection to say.
+            // A reaction was taken off since. Only the projection can tell whether it was the last one with its
+            // emoji.
             return Err(Failure::projection_behind());
         }
         Err(Failure::refused(Code::LimitExceeded, "the message has 20 different emoji already"))
     }
 
-    /// The chat's message at `seq`, which is there and not deleted, for a member's eyes only.
+    /// The chat's message at `seq`, if the actor is a member and it exists and is not deleted.
     async fn live_message(&self, actor: &Actor, chat: ChatId, seq: Seq) -> Result<MessageFact, Failure> {
         self.speaks(actor, chat).await?;
         let refused = |code: Code| Failure::refused(code, code.title());
@@ -130,7 +132,7 @@ impl Commands {
         if message.deleted { Err(refused(Code::MessageDeleted)) } else { Ok(message) }
     }
 
-    /// A stranger learns nothing about a chat's messages.
+    /// Whether the actor may send to the chat. Asked first, so that a stranger learns nothing about its messages.
     async fn speaks(&self, actor: &Actor, chat: ChatId) -> Result<(), Failure> {
         let probe = new_event(actor, Uuid::nil(), Fact::Noop);
         self.permit(chat, &probe).await

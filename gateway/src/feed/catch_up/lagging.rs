@@ -1,9 +1,10 @@
-//! The span between a lagging projection and the ring, read from the log itself.
+//! Feeds sessions from the log itself, where the projection lags behind the ring.
 //!
-//! One scan at a time serves all sessions that wait for it. It folds the chats of those sessions from the
-//! projection's checkpoint on, with the same rules as everyone, and feeds each session what it missed. Memory
-//! is bounded by the chats of the waiting sessions; a session that does not take its events in time waits for
-//! the next scan.
+//! The events between the projection's checkpoint and the ring's floor are in the log alone. One scan of that span at
+//! a time serves all sessions that wait for it. It loads the chats of the waiting sessions as of the checkpoint,
+//! folds the scanned entries with the same rules as every reader of the log, and queues each valid event to the
+//! members that have yet to get it. Memory is bounded by the chats of the waiting sessions. A session whose outbox
+//! stays full is left out and waits for the next scan.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -11,7 +12,7 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 use shared::{
-    event::{Event, Fact, Head, Kind},
+    event::{Event, Head, Kind},
     fold::{self, ChatState},
     frame,
     id::{ChatId, Seq, UserId},
@@ -20,18 +21,21 @@ use streams::{Entry, Nats, Partition, Scan};
 
 use crate::{
     command::Failure,
-    hub::{Hub, facts::joining},
+    hub::{
+        Hub,
+        facts::{Revision, joining, leaving, revision},
+    },
     session::{Lane, Session, wire},
 };
 
-/// Sessions that one scan serves.
+/// The most sessions that one scan serves.
 const MOST: usize = 1_000;
-/// How long a scan waits for a reader that is full before it goes on without it.
+/// How long a scan waits for a session whose outbox is full before it goes on without it.
 const READER_PATIENCE: Duration = Duration::from_millis(500);
-/// Bytes in an outbox beyond which a scan waits.
+/// With more bytes than this in its outbox, a session counts as full and the scan waits for it.
 const FULL_BYTES: usize = 64 * 1024;
 
-/// The sessions that wait for a scan, and the one scan at a time.
+/// The sessions that wait for a scan, and the turn to do it: there is one scan at a time.
 pub(super) struct Lagging {
     hub: Arc<Hub>,
     db: sql::Db,
@@ -45,8 +49,8 @@ impl Lagging {
         Self { hub, db, nats, waiting: Mutex::default(), turn: tokio::sync::Mutex::default() }
     }
 
-    /// Feeds the session up to the ring, by a scan of its own or another's. Returns after one scan; the caller looks
-    /// where the session stands.
+    /// Feeds the session up to the ring, by a scan of this call or by another call's. Returns after one scan, which
+    /// may have left the session out: the caller looks at where the session has come to.
     ///
     /// # Errors
     /// Temporary, if the log or the projection can't be read.
@@ -65,7 +69,7 @@ impl Lagging {
             waiting.drain(..most).collect()
         };
         if session.fed() > fed || batch.is_empty() {
-            // Another's scan has served this one while it waited for its turn.
+            // Another call's scan has fed this session while it waited for its turn.
             self.waiting.lock().extend(batch.into_iter().filter(|other| !Arc::ptr_eq(other, session)));
             return Ok(());
         }
@@ -73,31 +77,36 @@ impl Lagging {
     }
 }
 
-/// One scan's sessions and the state of their chats.
+/// One scan: its range, the sessions that it feeds, and the states of their chats.
 struct Span {
     after: Seq,
     upto: Seq,
     epoch: u32,
     readers: Vec<Reader>,
     chats: HashMap<ChatId, Folded, FixedState>,
-    /// Messages deleted within the span: their bodies are not fed.
+    /// The messages that are deleted within the span. Their bodies are withheld, as they are in history.
     deleted: HashSet<Seq>,
 }
 
+/// A session that the scan feeds.
 struct Reader {
     session: Arc<Session>,
+    /// The scan goes on without it.
     full: bool,
 }
 
+/// A chat as of the entry that the scan has come to.
 struct Folded {
     state: Option<ChatState>,
     head: Seq,
 }
 
-/// What a first look at the span finds: what must be known before anything is fed.
+/// Found by a first pass over the span, since the second pass needs it from its first entry on.
 #[derive(Default)]
 struct Survey {
+    /// Chats that some of the sessions' users may join within the span.
     joined: HashSet<ChatId>,
+    /// Messages deleted within the span.
     deleted: HashSet<Seq>,
 }
 
@@ -119,8 +128,8 @@ impl Survey {
             return;
         }
         let Ok(event) = Event::decode(&entry.payload) else { return };
-        if let Fact::MessageDeleted(deleted) = &event.fact {
-            self.deleted.insert(deleted.seq);
+        if let Some(Revision::Delete(message)) = revision(&event.fact) {
+            self.deleted.insert(message);
         } else if joining(&event.fact).iter().any(|user| users.contains(user)) {
             self.joined.insert(chat);
         }
@@ -128,7 +137,7 @@ impl Survey {
 }
 
 impl Span {
-    /// The chats of all these sessions' users, as of the projection's checkpoint.
+    /// Loads the chats of these sessions' users as of the projection's checkpoint. The span begins there.
     async fn load(from: &Lagging, sessions: Vec<Arc<Session>>) -> Result<Self, Failure> {
         let (epoch, upto) = from.hub.begins();
         let users: HashSet<UserId> = sessions.iter().map(|session| session.user()).collect();
@@ -145,6 +154,8 @@ impl Span {
         Ok(Self { after: checkpoint.position.seq, upto, epoch, readers, chats, deleted: survey.deleted })
     }
 
+    /// Reads the span and feeds the sessions. Ends early if the hub enters another epoch meanwhile, since the entries
+    /// may be void then.
     async fn scan(mut self, from: &Lagging) -> Result<(), Failure> {
         let mut scan = Scan::new(&from.nats, Partition::FIRST, self.after, self.upto);
         while self.after < self.upto
@@ -165,6 +176,7 @@ impl Span {
         Ok(())
     }
 
+    /// Folds an entry and queues it to the sessions that are to get it.
     fn feed(&mut self, hub: &Hub, entry: &Entry) {
         let Some((chat_id, chat)) = entry.chat.and_then(|id| Some((id, self.chats.get_mut(&id)?))) else {
             return;
@@ -174,11 +186,12 @@ impl Span {
             return;
         }
         let prev = std::mem::replace(&mut chat.head, entry.seq);
-        let (target, removed) = match &event.fact {
-            Fact::MessageEdited(edited) => (edited.seq, None),
-            Fact::MemberLeft(left) => (entry.seq, Some(left.user_id)),
-            _ => (entry.seq, None),
+        let target = match revision(&event.fact) {
+            Some(Revision::Edit(message)) => message,
+            Some(Revision::Delete(_)) | None => entry.seq,
         };
+        // A user who is removed is no member any more, and is to hear of it.
+        let removed = leaving(&event.fact);
         let deleted = self.deleted.contains(&target);
         let frame = frame::delivered(chat_id, entry.seq, prev, entry.ts_ms, &event, deleted);
         let now_ms = hub.clock.now_ms();
@@ -194,14 +207,14 @@ impl Span {
         }
     }
 
-    /// The readers that still follow have all up to here.
+    /// Notes that the sessions which still follow the scan have been queued every event up to `seq`.
     fn covered(&self, seq: Seq) {
         for reader in self.readers.iter().filter(|reader| reader.wants(seq)) {
             reader.session.set_fed(seq);
         }
     }
 
-    /// Waits for readers that are full, for a while; goes on without those that stay so.
+    /// Gives full sessions a moment to be written, and goes on without those that stay full.
     async fn settle(&mut self) {
         for reader in self.readers.iter_mut().filter(|reader| !reader.full) {
             if reader.session.closing().is_some() || reader.session.is_ended() {
@@ -215,8 +228,11 @@ impl Span {
 }
 
 impl Reader {
-    /// Only a session that is still behind, and only what it does not have.
+    /// Whether the session is still behind and has yet to get what is at `seq`.
     fn wants(&self, seq: Seq) -> bool {
         !self.full && self.session.lane() == Lane::CatchUp && self.session.fed() < seq
     }
 }
+
+#[cfg(test)]
+mod tests;

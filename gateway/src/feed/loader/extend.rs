@@ -1,11 +1,12 @@
-//! When the projection lags behind the ring: what was loaded is brought up to the ring's floor by the log itself.
+//! Brings loaded users and chats up to the ring's floor, where the projection lags behind the ring.
 //!
-//! One scan for the whole batch, folding with the same rules as everyone.
+//! The log between the projection's checkpoint and the floor is scanned once for the whole batch, and folded with the
+//! same rules as by every reader of the log.
 
 use std::collections::HashMap;
 
 use shared::{
-    event::{Event, Fact},
+    event::Event,
     fold,
     id::{ChatId, Seq},
 };
@@ -14,13 +15,13 @@ use streams::{Entry, Nats, Partition, Scan};
 use crate::{
     command::Failure,
     hub::{
-        facts::joining,
+        facts::{joining, leaving},
         install::{LoadedChat, LoadedUser},
         user::Interval,
     },
 };
 
-/// Brings chats and users, loaded as of sequences that may lie below `floor`, up to it.
+/// Brings chats and users that are loaded as of a sequence below `floor` up to it. Those that are above it stay.
 pub(super) async fn to_ring(
     nats: &Nats,
     floor: Seq,
@@ -58,22 +59,25 @@ fn take(entry: &Entry, chat_id: ChatId, chat: Option<&mut LoadedChat>, users: &m
             chat.head = entry.seq;
             chat.floor_head = entry.seq;
         }
-        // Loaded as of a later sequence; its users may be as of an earlier one.
+        // The chat is loaded as of a later sequence. The users may be as of an earlier one, so they are looked at
+        // below.
         Some(_) => {}
-        // Not loaded yet: a user who may have joined it makes it a chat of the next round.
+        // The chat is not in this batch. A user who joins it here gets it into their intervals, and the next round
+        // loads it.
         None if joining(&event.fact).is_empty() => return,
         None => {}
     }
     let joined = joining(&event.fact);
+    let left = leaving(&event.fact);
     for user in users.iter_mut().filter(|user| user.upto < entry.seq) {
         let open =
             user.intervals.iter_mut().find(|interval| interval.chat == chat_id && interval.to.is_none());
-        match (&event.fact, open) {
-            (Fact::MemberLeft(left), Some(open)) if left.user_id == user.user => open.to = Some(entry.seq),
-            (_, None) if joined.contains(&user.user) => {
+        match open {
+            Some(open) if left == Some(user.user) => open.to = Some(entry.seq),
+            None if joined.contains(&user.user) => {
                 user.intervals.push(Interval { chat: chat_id, from: entry.seq, to: None });
             }
-            _ => {}
+            Some(_) | None => {}
         }
     }
 }
