@@ -24,7 +24,7 @@ use std::{
 use shared::{
     code::Code,
     event::{Event, Fact},
-    id::{ChatId, Seq},
+    id::Seq,
 };
 use streams::{append::Appender, barrier::Barrier};
 use tokio::{sync::oneshot, time::Instant};
@@ -82,7 +82,7 @@ impl Commands {
         }
     }
 
-    /// Says whether the log is nearly full: then only changes that pass ([`Change::passes_full_log`]) are appended.
+    /// Says whether the log is nearly full: then only changes that pass (`Change::passes_full_log`) are appended.
     pub fn set_full(&self, full: bool) {
         self.full.store(full, Ordering::Release);
     }
@@ -94,15 +94,15 @@ impl Commands {
     pub async fn execute(&self, actor: &Actor, command: Command) -> Result<Stored, Failure> {
         within_deadline(async |deadline| match self.place(actor, &command, deadline).await? {
             Placed::Judged(stored) => Ok(stored),
-            Placed::Stored(seq) => self.verdict(command.chat, seq).await,
+            Placed::Stored(seq) => self.verdict(seq).await,
         })
         .await
     }
 
     /// The log's verdict on the event at `seq`.
-    async fn verdict(&self, chat: ChatId, seq: Seq) -> Result<Stored, Failure> {
+    async fn verdict(&self, seq: Seq) -> Result<Stored, Failure> {
         let (answer, outcome) = oneshot::channel();
-        self.hub.await_verdict(seq, Waiter::Caller { answer, chat });
+        self.hub.await_verdict(seq, Waiter::Caller { answer });
         outcome.await.unwrap_or_else(|_| Err(Failure::log_unavailable()))
     }
 
@@ -115,7 +115,7 @@ impl Commands {
         let rest = deadline.saturating_duration_since(Instant::now());
         let deadline_ms = now_ms + rest.as_millis() as u64;
         let Command { chat, uuid, .. } = command;
-        let waiter = Waiter::Session { session: session.clone(), chat, uuid, deadline_ms };
+        let waiter = Waiter::Session { session: session.clone(), uuid, deadline_ms };
         match placed {
             Ok(Ok(Placed::Stored(seq))) => self.hub.await_verdict(seq, waiter),
             Ok(Ok(Placed::Judged(stored))) => self.hub.answer(waiter, Ok(stored)),

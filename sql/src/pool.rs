@@ -82,8 +82,12 @@ impl Db {
 
     /// Closes the connections that a burst has left idle. To be called from time to time.
     pub fn close_idle(&self) {
+        self.close_unused_for(IDLE);
+    }
+
+    fn close_unused_for(&self, span: Duration) {
         // The pool returns how many it closed, which no metric shows.
-        drop(self.pool.retain(|_, metrics| metrics.last_used() < IDLE));
+        drop(self.pool.retain(|_, metrics| metrics.last_used() < span));
     }
 
     /// The parameters of connections, for callers that need a connection outside the pool.
@@ -176,4 +180,66 @@ fn connection_config(settings: &SqlSettings, application: &str) -> Result<Config
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_user_timeout(TCP_USER_TIMEOUT);
     Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use xtask::testing::Isolated;
+
+    use super::*;
+
+    const BURST: usize = 5;
+
+    fn open(name: &str) -> (Isolated, Db) {
+        let corner = Isolated::new(name).expect("a corner");
+        let postgres_url = corner.postgres_url();
+        let settings = SqlSettings { postgres_url, postgres_pool: BURST, postgres_timeout_ms: 5_000 };
+        let db = Db::new(&settings, "tests").expect("a pool");
+        (corner, db)
+    }
+
+    async fn burst(db: &Db) -> Vec<Object> {
+        let mut clients = Vec::new();
+        for _ in 0..BURST {
+            clients.push(db.client().await.expect("a connection"));
+        }
+        clients
+    }
+
+    #[tokio::test]
+    async fn connections_that_a_burst_left_idle_are_closed_and_the_used_one_is_kept() {
+        let (_corner, db) = open("idle");
+        drop(burst(&db).await);
+        assert_eq!(db.pool.status().size, BURST);
+        let ended = Instant::now();
+        // One caller at a time needs one connection: always the same, or none would ever become idle.
+        for _ in 0..100 {
+            db.ping().await.unwrap();
+        }
+        db.close_unused_for(ended.elapsed() / 2);
+        assert_eq!(db.pool.status().size, 1);
+        db.ping().await.unwrap();
+        assert_eq!(db.pool.status().size, 1);
+    }
+
+    #[tokio::test]
+    async fn a_connection_in_use_is_not_closed() {
+        let (_corner, db) = open("inuse");
+        let mut clients = burst(&db).await;
+        let used = clients.pop().expect("one of them");
+        drop(clients);
+        db.close_unused_for(Duration::ZERO);
+        assert_eq!(db.pool.status().size, 1);
+        used.query_one("SELECT 1", &[]).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn connections_that_were_used_lately_are_kept() {
+        let (_corner, db) = open("lately");
+        drop(burst(&db).await);
+        db.close_idle();
+        assert_eq!(db.pool.status().size, BURST);
+    }
 }

@@ -156,13 +156,12 @@ impl World {
     pub(crate) async fn project_to(&mut self, seq: Seq) {
         self.read().await;
         let from = self.folder.checkpoint().position.seq.get() as usize;
-        self.fold(&self.entries[from..seq.get() as usize].to_vec()).await;
+        fold(&mut self.folder, &self.entries[from..seq.get() as usize]).await;
     }
 
     /// Folds entries that follow the projection's checkpoint, whether the log has them or not.
     pub(crate) async fn fold(&mut self, entries: &[Entry]) {
-        let folded = self.folder.apply(entries).await.unwrap();
-        assert!(folded.too_new.is_none());
+        fold(&mut self.folder, entries).await;
     }
 
     /// The cursor of a position in the log, in the hub's epoch.
@@ -248,6 +247,11 @@ const CACHE_MEMBERS: usize = 100_000;
 async fn folder(db: &sql::Db) -> Folder {
     let writer = sql::projection::Writer::connect(db, sql::PARTITION).await.unwrap();
     Folder::new(writer, CACHE_MEMBERS).await.unwrap()
+}
+
+async fn fold(folder: &mut Folder, entries: &[Entry]) {
+    let folded = folder.apply(entries).await.unwrap();
+    assert!(folded.too_new.is_none());
 }
 
 /// Waits until the condition holds.

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use shared::id::{ChatId, Seq};
+use shared::id::Seq;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
@@ -19,9 +19,9 @@ use crate::{
 #[derive(Debug)]
 pub enum Waiter {
     /// A session's command. The answer is queued to its outbox.
-    Session { session: Arc<Session>, chat: ChatId, uuid: Uuid, deadline_ms: u64 },
+    Session { session: Arc<Session>, uuid: Uuid, deadline_ms: u64 },
     /// An HTTP request, or a task that goes on with the outcome. It keeps time itself.
-    Caller { answer: oneshot::Sender<Result<Stored, Failure>>, chat: ChatId },
+    Caller { answer: oneshot::Sender<Result<Stored, Failure>> },
 }
 
 impl Hub {
@@ -62,7 +62,7 @@ impl Hub {
                 reply::outcome(&session, uuid, outcome, self.clock.now_ms());
             }
             // A caller that gave up has been answered already.
-            Waiter::Caller { answer, .. } => drop(answer.send(outcome)),
+            Waiter::Caller { answer } => drop(answer.send(outcome)),
         }
     }
 
@@ -74,7 +74,7 @@ impl Hub {
         state.waiters.retain(|_, waiters| {
             let overdue = |waiter: &mut Waiter| match waiter {
                 Waiter::Session { deadline_ms, .. } => *deadline_ms < now_ms,
-                Waiter::Caller { answer, .. } => answer.is_closed(),
+                Waiter::Caller { answer } => answer.is_closed(),
             };
             late.extend(waiters.extract_if(.., overdue));
             !waiters.is_empty()

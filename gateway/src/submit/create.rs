@@ -80,7 +80,7 @@ impl Commands {
             return Ok(stored);
         }
         match self.appender.append_first(chat, &event, deadline).await {
-            Ok(appended) if !appended.duplicate => self.verdict(chat, appended.seq).await,
+            Ok(appended) if !appended.duplicate => self.verdict(appended.seq).await,
             Ok(_) | Err(AppendError::Exists) => {
                 self.catch_barrier().await?;
                 self.load(chat).await?;

@@ -46,7 +46,7 @@ async fn a_load_waits_for_the_hub_where_the_projection_is_ahead() {
     world.project_to(joins).await;
     world.apply_to(Seq(1)).await;
     let loader = world.loader.clone();
-    let load = tokio::spawn(async move { loader.user(user(3)).await });
+    let load = world.tracker.spawn(async move { loader.user(user(3)).await });
     // Whoever is loaded behind it waits with it, so the load has begun once this one times out.
     let other = tokio::time::timeout(Duration::from_millis(200), world.loader.chat(chat(1))).await;
     assert!(other.is_err() && !load.is_finished());
@@ -64,7 +64,7 @@ async fn a_load_that_the_ring_has_moved_past_is_made_again() {
     world.project_to(projected).await;
     world.apply_to(Seq(2)).await;
     let loader = world.loader.clone();
-    let load = tokio::spawn(async move { loader.user(user(2)).await });
+    let load = world.tracker.spawn(async move { loader.user(user(2)).await });
     let other = tokio::time::timeout(Duration::from_millis(200), world.loader.chat(chat(1))).await;
     assert!(other.is_err() && !load.is_finished(), "it waits for the hub to come to the checkpoint");
     world.append(1, 1, removed(2)).await;
@@ -85,7 +85,7 @@ async fn a_load_that_began_before_a_cut_is_made_again_after_it() {
     world.project_to(last).await;
     world.apply_to(Seq(3)).await;
     let loader = world.loader.clone();
-    let load = tokio::spawn(async move { loader.user(user(2)).await });
+    let load = world.tracker.spawn(async move { loader.user(user(2)).await });
     let other = tokio::time::timeout(Duration::from_millis(200), world.loader.chat(chat(1))).await;
     assert!(other.is_err() && !load.is_finished());
     world.stage.hub.cut(world.position(Seq(3)), 1);

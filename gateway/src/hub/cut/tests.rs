@@ -217,7 +217,7 @@ fn commands_that_wait_are_told_that_their_outcome_is_unknown() {
     let mut device = stage.connect(1);
     assert!(device.session.begin_command(1));
     let session = device.session.clone();
-    let waiter = Waiter::Session { session, chat: chat(1), uuid: Uuid::nil(), deadline_ms: u64::MAX };
+    let waiter = Waiter::Session { session, uuid: Uuid::nil(), deadline_ms: u64::MAX };
     stage.hub.expect(Seq(5));
     stage.hub.await_verdict(Seq(5), waiter);
     stage.lose_tail(Seq(1));

@@ -6,12 +6,12 @@ use crate::hub::stage::*;
 /// A waiter of a session, whose command counts as taken.
 fn of(session: &Arc<Session>) -> Waiter {
     assert!(session.begin_command(64));
-    Waiter::Session { session: session.clone(), chat: chat(1), uuid: Uuid::nil(), deadline_ms: 1_000 }
+    Waiter::Session { session: session.clone(), uuid: Uuid::nil(), deadline_ms: 1_000 }
 }
 
 fn caller() -> (oneshot::Receiver<Result<Stored, Failure>>, Waiter) {
     let (answer, outcome) = oneshot::channel();
-    (outcome, Waiter::Caller { answer, chat: chat(1) })
+    (outcome, Waiter::Caller { answer })
 }
 
 #[test]

@@ -75,9 +75,8 @@ async fn a_command_without_a_verdict_is_answered_at_its_deadline() {
     assert!(device.session.begin_command(1));
     let seq = stage.hub.position().next();
     let session = device.session.clone();
-    let chat = crate::hub::stage::chat(1);
     let deadline_ms = stage.hub.clock.now_ms() + 500;
-    stage.hub.await_verdict(seq, Waiter::Session { session, chat, uuid: Uuid::nil(), deadline_ms });
+    stage.hub.await_verdict(seq, Waiter::Session { session, uuid: Uuid::nil(), deadline_ms });
     pass(500).await;
     sweep.tick();
     assert_eq!(device.hears(), [""; 0]);
