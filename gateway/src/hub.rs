@@ -194,7 +194,7 @@ impl Hub {
         Seq(self.expected.load(Ordering::Acquire))
     }
 
-    /// Resolves when some chat's state is installed, at the latest after [`INSTALL_POLL`].
+    /// Resolves when some chat's state is installed, at the latest after `INSTALL_POLL`.
     pub async fn installed(&self) {
         let waited = tokio::time::timeout(INSTALL_POLL, self.installed.notified()).await;
         // Timed out or notified: the caller checks again.

@@ -2,7 +2,7 @@
 //!
 //! A read takes a barrier (the log's last sequence) and repeats its query until the checkpoint that comes with the
 //! answer has passed it. It asks the projector to hurry, and hears from it how far it is. Never waits longer than
-//! [`PATIENCE`]: then the answer is marked as stale.
+//! two seconds: then the answer is marked as stale.
 
 use std::{sync::Arc, time::Duration};
 

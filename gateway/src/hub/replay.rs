@@ -20,7 +20,7 @@ pub(super) struct Piece {
 }
 
 impl Hub {
-    /// The events after `after` that a local user is entitled to. `None` as in [`State::missed`].
+    /// The events after `after` that a local user is entitled to. `None` as in `State::missed`.
     pub fn missed(&self, user: UserId, after: Seq, most: usize) -> Option<Vec<Seq>> {
         let state = self.lock();
         state.missed(state.user(user)?, after, most)
