@@ -79,6 +79,9 @@ pub fn router(services: &Arc<Services>, registry: Option<Arc<Registry>>) -> Rout
         .with_state(services.clone())
 }
 
+/// The methods that pages of foreign origins may use: those of all routes.
+const METHODS: [Method; 4] = [Method::GET, Method::POST, Method::PATCH, Method::DELETE];
+
 /// Lets pages of the allowed foreign origins read our answers. Browsers let our own pages read them anyway.
 fn cors(foreign: &[String]) -> CorsLayer {
     if foreign.is_empty() {
@@ -88,7 +91,7 @@ fn cors(foreign: &[String]) -> CorsLayer {
     CorsLayer::new()
         .allow_origin(AllowOrigin::list(origins))
         .allow_credentials(true)
-        .allow_methods([Method::GET, Method::POST, Method::PATCH, Method::DELETE])
+        .allow_methods(METHODS)
         .allow_headers([
             header::AUTHORIZATION,
             header::CONTENT_TYPE,
@@ -96,4 +99,22 @@ fn cors(foreign: &[String]) -> CorsLayer {
             HeaderName::from_static("traceparent"),
         ])
         .expose_headers([header::LOCATION, header::RETRY_AFTER])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_of_foreign_origins_may_use_the_method_of_every_documented_route() {
+        let document = serde_json::to_value(documented().split_for_parts().1).unwrap();
+        let paths = document["paths"].as_object().unwrap();
+        assert!(!paths.is_empty());
+        for (path, operations) in paths {
+            for method in operations.as_object().unwrap().keys() {
+                let method = method.to_uppercase();
+                assert!(METHODS.iter().any(|allowed| *allowed == method.as_str()), "{method} {path}");
+            }
+        }
+    }
 }

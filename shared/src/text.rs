@@ -10,8 +10,10 @@ pub const MAX_EMOJI_BYTES: usize = 64;
 pub const MAX_MENTIONS: usize = 100;
 /// The most characters of a title or display name: one line on a phone.
 pub const MAX_NAME_CHARS: usize = 128;
-/// The most characters of a device label: kind, colon, id.
-pub const MAX_DEVICE_CHARS: usize = 16 + 1 + 64;
+/// The most characters of the kind in a device label: one word.
+const MAX_DEVICE_KIND_CHARS: usize = 16;
+/// The most characters of the id in a device label: room for a uuid or a hash in hexadecimal digits.
+const MAX_DEVICE_ID_CHARS: usize = 64;
 
 /// Checks a body and makes it storable: U+0000, which Postgres cannot hold, becomes U+FFFD. `None`: blank or
 /// too long.
@@ -45,9 +47,10 @@ pub fn mentions_fit(body: &str, mentions: &[Mention]) -> bool {
 /// Whether the text is a device label: `[a-z]{1,16}(:[A-Za-z0-9_-]{1,64})?`.
 pub fn is_device(text: &str) -> bool {
     let (kind, id) = text.split_once(':').map_or((text, None), |(kind, id)| (kind, Some(id)));
-    let kind_fits = (1..=16).contains(&kind.len()) && kind.bytes().all(|b| b.is_ascii_lowercase());
+    let kind_fits =
+        (1..=MAX_DEVICE_KIND_CHARS).contains(&kind.len()) && kind.bytes().all(|b| b.is_ascii_lowercase());
     let fits = |id: &str| {
-        (1..=64).contains(&id.len())
+        (1..=MAX_DEVICE_ID_CHARS).contains(&id.len())
             && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
     };
     kind_fits && id.is_none_or(fits)

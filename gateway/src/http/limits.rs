@@ -46,44 +46,42 @@ pub struct LimitSettings {
     pub limit_http_commands_burst: u32,
 }
 
-/// The limits. Each counts one kind of request, separately for each key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Limit {
-    /// The auth endpoints, by [`address_key`].
-    AuthPerAddress,
-    /// Failed logins, by account, and by account and address for addresses that the account knows.
-    LoginFailuresPerAccount,
-    /// WebSocket connects, by user.
-    ConnectPerUser,
-    /// WebSocket connects with a valid cursor, by user.
-    ResumePerUser,
-    /// Look-ups of users, by user.
-    UserLookups,
-    /// Commands over HTTP, by user.
-    HttpCommands,
+/// Declares [`Limit`], [`Limit::ALL`] and the names from one list, so that none of them can lack a limit.
+macro_rules! limits {
+    ($($(#[$doc:meta])* $limit:ident = $name:literal),* $(,)?) => {
+        /// The limits. Each counts one kind of request, separately for each key.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Limit {
+            $($(#[$doc])* $limit,)*
+        }
+
+        impl Limit {
+            /// Every limit, in the order of the discriminants.
+            pub const ALL: [Self; [$($name),*].len()] = [$(Self::$limit),*];
+
+            /// The limit's part of a key in Redis.
+            const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$limit => $name,)*
+                }
+            }
+        }
+    };
 }
 
-impl Limit {
-    /// Every limit, in the order of the discriminants.
-    pub const ALL: [Self; 6] = [
-        Self::AuthPerAddress,
-        Self::LoginFailuresPerAccount,
-        Self::ConnectPerUser,
-        Self::ResumePerUser,
-        Self::UserLookups,
-        Self::HttpCommands,
-    ];
-
-    const fn name(self) -> &'static str {
-        match self {
-            Self::AuthPerAddress => "auth",
-            Self::LoginFailuresPerAccount => "fail",
-            Self::ConnectPerUser => "ws",
-            Self::ResumePerUser => "resume",
-            Self::UserLookups => "lookup",
-            Self::HttpCommands => "http",
-        }
-    }
+limits! {
+    /// The auth endpoints, by [`address_key`].
+    AuthPerAddress = "auth",
+    /// Failed logins, by account, and by account and address for addresses that the account knows.
+    LoginFailuresPerAccount = "fail",
+    /// WebSocket connects, by user.
+    ConnectPerUser = "ws",
+    /// WebSocket connects with a valid cursor, by user.
+    ResumePerUser = "resume",
+    /// Look-ups of users, by user.
+    UserLookups = "lookup",
+    /// Commands over HTTP, by user.
+    HttpCommands = "http",
 }
 
 /// One request every `interval`, and up to `burst` at once after a pause.

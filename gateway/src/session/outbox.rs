@@ -55,6 +55,7 @@ impl Outbox {
         self.bytes
     }
 
+    #[cfg(test)]
     pub const fn written(&self) -> Seq {
         self.written
     }
