@@ -2,15 +2,16 @@
 //!
 //! It owns the ring (the recent past of the log), the states of the chats of local users, the local users with their
 //! sessions, and the commands that wait for a verdict. It never reads the log, the database or a socket: others bring
-//! entries and loaded states, and take frames out of the sessions' outboxes. One mutex guards all of it. It is held
-//! for microseconds, never across an await, and by nobody outside this folder. Invariants:
+//! entries and loaded states, and take frames out of the sessions' outboxes. One mutex guards all of it. Applying and
+//! feeding hold it for at most some 200 µs at a time. It is never held across an await, nor outside this folder.
+//! Invariants:
 //! - entries are applied in the log's order, each exactly once;
 //! - every chat of a local user is loaded, or the user's sessions are held back until it is;
 //! - a session in the live lane has been queued every event up to the hub's position that its user is entitled to.
 //!
-//! The words: an *entry* is a place in the log; an *event* is an entry that can be read as one. The *verdict* on an
-//! event is the fold's: valid, or void. A *cut* is the loss of the log's tail; each begins a new *epoch*, that is, a new
-//! history of the log.
+//! The words: an *entry* is what the log holds at one sequence; an *event* is an entry whose bytes decode. The
+//! *verdict* on an event is the fold's: valid, or void; a repeat of a command counts as void. A *cut* is the loss of
+//! the log's tail; each begins a new *epoch*, that is, a new history of the log.
 
 pub mod apply;
 pub mod attach;

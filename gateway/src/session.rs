@@ -4,7 +4,7 @@
 //! are more. This room never reads or writes a connection, so a hub full of sessions is tested without TCP.
 //! Invariants:
 //! - the lane changes only under the hub's lock;
-//! - the outbox is bounded;
+//! - live events and best-effort frames stay within the outbox's bounds;
 //! - an idle session keeps no timer and no queue: one sweep serves all sessions ([`due`]).
 
 pub mod close;

@@ -2,10 +2,10 @@
 //!
 //! Only the session's own task runs the loop. It hands each frame of the client to `dispatch`, and writes what the
 //! session's outbox holds. Reads and writes go through a buffer that all sockets of a worker thread share, so an idle
-//! socket keeps none. All that is queued leaves in one system call, with the `Cursor` that is due for it. The rules
-//! of the WebSocket protocol (masks, fragments, UTF-8, control frames, the close handshake) are left to tungstenite.
-//! Invariants: the loop never waits for anything but its socket and the session's waker; after the close has been
-//! sent, no frame of the client is taken any more.
+//! socket keeps none. What is queued leaves in one system call per 16 KiB, with the `Cursor` that is due for it. The
+//! rules of the WebSocket protocol (masks, fragments, UTF-8, control frames, the close handshake) are left to
+//! tungstenite. Invariants: the loop never waits for anything but its socket and the session's waker; after the close
+//! has been sent, no frame of the client is taken any more.
 
 mod admission;
 mod dispatch;

@@ -47,7 +47,7 @@ pub struct TailSettings {
 impl Default for TailSettings {
     fn default() -> Self {
         Self {
-            // A fan-out of 256 events takes a millisecond or two: short enough to share a core.
+            // A reader handles a batch without a pause: 256 events take so little time that others can share the core.
             batch_max: 256,
             heartbeat: Duration::from_secs(1),
             check_interval: Duration::from_secs(2),
@@ -105,8 +105,8 @@ pub struct Tail {
     stats: Arc<TailStats>,
     position: Position,
     consumer: Option<Consumer>,
-    /// The attempt under way. It outlives a cancelled [`Tail::next`], so that a caller which selects over that does not
-    /// set it back.
+    /// The attempt under way. It outlives a cancelled [`Tail::next`], so that a caller that drops the future in a
+    /// `select!` does not start it anew.
     attaching: Option<Attaching>,
     /// The comparison with the log under way; it outlives a cancelled call as well.
     checking: Option<BoxFuture<'static, Result<Check, Unavailable>>>,
@@ -158,7 +158,7 @@ impl Tail {
         self.position
     }
 
-    /// Goes on after `position`; how a caller answers a lost tail.
+    /// Goes on after `position`. A caller does this after [`TailItem::LostTail`] or [`TailItem::Expired`].
     pub fn restart_from(&mut self, position: Position) {
         self.position = position;
         self.stats.position.store(position.seq.get(), Relaxed);

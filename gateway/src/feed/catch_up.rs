@@ -32,7 +32,7 @@ use crate::{
 const RETRY: Duration = Duration::from_millis(300);
 /// The upper bound of a replay: none, so it goes as far as the projection does.
 const LAST: Seq = Seq(i64::MAX as u64);
-/// The events, and their bytes, of one read of the projection: an outbox has room for that.
+/// The most events, and the most bytes, of one read of the projection. An outbox has room for them.
 const PAGE_EVENTS: usize = 256;
 const PAGE_BYTES: usize = 64 * 1024;
 
@@ -68,7 +68,8 @@ impl CatchUps {
         self.tracker.spawn(async move { all.run(&session).await });
     }
 
-    /// Loads a session's user anew and attaches it again, after the hub forgot all users; `epoch` was the hub's then.
+    /// Loads a session's user anew and attaches the session again, after the hub forgot all users. `epoch` is the hub's
+    /// epoch after that.
     pub fn reattach(self: &Arc<Self>, session: &Arc<Session>, epoch: u32) {
         let (all, session) = (self.clone(), session.clone());
         self.tracker.spawn(async move {
@@ -120,7 +121,8 @@ impl Past for CatchUps {
     }
 }
 
-/// Attaches a session again after the hub forgot all users; `epoch` was the hub's then. `false`: it closes or has ended.
+/// Attaches a session again after the hub forgot all users. `epoch` is the hub's epoch after that. `false`: the session
+/// closes or has ended.
 pub(super) async fn attach_again(hub: &Hub, past: &impl Past, session: &Arc<Session>, epoch: u32) -> bool {
     while session.closing().is_none() && !session.is_ended() {
         if past.load(session.user()).await.is_ok() {

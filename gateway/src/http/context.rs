@@ -29,7 +29,7 @@ const NO_ROUTE: &str = "none";
 /// The length of a W3C `traceparent`: `00-` + 32 digits + `-` + 16 digits + `-` + 2 digits.
 const TRACEPARENT_LENGTH: usize = 55;
 
-/// The outermost layer.
+/// The layer. Around it are only the limit of a body and the answers to preflights of foreign pages.
 pub async fn layer(State(services): State<Arc<Services>>, request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().map_or(NO_ROUTE, MatchedPath::as_str).to_owned();
     let method = method_label(request.method());

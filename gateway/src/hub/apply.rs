@@ -1,8 +1,8 @@
 //! Applying the log's next entries: each goes into the ring, is judged, and is queued to the live local sessions.
 //!
-//! Invariants: an entry of a chat that no local user is in costs its place in the ring and a look at its head, no more;
-//! a session without room leaves the live lane and costs the others nothing; an event of a chat whose state is not here
-//! is withheld from the users who may be its members, and from nobody else.
+//! Invariants: an entry of a chat that is not loaded costs its place in the ring and a look at its head, and, if it may
+//! change members, a look at who they are; a session without room leaves the live lane and costs the others nothing; an
+//! event of a chat whose state is not here is withheld from the users who may be its members, and from nobody else.
 
 use std::{
     hash::BuildHasher,
@@ -170,8 +170,8 @@ impl Hub {
     }
 }
 
-/// The key of a command in the ring's index. Two commands may share it, so whoever finds an entry by it compares the
-/// entry itself. Clients choose the uuids, so the hash has a secret seed: nobody can make many of them collide. The
+/// The key of a command in the ring's index. Two commands may share it, so a reader that finds an entry by it compares
+/// uuid and user. Clients choose the uuids, so the hash has a secret seed: nobody can make many of them collide. The
 /// lowest bit is always set, because zero means "no command".
 pub fn command_hash(chat: ChatId, actor: UserId, uuid: Uuid) -> u64 {
     static SEED: LazyLock<RandomState> = LazyLock::new(RandomState::default);

@@ -20,7 +20,8 @@ use crate::session::{Lane, Session, wire};
 pub enum Attached {
     /// All that the device missed is in the outbox, and the session is live.
     Live,
-    /// The device missed more than is queued at once, or events that the ring lacks. A catch-up must feed the session.
+    /// The device missed more than is queued at once, or events that the ring lacks, or a chat of the user is still
+    /// being loaded. A catch-up must feed the session.
     CatchUp,
     /// The user is to be loaded first.
     Unknown,
@@ -48,9 +49,9 @@ pub enum Step {
     Live,
     /// The ring has more. Go on once the outbox has drained.
     More,
-    /// The next event is of a chat whose state is being loaded. Wait for that.
+    /// The next entry is of a chat whose state is being loaded. Wait for that.
     Held,
-    /// The next event is older than the ring. Read it from elsewhere.
+    /// The next entry is older than the ring. Read it from elsewhere.
     BelowRing,
     /// The session is no longer attached, or another catch-up has made it live: this one ends.
     Gone,
@@ -101,8 +102,8 @@ impl Hub {
         Attached::Live
     }
 
-    /// Attaches a session again after the hub forgot all users ([`Hub::cut`], [`Hub::skip_to`]). `epoch` was the hub's
-    /// after that.
+    /// Attaches a session again after the hub forgot all users ([`Hub::cut`], [`Hub::skip_to`]). `epoch` is the hub's
+    /// epoch after that.
     pub fn reattach(&self, session: &Arc<Session>, epoch: u32) -> Reattached {
         let mut state = self.lock();
         // A connection's task marks its session as ended before it detaches it. So a session that is not marked here
@@ -119,8 +120,8 @@ impl Hub {
         Reattached::CatchUp
     }
 
-    /// Queues events from the ring. `false`: the piece was full before the last of them; the session's `fed` is the
-    /// last one queued.
+    /// Queues events from the ring. Stops when the outbox holds a full piece, and returns `false`; the session's `fed`
+    /// is then the last event queued.
     fn feed(&self, state: &State, session: &Session, events: &[Seq], now_ms: u64) -> bool {
         for seq in events {
             if session.queued_bytes() > PIECE_BYTES {

@@ -7,7 +7,8 @@
 //!
 //! Only the last `Reset` carries a cursor of the new epoch. A device that drops before it has read the last one comes
 //! back with a cursor of the former epoch and is told all of them again. A device that has read the last one holds a
-//! cursor that no gateway accepts before it has followed the cut itself, so it is not shown the lost events again.
+//! cursor of the new epoch. A gateway accepts that only once it has followed the cut, so no gateway sends this device
+//! the lost events again.
 
 use std::{
     collections::BTreeSet,
@@ -27,8 +28,8 @@ use crate::{
     session::{Lane, Session, close::Close, wire},
 };
 
-/// How far one gateway's tail may trail another's. A session that came from another gateway longer ago than this holds
-/// nothing that this hub has not applied. In practice tails are milliseconds apart.
+/// How far one gateway's tail may trail another's. A device that resumed here longer ago than this holds nothing that
+/// this hub has not applied. In practice tails are milliseconds apart.
 const RESUME_DOUBT_MS: u64 = 10_000;
 
 impl Hub {
@@ -55,7 +56,7 @@ impl Hub {
         self.begin_anew(state)
     }
 
-    /// Goes on after `position`, because the log no longer has the entries before it. Forgets all users and chats, and
+    /// Goes on after `position`, because the log no longer has the entries up to it. Forgets all users and chats, and
     /// returns all sessions, as [`Hub::cut`] does.
     pub fn skip_to(&self, position: Position) -> Vec<Arc<Session>> {
         let mut state = self.lock();
@@ -86,7 +87,7 @@ impl Hub {
         sessions
     }
 
-    /// Puts a session back to the cut, or leaves it below, and queues its `Reset`s. Before the ring is cut.
+    /// Puts a session back to the cut, or leaves it below, and queues its `Reset`s. Call it before the ring is cut.
     fn take_back(&self, state: &State, user: &User, session: &Session, turn: &Turn) {
         let tip = state.ring.position().seq;
         let queued = if session.lane() == Lane::Live { tip } else { session.fed() };
@@ -105,8 +106,8 @@ impl Hub {
                 let from = Cursor { epoch: state.epoch, position: Position { seq: has, id } };
                 self.reset(state, session, &told, from, turn);
             }
-            // The position or the cut is older than the ring, so we can't tell which chats to reset. Close; the device
-            // comes back with its cursor and is told then.
+            // The position is below the ring, so its identity is not here to seal a cursor with; or the cut is, so the
+            // chats that lost events are not known. Close; the device comes back with its cursor and is told then.
             None => session.close(Close::Internal, turn.now_ms),
         }
     }

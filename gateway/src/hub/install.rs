@@ -1,4 +1,5 @@
-//! Installing loaded chats and users: each is as of a sequence, and the ring's entries bring it up to the hub's position.
+//! Installing loaded chats and users. A load is the state at one sequence; the ring's entries after it bring it up to
+//! the hub's position.
 //!
 //! Loads run without the lock, so the hub moves on meanwhile. Invariants: a load is installed only if the ring still has
 //! every entry after it, and if no cut came between; an installed user's chats are all loaded; a chat that is installed
@@ -51,13 +52,15 @@ pub struct LoadedUser {
 /// Why something could not be installed.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Stale {
-    /// The ring lacks entries that the load does not cover, or the log was cut meanwhile. Load again.
+    /// The ring lacks entries that the load does not cover, or the load is ahead of the hub, or the log was cut
+    /// meanwhile. Load again.
     Ring,
     /// The user is or may be a member of these chats, and they are not loaded. Load them first.
     Chats(Vec<ChatId>),
 }
 
-/// A load in flight. While it lives the ring gives up no entries, within a slack, so that the load can be installed.
+/// A load in flight. While it lives the ring keeps its entries as long as it is at most a quarter over its budget, so
+/// that the load can be installed.
 pub struct Pin<'a> {
     hub: &'a Hub,
     /// The ring's floor when the load began.
@@ -112,7 +115,7 @@ impl Hub {
         Ok(())
     }
 
-    /// Installs a user who was loaded in `epoch`. Their chats come first.
+    /// Installs a user who was loaded in `epoch`. Install their chats first.
     ///
     /// # Errors
     /// [`Stale`].
@@ -134,8 +137,8 @@ impl State {
         chain.reverse();
         let new = chain.split_off(chain.partition_point(|(seq, _)| *seq <= loaded.upto));
         let old = chain;
-        // The oldest entry's `prev` is the event before it. That is `floor_head` only if the ring has lost no entry of
-        // the chat since the load began.
+        // `floor_head` is right as the oldest entry's `prev` only if the ring has evicted no entry of the chat since
+        // the load began: the floor has not moved, or the oldest entry's `link` is at or below the floor of then.
         let nothing_evicted = self.ring.floor().seq <= loaded.floor
             || old.first().is_none_or(|(_, link)| *link > Seq::ZERO && *link <= loaded.floor);
         if !nothing_evicted {

@@ -1,8 +1,9 @@
-//! Judging the ring's entries of a loaded chat: the verdict, the link to the chat's event before it, the bodies that are
-//! withheld, and the local users that come and go with it.
+//! Judging the ring's entries of a loaded chat: the verdict, `prev` (the chat's valid event before it), the bodies that
+//! are withheld, and the local users that come and go with it.
 //!
-//! Invariants: a chat's entries are judged in the log's order, each once; the verdict depends on the log alone, so
-//! every gateway and the projection come to the same one.
+//! Invariants: a chat's entries are judged in the log's order, each once; the fold's verdict depends on the log alone,
+//! so every reader comes to the same one. Whether an entry repeats an earlier command is found only as far as the ring
+//! goes back.
 
 use shared::{
     code::Code,
@@ -38,7 +39,7 @@ impl State {
         }
     }
 
-    /// The event of an entry. An entry that is no event is void for every reader.
+    /// Decodes the event of an entry. Marks an entry that is no event as void, as it is for every reader.
     pub(super) fn decode(&mut self, seq: Seq) -> Option<Event> {
         let entry = self.ring.get_mut(seq)?;
         let event = Event::decode(&entry.payload).ok();
@@ -70,7 +71,8 @@ impl State {
     }
 
     /// The entry that holds the same command already, as far as the ring goes back. The log's dedupe window and the
-    /// look-up before each append make a second copy all but impossible. The projection's unique key voids it.
+    /// look-up before each append make a second copy all but impossible. If one is stored all the same, the unique key
+    /// of the projection makes it void.
     fn earlier_copy(&self, seq: Seq, event: &Event) -> Option<Seq> {
         let first = self.ring.first_copy(self.ring.get(seq)?.command).filter(|first| *first < seq)?;
         let (head, _) = Head::read(&self.ring.get(first)?.payload).ok()?;

@@ -119,7 +119,7 @@ mod tests {
         ChatId::new(id).unwrap()
     }
 
-    /// What happens to a chat: (chat, user, what).
+    /// One step of the test: something that happens to a chat, as (chat, user).
     #[derive(Debug, Clone, Copy)]
     enum Happening {
         Message(u64, u64),

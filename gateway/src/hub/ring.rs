@@ -47,10 +47,9 @@ pub struct Entry {
     pub kind: Kind,
     /// A hash of (chat, user, uuid); zero: no command.
     pub command: u64,
-    /// How many entries before this one lies the next that may hold the same command; zero: there is none. Set by the
-    /// ring.
+    /// The distance back to the next older entry that may hold the same command; zero: there is none. Set by the ring.
     pub alike: u32,
-    /// It is a message that was deleted later, or an edit of such a message. It is replayed without its body.
+    /// The message was deleted later, or the entry edits a message that was. It is replayed without its body.
     pub deleted: bool,
     /// A slice of a larger allocation, which it shares with its neighbours in the log.
     pub payload: Bytes,
@@ -79,11 +78,11 @@ pub struct Ring {
     pins: usize,
 }
 
-/// Pins may stretch the ring beyond its budget by this part of it. Loads take milliseconds; a load that lasts longer
-/// than a quarter of the ring does starts again.
+/// While a load is in flight the ring may exceed its budget by one part in this many. Loads take milliseconds. If more
+/// than that arrives during a load, the load starts again.
 const PIN_SLACK_DIVISOR: usize = 4;
 
-/// The capacity grows by this part of it. So each entry is moved some eight times while the ring fills, and never
+/// The capacity grows by one part in this many. So each entry is moved some eight times while the ring fills, and never
 /// afterwards. Moving all entries of 8 MiB takes a millisecond.
 const GROWTH_DIVISOR: usize = 8;
 const LEAST_GROWTH: usize = 64;
@@ -207,7 +206,8 @@ impl Ring {
         })
     }
 
-    /// Gives up no entries, within a slack, until [`Ring::unpin`] was called as often as this.
+    /// Keeps the entries while they are at most a quarter over the budget, until [`Ring::unpin`] was called as often as
+    /// this.
     pub const fn pin(&mut self) {
         self.pins += 1;
     }

@@ -1,7 +1,8 @@
 //! Commands that the log has stored and that wait for their verdict.
 //!
-//! A command is answered once this gateway's own tail has applied its event and the fold has judged it. Invariants: each
-//! waiter is answered exactly once; a session's answer comes after the event itself and before the events behind it.
+//! A command is answered once this gateway's own tail has applied its event and the fold has judged it. Invariant: each
+//! waiter is answered exactly once. If the waiter of a live session is here before the tail has passed its entry, the
+//! answer is queued directly behind the event. Otherwise answer and event come in either order.
 
 use std::sync::Arc;
 

@@ -1,7 +1,8 @@
 //! The frames that wait to be written to one session, encoded, in the order in which they go on the wire.
 //!
 //! The bytes of a frame are shared by all sessions that are sent it. Invariants:
-//! - the queue is bounded by [`Bounds`];
+//! - live events and best-effort frames stay within [`Bounds`]: `Outlet` asks before it queues them. Their callers
+//!   bound the answers and the events of a catch-up;
 //! - frames are written in the order in which they were queued, each whole;
 //! - `written` is the position up to which every durable event has been handed to the kernel. So a session that falls
 //!   behind can drop its queued durable frames and read them from the log again, without a gap or a duplicate.

@@ -1,9 +1,9 @@
 //! The place where the hub hands frames to the connection's task: the outbox, and the wake-ups around it.
 //!
-//! Three parties meet here on threads of their own. The hub queues frames and asks for the close; the connection's task
-//! writes them; a catch-up waits until little is left. Invariants: whoever waits is woken once its condition holds, and a
-//! wait ends when the session closes or ends. The model checker looks at every order of their steps (`wakeups.rs`), so
-//! the locks and atomics come from `sync`, in whose place the checker puts its own.
+//! Three parties use it, perhaps on three threads. The hub queues frames and asks for the close; the connection's task
+//! writes them; a catch-up waits until little is left. Invariants: a party that waits is woken once its condition
+//! holds, and a wait ends when the session closes or ends. The model checker looks at every order of their steps
+//! (`wakeups.rs`), so the locks and atomics come from `sync`, which the checker replaces by its own.
 
 use std::task::{Poll, Waker};
 
@@ -94,7 +94,7 @@ impl Outlet {
         self.dirty.store(true, Ordering::Release);
     }
 
-    /// A cursor covers all that is queued. Whether anything was queued since the last one.
+    /// Notes that a cursor covers all that is queued. Returns whether an event was queued since the last one.
     pub(super) fn cover(&self) -> bool {
         self.dirty.swap(false, Ordering::AcqRel)
     }
@@ -131,7 +131,8 @@ impl Outlet {
         self.closing_since_ms.load(Ordering::Acquire)
     }
 
-    /// Ends the connection's task without waiting for the peer any longer, and a catch-up that waits for it.
+    /// Ends the connection's task without waiting for the peer any longer, and wakes a catch-up that waits for the
+    /// outbox.
     pub(super) fn end(&self) {
         self.ended.store(true, Ordering::Release);
         self.outbox.lock().wake_if_drained(usize::MAX);

@@ -26,7 +26,7 @@ const WATERMARK_INTERVAL: Duration = Duration::from_millis(250);
 /// is 5 s), and the answer shows this session an epoch that another process declared.
 const TICKS_PER_CHECK: u32 = 4;
 
-/// How an active projector ends that did not fail.
+/// How an active projector ends without a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
     /// The process stops.
@@ -69,7 +69,7 @@ pub(super) struct Active<'a> {
     stats: Arc<TailStats>,
     /// Consumers of this tail that the metric has counted.
     attaches: u64,
-    /// Up to here the ids of chats and users are known to be given.
+    /// The highest ids of a chat and of a user that the database is known to have given.
     ids: (ChatId, UserId),
     /// Before this, entries are gathered and not written, unless a read waits for them.
     next_commit: Instant,
@@ -125,7 +125,7 @@ impl<'a> Active<'a> {
         }
     }
 
-    /// Does the next thing. An end if that was the last.
+    /// Handles the next tick, signal or item of the tail. Returns an end if nothing may come after it.
     async fn step(&mut self, ticks: &mut Interval, stop: &CancellationToken) -> Result<Option<End>, Failure> {
         tokio::select! {
             biased;
@@ -149,8 +149,8 @@ impl<'a> Active<'a> {
         Ok(None)
     }
 
-    /// Adds the entries that are there or come until it is time to write, and writes. Entries that come meanwhile wait
-    /// in the socket, for one read and one run of this task instead of one each.
+    /// Gathers entries until it is time to write, and writes them. Between two looks this task rests; entries that come
+    /// then wait in the socket and are read together.
     async fn gather_and_commit(&mut self, mut entries: Vec<Entry>) -> Result<(), Failure> {
         let began = Instant::now();
         let most = self.projector.settings.batch as usize;

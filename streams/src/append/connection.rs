@@ -97,7 +97,7 @@ async fn keep_connected(
             tracing::warn!(%error, server, "lost the connection to append on");
         }
         last_server = Some(server);
-        // Only a healthy spell earns an immediate reconnect.
+        // The first new attempt is made at once only if the connection had lasted.
         attempts = if born.elapsed() > PING_INTERVAL { 0 } else { attempts };
     }
 }
@@ -110,7 +110,7 @@ struct Pending {
 /// One connection and the appends that travel on it.
 struct Connection {
     line: Line,
-    /// Where acknowledgements come to; the last token of their subject is the append's.
+    /// Acknowledgements come to subjects under this one; behind its dot stands the append's token.
     inbox: String,
     /// An append takes a slot from its sending to its answer: there are as many as the window is wide.
     slots: Vec<Option<Pending>>,
@@ -185,7 +185,7 @@ impl Connection {
         end
     }
 
-    /// Sends the publishes that were taken from the queue, unless the last write was a moment ago.
+    /// Sends the publishes that were taken from the queue, unless the pause after a busy write still lasts.
     fn send_held(&mut self) {
         let now = Instant::now();
         if self.held.is_empty() || now < self.next_write {

@@ -1,8 +1,8 @@
 //! The gateway's naps: a worker naps while it is busy.
 //!
 //! The commands that arrive during a nap go to the log in one write, and their events come back in one read. Two things
-//! never wait for a nap: anything that arrives while the workers are not busy, and the log's answers to what this
-//! gateway sent. A gateway that handles only events which none of its clients want naps longer.
+//! never wait for a nap: anything that arrives while the worker is not busy, and the log's answers to what this gateway
+//! sent. A gateway that handles only events which none of its clients want naps longer.
 
 use std::{
     cell::Cell,
@@ -15,7 +15,8 @@ use super::Nap;
 /// How long a worker is watched before it is called busy, or no longer busy.
 const WINDOW: Duration = Duration::from_millis(10);
 
-/// A worker that runs out of work as often as this in a [`WINDOW`] is busy.
+/// Events wake a busy worker again and again, and each time it runs out of work once more. One that does so as often as
+/// this in a [`WINDOW`] is busy.
 const BUSY_PARKS: u32 = 8;
 
 /// A nap is this many times as long while nobody is served. A client that is served once in a while waits this much
@@ -38,7 +39,7 @@ pub enum Work {
 
 type Judge = Box<dyn Fn() -> Work + Send + Sync>;
 
-/// Naps of one length while the worker is busy. By default never.
+/// Naps while the worker is busy; longer ones while nobody is served. By default there are none.
 #[derive(Default)]
 pub struct WhileBusy {
     nap: Duration,

@@ -1,10 +1,10 @@
 //! Feeds sessions from the log itself, where the projection lags behind the ring.
 //!
-//! The events between the projection's checkpoint and the ring's floor are in the log alone. One scan of that span at
-//! a time serves all sessions that wait for it. It loads the chats of the waiting sessions as of the checkpoint,
-//! folds the scanned entries with the same rules as every reader of the log, and queues each valid event to the
-//! members that have yet to get it. Memory is bounded by the chats of the waiting sessions. A session whose outbox
-//! stays full is left out and waits for the next scan.
+//! The events between the projection's checkpoint and the ring's floor are in the log alone. One scan of that span at a
+//! time serves all sessions that wait for it. It loads the chats of the waiting sessions as of the checkpoint, folds
+//! the scanned entries by `shared::fold`, and queues each valid event to the members that have yet to get it. Memory is
+//! bounded by the chats of the waiting sessions. A session whose outbox stays full is left out and waits for the next
+//! scan.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -35,7 +35,7 @@ const READER_PATIENCE: Duration = Duration::from_millis(500);
 /// With more bytes than this in its outbox, a session counts as full and the scan waits for it.
 const FULL_BYTES: usize = 64 * 1024;
 
-/// The sessions that wait for a scan, and the turn to do it: there is one scan at a time.
+/// The sessions that wait for a scan. `turn` lets one scan run at a time.
 pub(super) struct Lagging {
     hub: Arc<Hub>,
     db: sql::Db,
@@ -84,7 +84,7 @@ struct Span {
     epoch: u32,
     readers: Vec<Reader>,
     chats: HashMap<ChatId, Folded, FixedState>,
-    /// The messages that are deleted within the span. Their bodies are withheld, as they are in history.
+    /// The messages that some entry of the span deletes, valid or not. Their bodies are withheld.
     deleted: HashSet<Seq>,
 }
 
@@ -106,7 +106,7 @@ struct Folded {
 struct Survey {
     /// Chats that some of the sessions' users may join within the span.
     joined: HashSet<ChatId>,
-    /// Messages deleted within the span.
+    /// Messages that some entry of the span deletes, valid or not.
     deleted: HashSet<Seq>,
 }
 

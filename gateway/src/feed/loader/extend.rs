@@ -1,7 +1,7 @@
 //! Brings loaded users and chats up to the ring's floor, where the projection lags behind the ring.
 //!
-//! The log between the projection's checkpoint and the floor is scanned once for the whole batch, and folded with the
-//! same rules as by every reader of the log.
+//! The log between the projection's checkpoint and the floor is scanned once for the whole batch, and folded by
+//! `shared::fold`.
 
 use std::collections::HashMap;
 

@@ -1,9 +1,9 @@
 //! An index of the ring's entries by command: a hash table whose chains run through the entries themselves.
 //!
 //! A bucket names the newest entry of its chain, and each entry says how far before it the next one lies
-//! (`Entry::alike`). An entry costs four bytes in the table. Eviction needs no update: a link to an evicted entry points
-//! below the ring's floor, which ends the chain. A chain may hold entries of other commands, so the reader compares the
-//! whole hash. It never lacks an entry that is in the ring.
+//! (`Entry::alike`). An entry costs four to eight bytes in the table. Eviction needs no update: a link to an evicted
+//! entry points below the ring's floor, which ends the chain. A chain may hold entries of other commands, so the reader
+//! compares the whole hash. Every entry in the ring that holds a command is in its chain.
 
 use std::collections::VecDeque;
 
@@ -11,7 +11,7 @@ use shared::id::Seq;
 
 use super::Entry;
 
-/// The buckets of an empty ring. There are always more buckets than entries, so chains stay short.
+/// The buckets of an empty ring. There are never fewer buckets than entries, so chains stay short.
 const LEAST: usize = 64;
 
 /// The table of buckets.
@@ -54,7 +54,7 @@ impl Copies {
         }
     }
 
-    /// Takes the ring's newest entry out of its chain again, of which it is the head.
+    /// Takes the ring's newest entry, the head of its chain, out again.
     pub(super) fn take_back(&mut self, entry: &Entry, seq: Seq) {
         if entry.command != 0 {
             let before = Self::before(entry, seq).unwrap_or(Seq::ZERO);
@@ -82,7 +82,7 @@ impl Copies {
     }
 }
 
-/// The last sequence up to `position` whose low half is this.
+/// The last sequence up to `position` whose low half is `low`.
 fn whole(low: u32, position: Seq) -> Option<Seq> {
     let back = (position.get() as u32).wrapping_sub(low);
     position.get().checked_sub(u64::from(back)).map(Seq)
