@@ -99,6 +99,14 @@ pub struct Session {
     queues: Mutex<Option<Box<CommandQueues>>>,
 }
 
+/// A step that would leave events out: it begins where the session does not stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a step from {from} was offered to a session at {at}")]
+pub struct NotAdjacent {
+    pub at: Seq,
+    pub from: Seq,
+}
+
 impl Session {
     /// A session that has yet to be attached. `token_expires_ms` is Unix time, `now_ms` the gateway's clock.
     pub fn new(identity: Identity, token_expires_ms: u64, settings: &SessionSettings, now_ms: u64) -> Self {
@@ -197,13 +205,28 @@ impl Session {
         self.catch_ups.load(Ordering::Acquire) == turn
     }
 
-    /// The sequence up to which a catch-up has queued every event.
+    /// The session's position while it is not live: every event of its user up to here has been queued. In the live lane
+    /// the hub's own position is that of all sessions.
     pub fn fed(&self) -> Seq {
         Seq(self.fed.load(Ordering::Acquire))
     }
 
-    pub fn set_fed(&self, seq: Seq) {
-        self.fed.store(seq.get(), Ordering::Release);
+    /// Moves the position from `from` to `to`, since every event of the user in between has been queued. Only under the
+    /// hub's lock.
+    ///
+    /// # Errors
+    /// [`NotAdjacent`]: the session does not stand at `from`. Nothing has moved; it must be read to again from where it
+    /// stands, or events would be missing.
+    pub fn advance(&self, from: Seq, to: Seq) -> Result<(), NotAdjacent> {
+        let step = self.fed.compare_exchange(from.get(), to.get(), Ordering::AcqRel, Ordering::Acquire);
+        step.map(drop).map_err(|at| NotAdjacent { at: Seq(at), from })
+    }
+
+    /// Sets the position of a session that leaves the live lane: it has everything up to `at` and reads the log from
+    /// there. Only under the hub's lock.
+    pub fn leave_live(&self, at: Seq) {
+        self.set_lane(Lane::CatchUp);
+        self.fed.store(at.get(), Ordering::Release);
     }
 
     /// Counts events that a catch-up queued, until [`Session::take_replayed`].
@@ -219,7 +242,7 @@ impl Session {
     /// Sets the position up to which the client has everything.
     pub fn start_at(&self, position: Seq) {
         self.outbox().start_at(position);
-        self.set_fed(position);
+        self.fed.store(position.get(), Ordering::Release);
     }
 
     /// Queues a live durable event. `false`: there is no room, and the session must leave the live lane.

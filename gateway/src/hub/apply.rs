@@ -209,16 +209,14 @@ fn overflow(session: &Arc<Session>, position: Seq, behind: &mut Vec<Arc<Session>
     let (written, dropped) = session.fall_behind();
     let lagging = shared::frame::Lagging { behind: dropped as u64 + 1 };
     session.push_control(wire::encode(&lagging.into(), session.identity.encoding), now_ms);
-    debug_assert!(written < position, "the event that had no room was not written");
-    session.set_lane(Lane::CatchUp);
-    session.set_fed(written);
+    debug_assert!(written < position, "what is queued now was not written");
+    session.leave_live(written);
     behind.push(session.clone());
 }
 
 /// Moves a session out of the live lane without telling its client. It has been queued all up to `fed`.
 fn leave_live(session: &Arc<Session>, fed: Seq, behind: &mut Vec<Arc<Session>>) {
-    session.set_lane(Lane::CatchUp);
-    session.set_fed(fed);
+    session.leave_live(fed);
     behind.push(session.clone());
 }
 

@@ -93,13 +93,14 @@ impl Hub {
             session.set_lane(Lane::CatchUp);
             return Attached::CatchUp;
         };
-        let fits = self.feed(&state, session, &missed, now_ms);
-        if !fits {
-            session.set_lane(Lane::CatchUp);
-            return Attached::CatchUp;
+        let lives = self.feed(&state, session, start, &missed, now_ms).is_some_and(|at| {
+            self.step(session, at, position.seq) && self.go_live(&state, session, now_ms)
+        });
+        if lives {
+            return Attached::Live;
         }
-        self.go_live(&state, session, now_ms);
-        Attached::Live
+        session.set_lane(Lane::CatchUp);
+        Attached::CatchUp
     }
 
     /// Attaches a session again after the hub forgot all users ([`Hub::cut`], [`Hub::skip_to`]). `epoch` is the hub's
@@ -120,12 +121,30 @@ impl Hub {
         Reattached::CatchUp
     }
 
-    /// Queues events from the ring. Stops when the outbox holds a full piece, and returns `false`; the session's `fed`
-    /// is then the last event queued.
-    fn feed(&self, state: &State, session: &Session, events: &[Seq], now_ms: u64) -> bool {
+    /// Moves a session's position. A step that is not adjacent is refused, counted and logged, and the session reads on
+    /// from where it stands.
+    pub fn step(&self, session: &Session, from: Seq, to: Seq) -> bool {
+        let moved = session.advance(from, to);
+        if let Err(error) = moved {
+            self.metrics.refused_steps.inc();
+            tracing::error!(%error, session = %session.id, "a session reads the log again");
+        }
+        moved.is_ok()
+    }
+
+    /// Queues events from the ring to a session at `from`. The position of the last one; `None`: it stopped early, where
+    /// the piece was full.
+    fn feed(
+        &self,
+        state: &State,
+        session: &Session,
+        mut from: Seq,
+        events: &[Seq],
+        now_ms: u64,
+    ) -> Option<Seq> {
         for seq in events {
-            if session.queued_bytes() > PIECE_BYTES {
-                return false;
+            if session.queued_bytes() > PIECE_BYTES || !self.step(session, from, *seq) {
+                return None;
             }
             if let Some(frame) = state.ring.get(*seq).and_then(|entry| entry.frame(*seq)) {
                 let bytes = wire::encode(&frame, session.identity.encoding);
@@ -135,20 +154,24 @@ impl Hub {
                 self.serves(now_ms);
                 self.metrics.replay_total.get_or_create(&vec![("source", "ring")]).inc();
             }
-            session.set_fed(*seq);
+            from = *seq;
         }
-        true
+        Some(from)
     }
 
-    /// Makes a session live that has been queued all its events up to the hub's position.
-    fn go_live(&self, state: &State, session: &Session, now_ms: u64) {
+    /// Makes a session live that has everything up to the hub's position. `false`: it has not.
+    fn go_live(&self, state: &State, session: &Session, now_ms: u64) -> bool {
         let position = state.ring.position();
+        if !self.step(session, position.seq, position.seq) {
+            return false;
+        }
         let cursor = self.seal(state, session.user(), position);
         let live = frame::Live { cursor, replayed: u64::from(session.take_replayed()) };
         session.push_covering(wire::encode(&live.into(), session.identity.encoding), position.seq, now_ms);
         // `Live` carries a cursor, so no `Cursor` is due for the events before it.
         session.cover(now_ms);
         session.set_lane(Lane::Live);
+        true
     }
 
     /// Feeds a session in its catch-up one piece from the ring, and makes it live if that was the last.
@@ -167,13 +190,12 @@ impl Hub {
             return Step::BelowRing;
         }
         let piece = state.scan(user, fed, SCAN_STEPS, PIECE_BYTES);
-        if !self.feed(&state, session, &piece.events, now_ms) {
+        let Some(at) = self.feed(&state, session, fed, &piece.events, now_ms) else { return Step::More };
+        if !self.step(session, at, piece.upto) {
             return Step::More;
         }
-        session.set_fed(piece.upto);
         if piece.upto == state.ring.position().seq {
-            self.go_live(&state, session, now_ms);
-            Step::Live
+            if self.go_live(&state, session, now_ms) { Step::Live } else { Step::More }
         } else if piece.held {
             Step::Held
         } else {

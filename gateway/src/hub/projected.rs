@@ -40,7 +40,10 @@ impl Hub {
         let now_ms = self.clock.now_ms();
         self.serves(now_ms);
         let state = self.lock();
-        if state.epoch != rows.epoch || session.lane() != Lane::CatchUp || session.fed() != rows.after {
+        if state.epoch != rows.epoch || session.lane() != Lane::CatchUp {
+            return;
+        }
+        if !self.step(session, rows.after, rows.upto) {
             return;
         }
         let deleted = state.deletions_after(rows.events.iter().map(|row| row.chat), rows.checkpoint);
@@ -51,7 +54,6 @@ impl Hub {
                 session.mark_dirty();
             }
         }
-        session.set_fed(rows.upto);
         drop(state);
         self.metrics
             .replay_total

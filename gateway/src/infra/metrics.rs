@@ -34,6 +34,7 @@ pub struct Metrics {
     pub refused_total: Counters,
     pub closed_total: Counters,
     pub lagging_total: Counter,
+    pub refused_steps: Counter,
     pub dropped_ephemeral_total: Counter,
     pub replay_total: Counters,
     pub append_retries: Gauge,
@@ -64,6 +65,11 @@ impl Metrics {
             refused_total: add(registry, "gateway_commands_refused", "Refused frames by code"),
             closed_total: add(registry, "gateway_ws_closed", "Closed sessions by reason"),
             lagging_total: add(registry, "gateway_ws_lagging", "Sessions that left the live lane"),
+            refused_steps: add(
+                registry,
+                "gateway_position_refused",
+                "Steps refused because they did not begin where the session stood",
+            ),
             dropped_ephemeral_total: add(
                 registry,
                 "gateway_ephemeral_dropped",

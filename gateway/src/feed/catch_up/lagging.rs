@@ -91,8 +91,10 @@ struct Span {
 /// A session that the scan feeds.
 struct Reader {
     session: Arc<Session>,
-    /// The scan goes on without it.
-    full: bool,
+    /// Where the scan has brought it; the session's own position must agree at each step.
+    at: Seq,
+    /// The scan goes on without it: it takes nothing, is closed, or stands elsewhere by now.
+    left: bool,
 }
 
 /// A chat as of the entry that the scan has come to.
@@ -150,8 +152,9 @@ impl Span {
         let (checkpoint, states) = from.db.chat_states(&chats, Seq::ZERO).await?;
         let chats =
             states.into_iter().map(|row| (row.chat, Folded { state: row.state, head: row.head })).collect();
-        let readers = sessions.into_iter().map(|session| Reader { session, full: false }).collect();
-        Ok(Self { after: checkpoint.position.seq, upto, epoch, readers, chats, deleted: survey.deleted })
+        let after = checkpoint.position.seq;
+        let readers = sessions.into_iter().filter_map(|session| Reader::from(session, after)).collect();
+        Ok(Self { after, upto, epoch, readers, chats, deleted: survey.deleted })
     }
 
     /// Reads the span and feeds the sessions. Ends early if the hub enters another epoch meanwhile, since the entries
@@ -167,7 +170,7 @@ impl Span {
                 }
             }
             if let Some(last) = entries.last()
-                && from.hub.while_in(self.epoch, || self.covered(last.seq)).is_none()
+                && from.hub.while_in(self.epoch, || self.covered(&from.hub, last.seq)).is_none()
             {
                 return Ok(());
             }
@@ -195,9 +198,13 @@ impl Span {
         let deleted = self.deleted.contains(&target);
         let frame = frame::delivered(chat_id, entry.seq, prev, entry.ts_ms, &event, deleted);
         let now_ms = hub.clock.now_ms();
-        for Reader { session, .. } in self.readers.iter().filter(|reader| reader.wants(entry.seq)) {
+        for reader in self.readers.iter_mut().filter(|reader| reader.wants(entry.seq)) {
+            let session = reader.session.clone();
             let member = chat.state.as_ref().is_some_and(|state| state.members.contains(session.user()));
             if member || removed == Some(session.user()) {
+                if !reader.step(hub, entry.seq) {
+                    continue;
+                }
                 let bytes = wire::encode(&frame, session.identity.encoding);
                 session.push_covering(bytes, entry.seq, now_ms);
                 session.count_replayed(1);
@@ -207,30 +214,46 @@ impl Span {
         }
     }
 
-    /// Notes that the sessions which still follow the scan have been queued every event up to `seq`.
-    fn covered(&self, seq: Seq) {
-        for reader in self.readers.iter().filter(|reader| reader.wants(seq)) {
-            reader.session.set_fed(seq);
+    /// The readers that still follow have all up to here.
+    fn covered(&mut self, hub: &Hub, seq: Seq) {
+        for reader in self.readers.iter_mut().filter(|reader| reader.wants(seq)) {
+            reader.step(hub, seq);
         }
     }
 
     /// Gives full sessions a moment to be written, and goes on without those that stay full.
     async fn settle(&mut self) {
-        for reader in self.readers.iter_mut().filter(|reader| !reader.full) {
+        for reader in self.readers.iter_mut().filter(|reader| !reader.left) {
             if reader.session.closing().is_some() || reader.session.is_ended() {
-                reader.full = true;
+                reader.left = true;
             } else if reader.session.queued_bytes() > FULL_BYTES {
                 let drained = reader.session.drained(FULL_BYTES / 2);
-                reader.full = tokio::time::timeout(READER_PATIENCE, drained).await.is_err();
+                reader.left = tokio::time::timeout(READER_PATIENCE, drained).await.is_err();
             }
         }
     }
 }
 
 impl Reader {
-    /// Whether the session is still behind and has yet to get what is at `seq`.
+    /// A session that a scan of everything after `after` can feed. One that stands below would miss what lies between:
+    /// the projection, which has come to `after`, feeds it first.
+    fn from(session: Arc<Session>, after: Seq) -> Option<Self> {
+        let at = session.fed();
+        (at >= after).then_some(Self { session, at, left: false })
+    }
+
+    /// Only a session that is still behind, and only what it does not have.
     fn wants(&self, seq: Seq) -> bool {
-        !self.full && self.session.lane() == Lane::CatchUp && self.session.fed() < seq
+        !self.left && self.session.lane() == Lane::CatchUp && self.at < seq
+    }
+
+    /// Moves the session on to `to`. `false`: it stands elsewhere by now, and the scan goes on without it.
+    fn step(&mut self, hub: &Hub, to: Seq) -> bool {
+        self.left = !hub.step(&self.session, self.at, to);
+        if !self.left {
+            self.at = to;
+        }
+        !self.left
     }
 }
 
