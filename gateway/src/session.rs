@@ -5,6 +5,7 @@
 //! Invariants:
 //! - the lane changes only under the hub's lock;
 //! - live events and best-effort frames stay within the outbox's bounds;
+//! - once a close was asked for nothing more is queued, so the close frame is the last one;
 //! - an idle session keeps no timer and no queue: one sweep serves all sessions ([`due`]).
 
 pub mod close;

@@ -145,10 +145,12 @@ impl Socket {
         let mut wire = Wire { bytes, session, now_ms: services.now_ms() };
         while !self.broken {
             match self.context.read(&mut wire) {
-                Ok(Message::Text(text)) if !self.close_sent => {
+                Ok(Message::Text(text)) if session.closing().is_none() => {
                     dispatch::text(services, session, text.as_bytes())
                 }
-                Ok(Message::Binary(bytes)) if !self.close_sent => dispatch::binary(services, session, &bytes),
+                Ok(Message::Binary(bytes)) if session.closing().is_none() => {
+                    dispatch::binary(services, session, &bytes)
+                }
                 Ok(_) => {}
                 Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => {
@@ -167,7 +169,8 @@ impl Socket {
         self.close_sent = true;
         let reason = Close::reason_of(code);
         let frame = CloseFrame { code: CloseCode::from(code), reason: reason.into() };
-        if code == Close::TooSlow.code() {
+        // A device that reads nothing, or must not read on, is told why and no more.
+        if code == Close::TooSlow.code() || code == Close::Revoked.code() {
             session.outbox().clear();
         }
         let mut wire = Wire { bytes: &[], session, now_ms: 0 };

@@ -93,9 +93,9 @@ impl Hub {
             session.set_lane(Lane::CatchUp);
             return Attached::CatchUp;
         };
-        let lives = self.feed(&state, session, start, &missed, now_ms).is_some_and(|at| {
-            self.step(session, at, position.seq) && self.go_live(&state, session, now_ms)
-        });
+        let lives = self
+            .feed(&state, session, start, &missed, now_ms)
+            .is_some_and(|at| self.step(session, at, position.seq) && self.go_live(&state, session, now_ms));
         if lives {
             return Attached::Live;
         }

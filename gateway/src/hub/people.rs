@@ -23,9 +23,10 @@ impl Hub {
         self.lock().sessions().cloned().collect()
     }
 
-    /// How many sessions a user has here.
+    /// How many sessions a user has here. One that is being closed has given its place away.
     pub fn sessions_of(&self, user: UserId) -> usize {
-        self.lock().user(user).map_or(0, |user| user.sessions.len())
+        let open = |sessions: &[Arc<Session>]| sessions.iter().filter(|it| it.closing().is_none()).count();
+        self.lock().user(user).map_or(0, |user| open(&user.sessions))
     }
 
     /// Every session of these users.

@@ -2,7 +2,8 @@
 //!
 //! Three parties use it, perhaps on three threads. The hub queues frames and asks for the close; the connection's task
 //! writes them; a catch-up waits until little is left. Invariants: a party that waits is woken once its condition
-//! holds, and a wait ends when the session closes or ends. The model checker looks at every order of their steps
+//! holds; a wait ends when the session closes or ends; nothing is queued once a close was asked for, which is looked at
+//! under the outbox' lock, so that nothing follows the close frame. The model checker looks at every order of their steps
 //! (`wakeups.rs`), so the locks and atomics come from `sync`, which the checker replaces by its own.
 
 use std::task::{Poll, Waker};
@@ -50,15 +51,24 @@ impl Outlet {
         self.outbox.lock()
     }
 
+    /// Queues a frame, unless a close was asked for.
     pub(super) fn push(&self, frame: Queued, now_ms: u64) {
-        self.outbox.lock().push(frame, now_ms);
-        self.waker.wake();
+        let mut outbox = self.outbox.lock();
+        if self.closing().is_none() {
+            outbox.push(frame, now_ms);
+            drop(outbox);
+            self.waker.wake();
+        }
     }
 
     /// Queues a live durable event. `false`: there is no room.
     #[must_use]
     pub(super) fn push_durable(&self, frame: Queued, now_ms: u64) -> bool {
         let mut outbox = self.outbox.lock();
+        if self.closing().is_some() {
+            // There is room enough for what nobody is sent.
+            return true;
+        }
         if !outbox.has_room(self.bounds, frame.bytes.len()) {
             return false;
         }
@@ -72,6 +82,9 @@ impl Outlet {
     /// Queues a frame only while the reader keeps up. `false`: it does not.
     pub(super) fn push_if_calm(&self, frame: Queued, now_ms: u64) -> bool {
         let mut outbox = self.outbox.lock();
+        if self.closing().is_some() {
+            return false;
+        }
         let calm = outbox.bytes() < self.bounds.bytes / 4 && outbox.has_room(self.bounds, frame.bytes.len());
         if calm {
             outbox.push(frame, now_ms);
