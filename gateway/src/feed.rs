@@ -88,8 +88,12 @@ impl Feed {
             match item {
                 TailItem::Batch(entries) => {
                     self.hub.apply(&entries)?;
+                    self.hub.prove();
                     self.follow_up();
                 }
+                // A consumer on a server that is cut off from the others sends heartbeats, too: they prove something only
+                // while nothing else is known to be in the log.
+                TailItem::Quiet if self.hub.expected() <= tail.position().seq => self.hub.prove(),
                 TailItem::Quiet | TailItem::Attached { .. } => {}
                 TailItem::LostTail { cut } => {
                     self.declare(cut.unwrap_or_default()).await;

@@ -74,6 +74,9 @@ pub enum Phase {
     Draining = 2,
 }
 
+/// How long a proof of the hub's position holds: an idle tail gets a heartbeat every second, and one may be lost.
+const PROOF_MS: u64 = 3_000;
+
 pub struct Hub {
     state: Mutex<State>,
     /// The last sequence applied; a channel, because tasks wait for the tail to pass a sequence.
@@ -83,6 +86,8 @@ pub struct Hub {
     phase: AtomicU8,
     /// See [`Hub::serves`].
     served_ms: AtomicU64,
+    /// See [`Hub::prove`].
+    proven_ms: AtomicU64,
     installed: Notify,
     pub clock: Clock,
     pub sealer: Sealer,
@@ -126,6 +131,7 @@ impl Hub {
             expected: AtomicU64::new(0),
             phase: AtomicU8::new(Phase::Starting as u8),
             served_ms: AtomicU64::new(0),
+            proven_ms: AtomicU64::new(0),
             installed: Notify::new(),
             clock,
             sealer,
@@ -176,6 +182,16 @@ impl Hub {
     /// When a client was last served; ms of the gateway's clock.
     pub fn served_ms(&self) -> u64 {
         self.served_ms.load(Ordering::Relaxed)
+    }
+
+    /// The tail has just proven that the hub holds all that the log is known to hold, or has brought it forward.
+    pub fn prove(&self) {
+        self.proven_ms.store(self.clock.now_ms(), Ordering::Relaxed);
+    }
+
+    /// Whether the hub's position was proven lately: a gateway that can't tell where the log is must not take sessions.
+    pub fn is_proven(&self) -> bool {
+        self.clock.now_ms().saturating_sub(self.proven_ms.load(Ordering::Relaxed)) <= PROOF_MS
     }
 
     /// Sets the gauges.

@@ -39,6 +39,9 @@ pub(super) async fn log(hub: Arc<Hub>, http: Arc<Services>) {
             http.sockets.epochs.set_first(bounds.first);
             http.commands.set_full(bounds.is_nearly_full());
         }
+        // The callers of overdue appends may have given up, and an unready gateway gets no new ones. So it appends by
+        // itself, to learn when the log takes writes again.
+        http.commands.prove_append().await;
         // If the database can't be asked, readiness shows it. A cut that this gateway's own tail finds is looked up at
         // once, so this poll is for the cuts that other readers of the log found.
         drop(http.sockets.epochs.learn().await);

@@ -20,7 +20,7 @@ use tokio::{
 use super::{
     draft::Draft,
     reply::{self, Outcome},
-    stats::AppendStats,
+    stats::{AppendStats, VERDICT_PATIENCE},
 };
 use crate::{
     connect::{Nats, PING_INTERVAL, backoff},
@@ -124,6 +124,7 @@ struct Connection {
     /// Publishes taken from the queue, to be sent together.
     held: Vec<Publish>,
     next_write: Instant,
+    born: Instant,
     last_heard: Instant,
     last_ping: Instant,
 }
@@ -142,6 +143,7 @@ impl Connection {
             stats,
             held: Vec::with_capacity(BATCH),
             next_write: now,
+            born: now,
             last_heard: now,
             last_ping: now,
         }
@@ -213,6 +215,7 @@ impl Connection {
         let draft = &publish.draft;
         self.line.request(draft.subject(), &self.inbox, token, draft.headers(), draft.payload());
         self.slots[slot] = Some(Pending { token, answer: publish.answer });
+        self.stats.sent();
         self.sent.push_back((now, token));
     }
 
@@ -224,8 +227,12 @@ impl Connection {
             let Some(token) = token else { continue };
             let slot = (token % self.slots.len() as u64) as usize;
             if let Some(pending) = self.slots[slot].take_if(|pending| pending.token == token) {
-                answer(pending.answer, reply::read(message));
+                let outcome = reply::read(message);
                 self.free.push(slot);
+                if outcome.is_verdict() {
+                    self.stats.judged(self.free.len() < self.slots.len());
+                }
+                answer(pending.answer, outcome);
             }
         }
         Ok(())
@@ -253,6 +260,10 @@ impl Connection {
             if self.last_heard < sent {
                 return Err(io::ErrorKind::TimedOut.into());
             }
+        }
+        // Whatever this server answers, it does not get the log's verdicts: another may.
+        if self.stats.owed_for().min(now.duration_since(self.born)) > VERDICT_PATIENCE {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "no verdict"));
         }
         let silence = now.duration_since(self.last_heard);
         if silence > PING_INTERVAL * 2 {

@@ -26,6 +26,16 @@ pub(super) enum Outcome {
     Unknown,
 }
 
+impl Outcome {
+    /// Whether the log has said what became of the event.
+    pub(super) const fn is_verdict(&self) -> bool {
+        match self {
+            Self::Stored(_) | Self::Refused(Refusal::Full | Refusal::NotFirst | Refusal::TooLarge) => true,
+            Self::Refused(Refusal::Temporary(_)) | Self::NotSent | Self::Unknown => false,
+        }
+    }
+}
+
 /// A refusal.
 #[derive(Debug)]
 pub(super) enum Refusal {

@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 use tokio::time::timeout;
 use utoipa::ToSchema;
 
-use crate::{http::services::Services, hub::Phase};
+use crate::http::services::{Services, Unready};
 
 /// A dependency that has not answered by then counts as away: probers usually wait a second.
 const CHECK_TIMEOUT: Duration = Duration::from_millis(900);
@@ -43,12 +43,20 @@ pub async fn readyz(State(services): State<Arc<Services>>) -> Response {
     let postgres = async { matches!(timeout(CHECK_TIMEOUT, services.db.ping()).await, Ok(Ok(()))) };
     let redis = async { matches!(timeout(CHECK_TIMEOUT, services.redis.ping()).await, Ok(Ok(()))) };
     let (postgres, redis) = tokio::join!(postgres, redis);
+    let unready = services.ready().err();
+    let log = match unready {
+        Some(Unready::Starting) => Some("down: still reading the recent past"),
+        Some(Unready::Unproven) => Some("down: nothing heard of it for seconds"),
+        Some(Unready::Unanswered) => Some("down: appends are not answered"),
+        Some(Unready::Full) => Some("down: full"),
+        Some(Unready::Draining | Unready::Revocations) | None => None,
+    };
     let needed = [
         ("nats", services.nats.is_connected(), "down: not connected"),
         ("postgres", postgres, "down: no answer"),
-        ("log", services.hub.is_open(), "down: still reading the recent past"),
+        ("log", log.is_none(), log.unwrap_or_default()),
         ("revocations", services.auth.revocations.is_primed(), "down: not read yet"),
-        ("gateway", services.hub.phase() != Phase::Draining, "down: draining"),
+        ("gateway", unready != Some(Unready::Draining), "down: draining"),
     ];
     let ready = needed.iter().all(|(_, fine, _)| *fine);
     let all = needed.into_iter().chain([("redis", redis, "degraded: no answer")]);

@@ -19,8 +19,11 @@ use uuid::Uuid;
 
 use crate::{
     auth::Identity,
-    http::{answer::problem::Problem, limits::Limit, services::Services},
-    hub::Phase,
+    http::{
+        answer::problem::Problem,
+        limits::Limit,
+        services::{Services, Unready},
+    },
     session::wire::Encoding,
     socket::start::{self, Opening},
 };
@@ -52,11 +55,11 @@ async fn prepare(services: &Arc<Services>, mut request: Request) -> Result<Respo
     if !services.origins.allowed(request.headers()) {
         return Err(Problem::forbidden_origin());
     }
-    if services.hub.phase() == Phase::Draining {
-        return Err(Problem::from(Code::ServerDraining).retry_after(1));
-    }
-    if !services.hub.is_open() {
-        return Err(Problem::unavailable());
+    match services.ready() {
+        Ok(()) => {}
+        Err(Unready::Draining) => return Err(Problem::from(Code::ServerDraining).retry_after(1)),
+        // The device keeps its cursor and tries again, here or elsewhere.
+        Err(_) => return Err(Problem::unavailable()),
     }
     let accept = handshake(&request)?;
     let query: Query = axum::extract::Query::try_from_uri(request.uri())
