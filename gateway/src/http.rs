@@ -20,7 +20,7 @@ use prometheus_client::registry::Registry;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use utoipa_axum::router::OpenApiRouter;
 
-use self::{answer::openapi, services::Services};
+use self::{answer::openapi, request::cross::Cross, services::Services};
 
 #[derive(Debug, Clone, clap::Args)]
 pub struct HttpSettings {
@@ -64,6 +64,7 @@ pub fn documented() -> OpenApiRouter<Arc<Services>> {
 
 /// Every route and the layers around them. With a registry, `/metrics` is one of the routes.
 pub fn router(services: &Arc<Services>, registry: Option<Arc<Registry>>) -> Router {
+    let cross = Cross { origins: services.origins.clone(), headers: cors(services.origins.foreign()) };
     let (router, document) = documented().split_for_parts();
     let mut router = router
         .route(openapi::WEBSOCKET_PATH, get(routes::ws::upgrade))
@@ -75,7 +76,7 @@ pub fn router(services: &Arc<Services>, registry: Option<Arc<Registry>>) -> Rout
     router
         .layer(middleware::from_fn_with_state(services.clone(), context::layer))
         .layer(DefaultBodyLimit::max(services.settings.body_bytes))
-        .layer(cors(services.origins.foreign()))
+        .layer(middleware::from_fn_with_state(cross, request::cross::layer))
         .with_state(services.clone())
 }
 

@@ -343,6 +343,23 @@ async fn foreign_pages_are_refused() {
     let preflight = from("https://chat.example").with("access-control-request-method", "PATCH");
     let answer = preflight.send(Method::OPTIONS, "/v1/me", None).await;
     assert!(answer.header("access-control-allow-methods").contains("PATCH"), "{answer:?}");
+    // A method like the others, unless it is the preflight of an allowed origin for a route that exists.
+    let method = "access-control-request-method";
+    for (client, path, status) in [
+        (preflight.with(method, "PATCH"), "/v1/nothing", 404),
+        (world.client(0), "/v1/nothing", 404),
+        (world.client(0), "/v1/chats", 405),
+        (from("https://chat.example"), "/v1/chats", 405),
+        (world.client(0).with(method, "POST"), "/v1/chats", 405),
+        (from("https://evil.example").with(method, "POST"), "/v1/chats", 405),
+    ] {
+        let answer = client.send(Method::OPTIONS, path, None).await;
+        assert_eq!(answer.status, status, "{path} {answer:?}");
+        if status == 405 {
+            let allow = answer.header("allow");
+            assert!(allow.contains("GET") && allow.contains("POST"), "{allow}");
+        }
+    }
     let upgrade = from("https://evil.example").with_token(&user.token);
     upgrade.get("/v1/ws").await.problem(403, "auth.mismatch");
 }

@@ -173,6 +173,33 @@ async fn an_idempotency_key_makes_one_group() {
     let bad = ada.client.clone().with("idempotency-key", "once").post("/v1/chats", body).await;
     bad.problem(422, "request.invalid");
 
+    // The key stands for what was asked first, whoever is a member by now.
+    let eve = world.user("eve").await;
+    let (key, members) = (Uuid::new_v4().to_string(), [bob.id, eve.id]);
+    let keyed = |gateway| ada.at(&world, gateway).with("idempotency-key", &key);
+    let first = json!({ "type": 2, "memberIds": members, "title": "Team", "history": "join" });
+    let chat = keyed(0).post("/v1/chats", first.clone()).await.ok(201);
+    let path = format!("/v1/chats/{}", chat["id"]);
+    ada.client.patch(&path, json!({ "title": "Crew" })).await.ok(200);
+    ada.client.delete(&format!("{path}/members/{}", eve.id)).await.ok(204);
+    let turned = json!({ "type": 2, "memberIds": [eve.id, bob.id], "title": " Team ", "history": "join" });
+    for gateway in [0, 1] {
+        for same in [&first, &turned] {
+            assert_eq!(keyed(gateway).post("/v1/chats", same.clone()).await.ok(200)["id"], chat["id"]);
+        }
+        for other in [
+            json!({ "type": 2, "memberIds": members, "title": "Crew", "history": "join" }),
+            json!({ "type": 2, "memberIds": members, "history": "join" }),
+            json!({ "type": 2, "memberIds": members, "title": "Team" }),
+            json!({ "type": 2, "memberIds": [bob.id], "title": "Team", "history": "join" }),
+            json!({ "type": 1, "memberIds": [bob.id] }),
+        ] {
+            keyed(gateway).post("/v1/chats", other).await.problem(409, "command.uuid_reused");
+        }
+    }
+    // Another user's key is another key.
+    bob.client.clone().with("idempotency-key", &key).post("/v1/chats", first).await.ok(201);
+
     for bad in [
         json!({ "type": 3, "memberIds": [] }),
         json!({ "type": "2", "memberIds": [] }),

@@ -43,6 +43,14 @@ impl Db {
         self.claim(GROUP, CLAIM_GROUP, &[&user.as_i64(), &key]).await
     }
 
+    /// The id of the group that the user asked for under an idempotency key; `None` if there was none.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn group_of(&self, user: UserId, key: Uuid) -> Result<Option<ChatId>, Error> {
+        self.query_opt(GROUP, &[&user.as_i64(), &key]).await?.map(|row| first_id(&row)).transpose()
+    }
+
     /// Looks, claims, and looks again if another caller claimed in between. That is enough, as claims are never taken
     /// back.
     async fn claim(

@@ -142,9 +142,9 @@ impl Appender {
                 sleep_until((Instant::now() + history.pause(attempt)).min(deadline)).await;
             }
             match timeout_at(deadline, self.attempt(draft, deadline, &mut history)).await {
-                Ok(Outcome::Stored(appended)) => return Ok(self.stored(appended)),
+                Ok(Outcome::Stored(appended)) => return Ok(self.stored(appended, &history)),
                 Ok(Outcome::Refused(Refusal::NotFirst)) => match Box::pin(self.first_of(draft, id)).await {
-                    Ok(verdict) => return verdict.map(|appended| self.stored(appended)),
+                    Ok(verdict) => return verdict.map(|appended| self.stored(appended, &history)),
                     Err(error) => history.failed(error.into()),
                 },
                 Ok(Outcome::Refused(Refusal::TooLarge)) => return Err(AppendError::TooLarge),
@@ -183,10 +183,10 @@ impl Appender {
         answered.await.unwrap_or(Outcome::Unknown)
     }
 
-    fn stored(&self, appended: Appended) -> Appended {
+    fn stored(&self, appended: Appended, history: &History) -> Appended {
         self.stats.acked.fetch_add(1, Relaxed);
         self.stats.duplicates.fetch_add(appended.duplicate.into(), Relaxed);
-        appended
+        Appended { maybe_own: appended.duplicate && history.maybe_stored, ..appended }
     }
 
     /// After a refused first append: whether the chat's only subject holds this very event. Some servers answer a
@@ -203,7 +203,7 @@ impl Appender {
         let first = self.nats.ask(read).await?;
         let have = first.headers.get(async_nats::header::NATS_MESSAGE_ID).map(|value| value.as_str());
         Ok(if have == Some(id) {
-            Ok(Appended { seq: Seq(first.sequence), duplicate: true })
+            Ok(Appended { seq: Seq(first.sequence), duplicate: true, maybe_own: false })
         } else {
             Err(AppendError::Exists)
         })

@@ -75,11 +75,13 @@ async fn serve(nats: Nats, appender: Appender, partition: Partition, mut queue: 
 
 /// Asks the leader, if it can prove that it is one, and else appends: only a leader with a quorum acknowledges.
 async fn end_of_log(nats: &Nats, appender: &Appender, partition: Partition) -> Result<Seq, Unavailable> {
-    match nats.proven_bounds(partition).await {
-        Ok(bounds) => Ok(bounds.last),
-        Err(_) if nats.settings.replicas > 1 => {
-            Ok(appender.append_noop(partition, Instant::now() + PATIENCE).await?)
-        }
-        Err(error) => Err(error),
+    let asked = nats.proven_bounds(partition);
+    if nats.settings.replicas == 1 {
+        return Ok(asked.await?.last);
+    }
+    match timeout(PATIENCE / 2, asked).await {
+        Ok(Ok(bounds)) => Ok(bounds.last),
+        // Without a leader nobody answers.
+        Ok(Err(_)) | Err(_) => Ok(appender.append_noop(partition, Instant::now() + PATIENCE / 2).await?),
     }
 }

@@ -5,7 +5,9 @@
 
 use std::{fmt, io, sync::Arc, time::Duration};
 
-use async_nats::{Client, ConnectOptions, Event, ServerAddr, connection::State, jetstream};
+use async_nats::{
+    Client, ConnectOptions, Event, ReconnectToServer, ServerAddr, connection::State, jetstream,
+};
 use tokio::{sync::watch, time::timeout};
 
 use crate::{
@@ -133,7 +135,7 @@ impl Nats {
         let servers = parse_urls(&settings.nats_url)?;
         let target = Target::new(&servers, name);
         let (connection, connected) = watch::channel(false);
-        let client = control_client(&servers, name, connection).await?;
+        let client = control_client(&servers, name, connection, target.clone()).await?;
         let js = jetstream::context::ContextBuilder::new().timeout(REQUEST_TIMEOUT).build(client.clone());
         Ok(Self { client, js, layout, target, settings: Arc::new(settings.clone()), connected })
     }
@@ -156,6 +158,15 @@ impl Nats {
             return Err(Unavailable::Because("not connected"));
         }
         self.ask(async { self.js.query_account().await.map(drop).map_err(Unavailable::new) }).await
+    }
+
+    /// Leaves a server that answers and proves nothing, with all connections of this process.
+    pub(crate) async fn leave(&self, server: &str) {
+        self.target.leave(server);
+        if self.target.is_left(&self.client.server_info().server_id) {
+            // A client that has ended needs no other server.
+            drop(self.client.force_reconnect().await);
+        }
     }
 
     /// Bounds a request by [`REQUEST_TIMEOUT`] and by the life of the connection: an answer that was lost with the
@@ -190,6 +201,7 @@ async fn control_client(
     servers: &[ServerAddr],
     name: &str,
     connection: watch::Sender<bool>,
+    target: Target,
 ) -> Result<Client, SettingsError> {
     // The client does not look for credentials in its URLs.
     let options = match servers.first().and_then(Credentials::of) {
@@ -209,6 +221,11 @@ async fn control_client(
         .subscription_capacity(4096)
         .client_capacity(1024)
         .reconnect_delay_callback(reconnect_delay)
+        .reconnect_to_server_callback(move |servers, _| {
+            let servers = servers.into_iter().map(|server| (server.addr, server.failed_attempts)).collect();
+            let chosen = target.choose(servers);
+            std::future::ready(chosen.map(|addr| ReconnectToServer { addr, delay: None }))
+        })
         .event_callback(move |event| {
             match event {
                 Event::Connected => drop(connection.send_replace(true)),

@@ -6,11 +6,12 @@ use std::{collections::VecDeque, io, time::Duration};
 
 use serde::Deserialize;
 use shared::id::Seq;
-use tokio::time::timeout;
+use tokio::time::{interval, timeout};
 
 use crate::{
     connect::{Nats, REQUEST_TIMEOUT, Unavailable},
     entry::{Entry, Reader, place},
+    hedge::AGAIN,
     line::{self, Line, Message},
     subject::{Layout, Partition, decimal},
 };
@@ -38,6 +39,8 @@ pub(crate) enum Broken {
     Ended(u16),
     #[error("an event that the log holds did not come")]
     Behind,
+    #[error("its server proves nothing")]
+    Left,
     #[error("a delivery that can't be read")]
     Unreadable,
 }
@@ -114,9 +117,12 @@ impl Consumer {
 
     async fn request_creation(&mut self, stream: &str, heartbeat: Duration) -> Result<(), Broken> {
         let (deliveries, replies) = (line::inbox(), line::inbox());
+        // Named, so that to ask for it again makes no second one.
+        let name = format!("{:016x}", rand::random::<u64>());
         let request = serde_json::json!({
             "stream_name": stream,
             "config": {
+                "name": name,
                 "deliver_subject": deliveries,
                 "deliver_policy": "by_start_sequence",
                 "opt_start_seq": self.last + 1,
@@ -133,16 +139,22 @@ impl Consumer {
         // Subscribed before the consumer exists, so that none of its deliveries is missed.
         self.line.subscribe(&deliveries, DELIVERIES);
         self.line.subscribe(&replies, REPLIES);
-        let subject = format!("$JS.API.CONSUMER.CREATE.{stream}");
-        self.line.publish(&subject, Some(&replies), request.to_string().as_bytes());
-        self.line.flush().await?;
+        let subject = format!("$JS.API.CONSUMER.CREATE.{stream}.{name}");
+        let request = request.to_string();
+        let mut again = interval(AGAIN);
         loop {
+            tokio::select! {
+                _ = again.tick() => {
+                    self.line.publish(&subject, Some(&replies), request.as_bytes());
+                    self.line.flush().await?;
+                }
+                filled = self.line.fill() => filled?,
+            }
             let parsed = self.parse(usize::MAX)?;
             self.early.extend(parsed.entries);
             if let Some(created) = parsed.created {
                 return Ok(created?);
             }
-            self.line.fill().await?;
         }
     }
 

@@ -14,6 +14,7 @@ pub mod barrier;
 pub mod connect;
 mod consumer;
 mod entry;
+mod hedge;
 mod line;
 pub mod marks;
 pub mod nap;

@@ -20,12 +20,16 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use shared::id::{Position, Seq};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, sleep_until},
+};
 
 use crate::{
     connect::{Nats, Unavailable, backoff},
     consumer::{Broken, Consumer, Progress},
     entry::Entry,
+    hedge::hedged,
     subject::Partition,
 };
 use identity::{Check, Standing};
@@ -118,6 +122,10 @@ pub struct Tail {
     /// Consecutive attaches without an event or a heartbeat.
     attempts: u32,
     last_server: Option<String>,
+    /// Changes when a server is found to prove nothing.
+    leaves: watch::Receiver<u64>,
+    /// Changes when the log's verdicts come again.
+    returns: watch::Receiver<u64>,
 }
 
 impl Tail {
@@ -146,6 +154,8 @@ impl Tail {
             expected: None,
             attempts: 0,
             last_server: None,
+            leaves: nats.target.leaves(),
+            returns: nats.target.returns(),
         }
     }
 
@@ -206,9 +216,17 @@ impl Tail {
                 None
             }
             progress = consumer.next(self.settings.batch_max) => self.progress(progress),
+            Ok(()) = self.leaves.changed() => {
+                let left = self.nats.target.is_left(&consumer.server);
+                if left { self.end(&Broken::Left) } else { None }
+            }
             () = sleep_until(silent) => self.end(&Broken::Silent),
             () = sleep_until(self.next_check), if self.checking.is_none() => None,
-            () = sleep_until(overdue.unwrap_or(now)), if overdue.is_some() => self.end(&Broken::Behind),
+            () = sleep_until(overdue.unwrap_or(now)), if overdue.is_some() => {
+                let server = consumer.server.clone();
+                self.nats.leave(&server).await;
+                self.end(&Broken::Behind)
+            }
         }
     }
 
@@ -267,10 +285,18 @@ impl Tail {
     /// Goes on with the attempt to create a consumer. No item if it fails.
     async fn attach(&mut self) -> Option<TailItem> {
         if self.attaching.is_none() {
+            self.returns.mark_unchanged();
             self.attempts = self.attempts.saturating_add(1);
             self.attaching = Some(self.new_attachment());
         }
-        let attached = if_some(&mut self.attaching).await;
+        let attached = tokio::select! {
+            attached = if_some(&mut self.attaching) => attached,
+            // What it asked of a server that does not know has no answer, and another one has.
+            Ok(()) = self.returns.changed() => {
+                (self.attaching, self.attempts) = (None, 0);
+                return None;
+            }
+        };
         self.attaching = None;
         match attached {
             Ok(Ok(consumer)) => {
@@ -297,7 +323,7 @@ impl Tail {
         let (avoid, pause) = (self.last_server.clone(), backoff(self.attempts));
         Box::pin(async move {
             sleep(pause).await;
-            match identity::check(&nats, partition, position).await?.standing {
+            match hedged(|| identity::check(&nats, partition, position)).await?.standing {
                 Standing::Same => {}
                 Standing::Expired { first } => return Ok(Err(Stuck::Expired { first })),
                 Standing::Lost => {

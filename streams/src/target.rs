@@ -1,4 +1,7 @@
-//! The servers of a NATS installation, and how a line is opened to one of them.
+//! The servers of a NATS installation, how a line is opened to one of them, and which of them to leave.
+//!
+//! A server that is cut off from the others answers and proves nothing. Whoever finds one out says so here
+//! ([`Target::leave`]), all of this process leave it, and new lines go to the others first.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -11,7 +14,8 @@ use serde::Deserialize;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    time::timeout,
+    sync::watch,
+    time::{Instant, timeout},
 };
 
 use crate::line::{Line, READ_CHUNK, Socket};
@@ -22,19 +26,45 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// More addresses than this are not remembered: clusters are small.
 const MAX_SERVERS: usize = 64;
 
+/// How long a server that was left comes after the others. One that is still cut off then is found out again.
+const LEFT: Duration = Duration::from_secs(30);
+
 /// The servers known so far: those of the settings, and others of the cluster of which those have told.
 #[derive(Clone)]
 pub(crate) struct Target(Arc<Shared>);
 
 struct Shared {
     name: String,
-    servers: Mutex<Vec<ServerAddr>>,
+    servers: Mutex<Vec<Known>>,
     /// The configured one whose credentials and TLS hold for discovered servers, too.
     example: ServerAddr,
+    /// How often a server was left.
+    leaves: watch::Sender<u64>,
+    /// How often the log's verdicts came again after a while without.
+    returns: watch::Sender<u64>,
+}
+
+struct Known {
+    at: ServerAddr,
+    /// What it calls itself; empty until it was dialled. It may be known by several addresses.
+    id: String,
+    left: Option<Instant>,
+}
+
+impl Known {
+    const fn new(at: ServerAddr) -> Self {
+        Self { at, id: String::new(), left: None }
+    }
+
+    fn left(&self) -> Option<Instant> {
+        self.left.filter(|left| left.elapsed() < LEFT)
+    }
 }
 
 #[derive(Deserialize)]
 struct Info {
+    #[serde(default)]
+    server_id: String,
     #[serde(default)]
     max_payload: usize,
     #[serde(default)]
@@ -48,19 +78,75 @@ impl Target {
     pub(crate) fn new(servers: &[ServerAddr], name: &str) -> Self {
         let shared = Shared {
             name: name.to_owned(),
-            servers: Mutex::new(servers.to_vec()),
+            servers: Mutex::new(servers.iter().cloned().map(Known::new).collect()),
             example: servers[0].clone(),
+            leaves: watch::channel(0).0,
+            returns: watch::channel(0).0,
         };
         Self(Arc::new(shared))
     }
 
-    /// Dials the known servers in random order until one accepts; `avoid` is tried last. Also returns its address.
+    /// Leaves a server: it is tried after the others for a while, and whoever is connected to it hears of it.
+    pub(crate) fn leave(&self, server: &str) {
+        let mut servers = self.0.servers.lock();
+        let id = servers.iter().find(|known| address(&known.at) == server).map(|known| known.id.clone());
+        for known in servers.iter_mut() {
+            let same = !known.id.is_empty() && Some(&known.id) == id.as_ref();
+            if same || address(&known.at) == server {
+                known.left = Some(Instant::now());
+            }
+        }
+        drop(servers);
+        self.0.leaves.send_modify(|leaves| *leaves += 1);
+    }
+
+    /// The log's verdicts come again, through this server: whoever still waits for another one should not.
+    pub(crate) fn come_back(&self, server: &str) {
+        let mut servers = self.0.servers.lock();
+        servers.iter_mut().filter(|known| address(&known.at) == server).for_each(|known| known.left = None);
+        drop(servers);
+        self.0.returns.send_modify(|returns| *returns += 1);
+    }
+
+    /// Changes whenever the log's verdicts come again.
+    pub(crate) fn returns(&self) -> watch::Receiver<u64> {
+        self.0.returns.subscribe()
+    }
+
+    /// Changes whenever a server is left.
+    pub(crate) fn leaves(&self) -> watch::Receiver<u64> {
+        self.0.leaves.subscribe()
+    }
+
+    /// Whether the server (an address, or what it calls itself) was left a while ago, and there is a better one.
+    pub(crate) fn is_left(&self, server: &str) -> bool {
+        let servers = self.0.servers.lock();
+        let found = servers.iter().find(|known| known.id == server || address(&known.at) == server);
+        let Some(left) = found.and_then(Known::left) else { return false };
+        servers.iter().any(|known| known.left().is_none_or(|other| other < left))
+    }
+
+    /// Which of these to dial first: one that was not left, or was left the longest ago. `None`: it does not matter.
+    pub(crate) fn choose(&self, mut among: Vec<(ServerAddr, usize)>) -> Option<ServerAddr> {
+        let servers = self.0.servers.lock();
+        servers.iter().find(|known| known.left().is_some())?;
+        let left = |server: &ServerAddr| {
+            servers.iter().find(|known| address(&known.at) == address(server)).and_then(Known::left)
+        };
+        among.shuffle(&mut rand::rng());
+        among.sort_by_key(|(server, failures)| (*failures, left(server)));
+        among.into_iter().next().map(|(server, _)| server)
+    }
+
+    /// Dials the known servers in random order until one accepts; `avoid` is tried after the others, and those that were
+    /// left after it. Also returns its address.
     pub(crate) async fn dial(&self, avoid: Option<&str>) -> io::Result<(Line, String)> {
-        let mut servers = self.0.servers.lock().clone();
+        let mut servers: Vec<(Option<Instant>, ServerAddr)> =
+            self.0.servers.lock().iter().map(|known| (known.left(), known.at.clone())).collect();
         servers.shuffle(&mut rand::rng());
-        servers.sort_by_key(|server| avoid == Some(address(server).as_str()));
+        servers.sort_by_key(|(left, server)| (*left, avoid == Some(address(server).as_str())));
         let mut last = io::Error::from(io::ErrorKind::NotFound);
-        for server in servers {
+        for (_, server) in servers {
             match timeout(CONNECT_TIMEOUT, self.introduce(&server)).await {
                 Ok(Ok(line)) => return Ok((line, address(&server))),
                 Ok(Err(error)) => last = error,
@@ -94,7 +180,7 @@ impl Target {
                 _ => {}
             }
         }
-        self.discover(&info.connect_urls);
+        self.discover(server, info.server_id, &info.connect_urls);
         Ok(Line::new(socket, read, info.max_payload))
     }
 
@@ -114,13 +200,16 @@ impl Target {
         hello
     }
 
-    fn discover(&self, urls: &[String]) {
+    fn discover(&self, from: &ServerAddr, id: String, urls: &[String]) {
         let mut servers = self.0.servers.lock();
         for server in urls.iter().filter_map(|url| url.parse::<ServerAddr>().ok()) {
-            let known = servers.iter().any(|known| address(known) == address(&server));
+            let known = servers.iter().any(|known| address(&known.at) == address(&server));
             if !known && servers.len() < MAX_SERVERS {
-                servers.push(server);
+                servers.push(Known::new(server));
             }
+        }
+        if let Some(known) = servers.iter_mut().find(|known| address(&known.at) == address(from)) {
+            known.id = id;
         }
     }
 }

@@ -183,12 +183,11 @@ impl Past for World {
             };
             let now_ms = self.hub.clock.now_ms();
             let fed = self.hub.while_in(epoch, || {
-                if session.lane() == Lane::CatchUp && session.fed() < seq {
-                    if let Some(frame) = event {
-                        session.push_covering(wire::encode(&frame, session.identity.encoding), seq, now_ms);
-                        session.mark_dirty();
-                    }
-                    session.set_fed(seq);
+                let before = Seq(seq.get() - 1);
+                if session.lane() == Lane::CatchUp && self.hub.step(session, before, seq) && let Some(frame) = event
+                {
+                    session.push_covering(wire::encode(&frame, session.identity.encoding), seq, now_ms);
+                    session.mark_dirty();
                 }
             });
             if fed.is_none() {

@@ -3,6 +3,7 @@
 pub mod body;
 pub mod caller;
 pub mod cookie;
+pub mod cross;
 pub mod fields;
 pub mod origin;
 pub mod page;

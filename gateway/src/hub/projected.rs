@@ -139,7 +139,7 @@ mod tests {
     fn rows_of_a_former_epoch_or_for_a_live_session_are_dropped() {
         let (mut stage, mut device, rows) = below_ring();
         let live = stage.connect(2);
-        live.session.set_fed(rows.after);
+        live.session.start_at(rows.after);
         stage.hub.feed_rows(&live.session, &rows);
         assert_eq!(live.session.queued_bytes(), 0);
         stage.lose_tail(stage.log.tip());

@@ -10,7 +10,7 @@ use shared::{
     event::Event,
     id::{ChatId, Seq, UserId},
 };
-use streams::append::{AppendError, Request};
+use streams::append::{AppendError, Appended, Request};
 use tokio::time::Instant;
 use uuid::{Uuid, Variant};
 
@@ -44,6 +44,7 @@ impl Commands {
         {
             return repeat(command, &copy).map(Placed::Judged);
         }
+        let begun_at = self.hub.position();
         let traceparent = otel::traceparent();
         let request = Request { chat, event: &event, traceparent: traceparent.as_deref(), first: false };
         let appended = self.appender.send(request, deadline).await?;
@@ -53,7 +54,8 @@ impl Commands {
             return Ok(Placed::Stored(appended.seq));
         }
         let copy = Box::pin(self.copy_at(chat, &event, appended.seq)).await?;
-        repeat(command, &copy).map(Placed::Judged)
+        let stored = repeat(command, &copy)?;
+        Ok(Placed::Judged(Stored { dup: !is_own(appended, begun_at), ..stored }))
     }
 
     /// The outcome of a command that the checks refuse. If an earlier copy of it is in the log, its outcome counts: a
@@ -80,7 +82,7 @@ impl Commands {
     }
 
     /// The earlier copy of the command; `None`: there certainly is none.
-    async fn earlier_copy(
+    pub(super) async fn earlier_copy(
         &self,
         chat: ChatId,
         actor: UserId,
@@ -108,6 +110,12 @@ impl Commands {
         let (_, found) = self.db.command(event.actor, chat, event.uuid).await?;
         found.map(EarlierCopy::from).ok_or_else(Failure::projection_behind)
     }
+}
+
+/// Whether the copy that the log answered with is the work of this call, which began when the tail was at `begun_at`: an
+/// attempt of it went unanswered, and the copy came after the beginning.
+pub(super) fn is_own(appended: Appended, begun_at: Seq) -> bool {
+    appended.maybe_own && appended.seq > begun_at
 }
 
 /// The time in a v7 uuid.

@@ -14,19 +14,30 @@ use streams::append::AppendError;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::{Commands, new_event, within_deadline};
+use super::{Commands, append::is_own, new_event, within_deadline};
 use crate::command::{Actor, Failure, NewGroup, Stored};
 
 impl Commands {
     /// The direct chat of the actor and `peer`. It is created if the log has no chat under the pair's claim. The
-    /// answer's `dup` says whether it existed.
+    /// answer's `dup` says whether it existed. A pair needs no idempotency key; one
+    /// that has made a group is refused.
     ///
     /// # Errors
     /// The refusal, or a temporary failure whose outcome is unknown.
-    pub async fn create_direct(&self, actor: &Actor, peer: UserId) -> Result<Stored, Failure> {
+    pub async fn create_direct(
+        &self,
+        actor: &Actor,
+        peer: UserId,
+        key: Option<Uuid>,
+    ) -> Result<Stored, Failure> {
         within_deadline(async |deadline| {
             if peer == actor.user {
                 return Err(Failure::refused(Code::RequestInvalid, "a direct chat has another member"));
+            }
+            if let Some(key) = key
+                && self.db.group_of(actor.user, key).await?.is_some()
+            {
+                return Err(reused());
             }
             let chat = self.db.claim_direct_pair(actor.user, peer).await?;
             let members =
@@ -41,7 +52,7 @@ impl Commands {
     /// A new group, or the one that this key of the actor made before: the answer's `dup` says so.
     ///
     /// # Errors
-    /// As [`Commands::create_direct`].
+    /// As [`Commands::create_direct`]; `command.uuid_reused` if the key made a group that differs from this one.
     pub async fn create_group(&self, actor: &Actor, group: NewGroup) -> Result<Stored, Failure> {
         within_deadline(async |deadline| {
             let NewGroup { uuid, title, history, members: users } = group;
@@ -57,9 +68,23 @@ impl Commands {
             let others = users.iter().filter(|user| **user != actor.user);
             members.extend(others.map(|user_id| MemberRole { user_id: *user_id, role: Role::Member }));
             let created = ChatCreated { chat_type: ChatType::Group, title, history, members };
-            self.create(chat, new_event(actor, uuid, Fact::ChatCreated(created)), deadline).await
+            let event = new_event(actor, uuid, Fact::ChatCreated(created));
+            let stored = self.create(chat, event.clone(), deadline).await?;
+            if stored.dup {
+                self.is_the_same(chat, &event).await?;
+            }
+            Ok(stored)
         })
         .await
+    }
+
+    /// Refuses an idempotency key under which another group was asked for.
+    async fn is_the_same(&self, chat: ChatId, asked: &Event) -> Result<(), Failure> {
+        let first = self.earlier_copy(chat, asked.actor, asked.uuid).await?;
+        let same = first.is_none_or(|first| {
+            Event::decode(&first.payload).is_ok_and(|first| is_alike(&first.fact, &asked.fact))
+        });
+        if same { Ok(()) } else { Err(reused()) }
     }
 
     /// Whether there is room for the group. If it exists already, a retry is not refused although its members may be
@@ -79,8 +104,11 @@ impl Commands {
         if let Some(stored) = self.existing(chat) {
             return Ok(stored);
         }
+        let begun_at = self.hub.position();
         match self.appender.append_first(chat, &event, deadline).await {
-            Ok(appended) if !appended.duplicate => self.verdict(appended.seq).await,
+            Ok(appended) if !appended.duplicate || is_own(appended, begun_at) => {
+                self.verdict(appended.seq).await
+            }
             Ok(_) | Err(AppendError::Exists) => {
                 self.catch_barrier().await?;
                 self.load(chat).await?;
@@ -94,4 +122,23 @@ impl Commands {
         let head = self.hub.head_if_created(chat)?;
         Some(Stored { chat, seq: head, ts: 0, dup: true })
     }
+}
+
+fn reused() -> Failure {
+    Failure::refused(Code::CommandUuidReused, Code::CommandUuidReused.title())
+}
+
+/// Whether two first events make the same chat. The order in which members were named means nothing.
+fn is_alike(one: &Fact, other: &Fact) -> bool {
+    let (Fact::ChatCreated(one), Fact::ChatCreated(other)) = (one, other) else { return false };
+    let members = |created: &ChatCreated| {
+        let mut members: Vec<(UserId, Role)> =
+            created.members.iter().map(|member| (member.user_id, member.role)).collect();
+        members.sort_unstable_by_key(|(user, _)| *user);
+        members
+    };
+    one.chat_type == other.chat_type
+        && one.title == other.title
+        && one.history == other.history
+        && members(one) == members(other)
 }

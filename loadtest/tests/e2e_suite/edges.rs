@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 
 use crate::support::{
     cluster::{Build, Cluster, SOON, answer, ask, send, send_frame},
-    proxy::Proxy,
     wait::{millis, secs, until},
 };
 
@@ -69,21 +68,9 @@ async fn a_v4_uuid_outside_the_dedupe_window_is_one_message() {
     assert_eq!(fresh_history(&cluster, &accounts[1], chat, secs(30)).await, seqs);
 }
 
-/// A cluster whose first gateway reaches NATS only through the proxy.
-async fn behind_a_proxy(name: &str) -> (Cluster, Proxy, Vec<Account>, u64) {
-    let mut cluster = Build::new(name).gateways(0).private().start().await;
-    let address = cluster.env("MT_NATS_URL").trim_start_matches("nats://").to_owned();
-    let proxy = Proxy::start(&address).await;
-    cluster.add_gateway(&[("MT_NATS_URL", &format!("nats://{}", proxy.address()))]).await;
-    cluster.add_gateway(&[]).await;
-    let accounts = cluster.accounts(2).await;
-    let chat = cluster.group(&[&accounts[0], &accounts[1]]).await;
-    (cluster, proxy, accounts, chat)
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_publish_that_was_stuck_never_surfaces_later() {
-    let (cluster, proxy, accounts, chat) = behind_a_proxy("stuck").await;
+    let (cluster, proxy, accounts, chat) = Cluster::behind_a_proxy("stuck").await;
     let (mut socket, _) = cluster.live(0, &accounts[0]).await;
     send(&mut socket, chat, "before").await;
     proxy.stall();
@@ -116,7 +103,7 @@ async fn a_publish_that_was_stuck_never_surfaces_later() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_order_of_a_session_holds_when_its_first_message_times_out() {
-    let (cluster, proxy, accounts, chat) = behind_a_proxy("order_stall").await;
+    let (cluster, proxy, accounts, chat) = Cluster::behind_a_proxy("order_stall").await;
     let (mut socket, _) = cluster.live(0, &accounts[0]).await;
     for round in 0..2 {
         proxy.stall();

@@ -7,6 +7,7 @@
 #![allow(clippy::disallowed_methods, reason = "a test's tasks end with its runtime")]
 
 mod chaos;
+mod closing;
 mod drain;
 mod edges;
 mod edits;
@@ -18,6 +19,7 @@ mod membership;
 mod messages;
 mod msgpack;
 mod promises;
+mod proof;
 mod removal_race;
 mod resume;
 mod slow_reader;

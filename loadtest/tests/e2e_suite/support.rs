@@ -2,5 +2,6 @@
 
 pub(crate) mod cluster;
 pub(crate) mod proxy;
+pub(crate) mod raw;
 pub(crate) mod session;
 pub(crate) mod wait;

@@ -20,7 +20,7 @@ use tokio::{
 use super::{
     draft::Draft,
     reply::{self, Outcome},
-    stats::{AppendStats, VERDICT_PATIENCE},
+    stats::{AppendStats, NEXT_PATIENCE, VERDICT_PATIENCE},
 };
 use crate::{
     connect::{Nats, PING_INTERVAL, backoff},
@@ -59,12 +59,12 @@ pub(super) fn start(
     let (current, watched) = watch::channel(None);
     let window = usize::from(nats.settings.append_window);
     let ack_timeout = Duration::from_millis(nats.settings.append_ack_timeout_ms);
-    let work = keep_connected(nats.target.clone(), window, ack_timeout, current, stats);
+    let work = keep_connected(nats.clone(), window, ack_timeout, current, stats);
     (watched, Task::spawn("append", work))
 }
 
 async fn keep_connected(
-    target: Target,
+    nats: Nats,
     window: usize,
     ack_timeout: Duration,
     current: watch::Sender<Option<mpsc::Sender<Publish>>>,
@@ -77,7 +77,7 @@ async fn keep_connected(
             () = sleep(backoff(attempts)) => {}
             () = current.closed() => return,
         }
-        let (line, server) = match target.dial(last_server.as_deref()).await {
+        let (line, server) = match nats.target.dial(last_server.as_deref()).await {
             Ok(dialled) => dialled,
             Err(error) => {
                 tracing::warn!(%error, attempts, "no connection to append on");
@@ -88,18 +88,46 @@ async fn keep_connected(
         tracing::info!(server, "connected to append");
         let born = Instant::now();
         let (sender, queue) = mpsc::channel(window);
-        let mut connection = Connection::new(line, window, ack_timeout, stats.clone());
+        let through = Through { target: nats.target.clone(), server: server.clone() };
+        let mut connection = Connection::new(line, through, window, ack_timeout, stats.clone());
+
         current.send_replace(Some(sender));
         let end = connection.run(queue, &current).await;
         current.send_replace(None);
         connection.fail_all();
-        if let Err(error) = end {
-            tracing::warn!(%error, server, "lost the connection to append on");
+        match end {
+            Ok(()) => {}
+            Err(End::NoVerdict) => {
+                tracing::warn!(server, "no verdict of the log comes through this server");
+                nats.leave(&server).await;
+                // It has taken its time already, and the next one may know.
+                attempts = 0;
+            }
+            Err(End::Lost(error)) => tracing::warn!(%error, server, "lost the connection to append on"),
         }
         last_server = Some(server);
         // The first new attempt is made at once only if the connection had lasted.
         attempts = if born.elapsed() > PING_INTERVAL { 0 } else { attempts };
     }
+}
+
+/// Why a connection is given up.
+enum End {
+    Lost(io::Error),
+    /// It stands, and for seconds the log has not said through it what became of an append.
+    NoVerdict,
+}
+
+impl From<io::Error> for End {
+    fn from(error: io::Error) -> Self {
+        Self::Lost(error)
+    }
+}
+
+/// The server at the other end.
+struct Through {
+    target: Target,
+    server: String,
 }
 
 struct Pending {
@@ -110,6 +138,7 @@ struct Pending {
 /// One connection and the appends that travel on it.
 struct Connection {
     line: Line,
+    through: Through,
     /// Acknowledgements come to subjects under this one; behind its dot stands the append's token.
     inbox: String,
     /// An append takes a slot from its sending to its answer: there are as many as the window is wide.
@@ -124,16 +153,24 @@ struct Connection {
     /// Publishes taken from the queue, to be sent together.
     held: Vec<Publish>,
     next_write: Instant,
-    born: Instant,
+    /// Since when the log owes this connection a verdict.
+    owed_since: Option<Instant>,
     last_heard: Instant,
     last_ping: Instant,
 }
 
 impl Connection {
-    fn new(line: Line, window: usize, ack_timeout: Duration, stats: Arc<AppendStats>) -> Self {
+    fn new(
+        line: Line,
+        through: Through,
+        window: usize,
+        ack_timeout: Duration,
+        stats: Arc<AppendStats>,
+    ) -> Self {
         let now = Instant::now();
         Self {
             line,
+            through,
             inbox: line::inbox(),
             slots: (0..window).map(|_| None).collect(),
             free: (0..window).collect(),
@@ -143,7 +180,7 @@ impl Connection {
             stats,
             held: Vec::with_capacity(BATCH),
             next_write: now,
-            born: now,
+            owed_since: None,
             last_heard: now,
             last_ping: now,
         }
@@ -154,20 +191,20 @@ impl Connection {
         &mut self,
         mut queue: mpsc::Receiver<Publish>,
         current: &watch::Sender<Option<mpsc::Sender<Publish>>>,
-    ) -> io::Result<()> {
+    ) -> Result<(), End> {
         self.line.subscribe(&format!("{}.*", self.inbox), REPLIES);
         let mut tick = interval((self.ack_timeout / 8).max(Duration::from_millis(5)));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let end = loop {
             self.send_held();
             if let Err(error) = self.line.flush().await {
-                break Err(error);
+                break Err(error.into());
             }
             self.stats.in_flight.store(self.slots.len() - self.free.len(), Relaxed);
             let room = self.free.len().min(BATCH).saturating_sub(self.held.len());
             tokio::select! {
                 read = self.line.fill() => if let Err(error) = read.and_then(|()| self.hear()) {
-                    break Err(error);
+                    break Err(error.into());
                 },
                 taken = queue.recv_many(&mut self.held, room), if room > 0 => {
                     // The tasks that are ready now may append as well: their publishes leave in the same write.
@@ -216,6 +253,7 @@ impl Connection {
         self.line.request(draft.subject(), &self.inbox, token, draft.headers(), draft.payload());
         self.slots[slot] = Some(Pending { token, answer: publish.answer });
         self.stats.sent();
+        self.owed_since.get_or_insert(now);
         self.sent.push_back((now, token));
     }
 
@@ -230,7 +268,12 @@ impl Connection {
                 let outcome = reply::read(message);
                 self.free.push(slot);
                 if outcome.is_verdict() {
-                    self.stats.judged(self.free.len() < self.slots.len());
+                    if self.stats.is_overdue() {
+                        self.through.target.come_back(&self.through.server);
+                    }
+                    let others = self.free.len() < self.slots.len();
+                    self.stats.judged(others);
+                    self.owed_since = others.then(Instant::now);
                 }
                 answer(pending.answer, outcome);
             }
@@ -239,7 +282,7 @@ impl Connection {
     }
 
     /// Gives up appends whose acknowledgement is overdue, and the line if it looks cut.
-    fn check(&mut self) -> io::Result<()> {
+    fn check(&mut self) -> Result<(), End> {
         let now = Instant::now();
         while let Some((sent, token)) = self.sent.front().copied() {
             let slot = (token % self.slots.len() as u64) as usize;
@@ -258,16 +301,19 @@ impl Connection {
             }
             // An overdue acknowledgement and not a byte since it was sent: the line is cut, not slow.
             if self.last_heard < sent {
-                return Err(io::ErrorKind::TimedOut.into());
+                return Err(io::Error::from(io::ErrorKind::TimedOut).into());
             }
         }
-        // Whatever this server answers, it does not get the log's verdicts: another may.
-        if self.stats.owed_for().min(now.duration_since(self.born)) > VERDICT_PATIENCE {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, "no verdict"));
+        if let Some(owed) = self.owed_since.map(|since| now.duration_since(since)) {
+            let patience =
+                if self.stats.owed_for() > owed + NEXT_PATIENCE { NEXT_PATIENCE } else { VERDICT_PATIENCE };
+            if owed > patience {
+                return Err(End::NoVerdict);
+            }
         }
         let silence = now.duration_since(self.last_heard);
         if silence > PING_INTERVAL * 2 {
-            return Err(io::ErrorKind::TimedOut.into());
+            return Err(io::Error::from(io::ErrorKind::TimedOut).into());
         }
         if silence > PING_INTERVAL && now.duration_since(self.last_ping) > PING_INTERVAL {
             self.last_ping = now;

@@ -13,6 +13,8 @@ pub struct Appended {
     /// The log had the event from an earlier attempt. An event with this key is at `seq`; whether it holds this command
     /// is not known.
     pub duplicate: bool,
+    /// A duplicate that may be the work of this very call: an attempt of it was sent before and never answered.
+    pub maybe_own: bool,
 }
 
 /// How one attempt ended.
@@ -83,7 +85,9 @@ pub(super) fn read(message: Message<'_>) -> Outcome {
     match serde_json::from_slice::<PubAck>(message.payload) {
         Ok(PubAck { error: Some(error), .. }) => Outcome::Refused(refusal(error)),
         Ok(PubAck { seq: 0, .. }) => temporary(AttemptError::NoSequence),
-        Ok(ack) => Outcome::Stored(Appended { seq: Seq(ack.seq), duplicate: ack.duplicate }),
+        Ok(ack) => {
+            Outcome::Stored(Appended { seq: Seq(ack.seq), duplicate: ack.duplicate, maybe_own: false })
+        }
         Err(error) => temporary(AttemptError::Unreadable(error)),
     }
 }

@@ -27,6 +27,10 @@ pub struct AppendStats {
 /// so a server that is cut off from the others is found out although it answers.
 pub(super) const VERDICT_PATIENCE: Duration = Duration::from_secs(2);
 
+/// The same on a server that was asked because another owed one already: somewhere among the servers is the leader, or
+/// will be, and it is to be met soon.
+pub(super) const NEXT_PATIENCE: Duration = Duration::from_secs(1);
+
 impl Default for AppendStats {
     fn default() -> Self {
         Self {
@@ -54,7 +58,7 @@ impl AppendStats {
         self.owed_since_ms.store(if others { self.now_ms() } else { 0 }, Relaxed);
     }
 
-    /// For how long the log has owed a verdict.
+    /// For how long the log has owed a verdict, over all connections.
     pub(super) fn owed_for(&self) -> Duration {
         match self.owed_since_ms.load(Relaxed) {
             0 => Duration::ZERO,

@@ -15,7 +15,7 @@ async fn an_event_appended_twice_is_stored_once() {
     let first = appender.append(chat(1), &event, soon()).await.unwrap();
     let second = appender.append(chat(1), &event, soon()).await.unwrap();
     assert!(!first.duplicate);
-    assert_eq!(second, Appended { seq: first.seq, duplicate: true });
+    assert_eq!(second, Appended { seq: first.seq, duplicate: true, maybe_own: false });
     // The key holds the chat: elsewhere it is another event.
     assert!(!appender.append(chat(2), &event, soon()).await.unwrap().duplicate);
 
@@ -56,7 +56,7 @@ async fn the_first_event_of_a_chat_is_unique_and_repeatable() {
     let first = appender.append_first(chat(1), &event, soon()).await.unwrap();
     appender.append(chat(1), &message("second"), soon()).await.unwrap();
     let again = appender.append_first(chat(1), &event, soon()).await.unwrap();
-    assert_eq!(again, Appended { seq: first.seq, duplicate: true });
+    assert_eq!(again, Appended { seq: first.seq, duplicate: true, maybe_own: false });
     let other = appender.append_first(chat(1), &message("other"), soon()).await;
     assert!(matches!(other, Err(AppendError::Exists)), "{other:?}");
     assert_eq!(log(&nats).await.len(), 2);

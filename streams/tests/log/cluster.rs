@@ -14,7 +14,7 @@ async fn connect(cluster: &[Server]) -> Nats {
 }
 
 /// Which server leads the log.
-async fn leader(nats: &Nats, cluster: &[Server]) -> usize {
+pub(crate) async fn leader(nats: &Nats, cluster: &[Server]) -> usize {
     within(20, "a leader", async {
         loop {
             if let Ok(Some(name)) = nats.leader(P).await {

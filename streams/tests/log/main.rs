@@ -8,6 +8,7 @@ mod append;
 mod barrier;
 mod cluster;
 mod command;
+mod isolated;
 mod proxy;
 mod server;
 mod signal;

@@ -40,11 +40,15 @@ impl Server {
         let urls: Vec<String> = routes.iter().map(|port| format!("nats://127.0.0.1:{port}")).collect();
         let urls = urls.join(", ");
         let config = |port| format!("cluster {{ name: c, listen: \"127.0.0.1:{port}\", routes: [{urls}] }}");
-        // A server of a cluster is healthy only with the others, so each is waited for beside them.
-        let launches: Vec<_> =
-            routes.iter().map(|port| vec![config(port)]).map(|extra| move || Self::launch(extra)).collect();
+        Self::launch_together(routes.iter().map(config).collect())
+    }
+
+    /// Servers with these lines in their configurations. One of a cluster is healthy only with the others, so each is
+    /// waited for beside them.
+    pub(crate) fn launch_together(configs: Vec<String>) -> Vec<Self> {
         std::thread::scope(|scope| {
-            let starting: Vec<_> = launches.into_iter().map(|launch| scope.spawn(launch)).collect();
+            let starting: Vec<_> =
+                configs.into_iter().map(|config| scope.spawn(move || Self::launch(vec![config]))).collect();
             starting.into_iter().map(|started| started.join().unwrap()).collect()
         })
     }

@@ -75,8 +75,9 @@ refusals! {
     /// A ticket while Redis is away.
     NoTickets { 503: "`server.unavailable`", }
 
-    /// Creating a chat with too many members, or while a dependency is away.
+    /// Creating a chat under a key of another one, with too many members, or while a dependency is away.
     ChatNotCreated {
+        409: "`command.uuid_reused`",
         422: "`request.invalid`, `limit.exceeded`",
         503: "`log.unavailable`, `log.full`, `server.unavailable`",
     }

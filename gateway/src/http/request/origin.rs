@@ -55,6 +55,11 @@ impl Origins {
         &self.allowed
     }
 
+    /// Whether it is a foreign origin whose pages may use this server.
+    pub fn is_foreign(&self, origin: &[u8]) -> bool {
+        self.allowed.iter().any(|allowed| allowed.as_bytes() == origin)
+    }
+
     /// Whether the request may be served: it comes from no page, from one of our own, or from an allowed origin.
     pub fn allowed(&self, headers: &HeaderMap) -> bool {
         let Some(origin) = headers.get(header::ORIGIN) else { return true };

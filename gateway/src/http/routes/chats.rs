@@ -125,7 +125,7 @@ impl FromFields for CreateChat {
 
 /// Create a chat, or find the direct one that exists.
 #[utoipa::path(post, path = "/v1/chats", tag = "chats", security(("accessToken" = [])), request_body = CreateChat, params(
-    ("Idempotency-Key" = Option<Uuid>, Header, description = "the same key creates the same group once"),
+    ("Idempotency-Key" = Option<Uuid>, Header, description = "the same key creates the same group once; with another body it is refused"),
 ), responses(
     (status = 201, body = Chat, headers(("Location"))),
     (status = 200, description = "it exists", body = Chat),
@@ -164,7 +164,9 @@ async fn create_one(
     key: Option<Uuid>,
 ) -> Result<Stored, Problem> {
     match (asked.r#type, asked.member_ids.as_slice()) {
-        (ChatType::Direct, [peer]) => Ok(services.commands.create_direct(&caller.actor(), *peer).await?),
+        (ChatType::Direct, [peer]) => {
+            Ok(services.commands.create_direct(&caller.actor(), *peer, key).await?)
+        }
         (ChatType::Direct, _) => Err(Problem::invalid("memberIds", "out_of_range")),
         (ChatType::Group, members) if members.len() >= MAX_MEMBERS => Err(Code::LimitExceeded.into()),
         (ChatType::Group, members) => {

@@ -7,11 +7,10 @@ use std::sync::Arc;
 
 use axum::{
     extract::{Request, State},
-    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header},
     response::{IntoResponse, Response},
 };
 use hyper_util::rt::TokioIo;
-use serde::Deserialize;
 use shared::{code::Code, text};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -22,6 +21,7 @@ use crate::{
     http::{
         answer::problem::Problem,
         limits::Limit,
+        request::{fields::Fields, rules},
         services::{Services, Unready},
     },
     session::wire::Encoding,
@@ -33,7 +33,8 @@ const PROTOCOL: &str = "mini-telegram.v1";
 /// An offered subprotocol with this prefix holds an access token: browsers can set no other header here.
 const BEARER: &str = "bearer.";
 
-#[derive(Debug, Default, Deserialize)]
+/// The parameters of the query. Of a repeated one the last counts.
+#[derive(Debug, Default, PartialEq, Eq)]
 struct Query {
     token: Option<String>,
     ticket: Option<String>,
@@ -41,6 +42,22 @@ struct Query {
     cursor: Option<String>,
     enc: Option<String>,
     v: Option<String>,
+}
+
+impl Query {
+    fn of(uri: &Uri) -> Self {
+        let mut fields = Fields::of_query(uri);
+        // The text of a query is always text.
+        let mut text = |name| fields.optional(name, rules::any_text);
+        Self {
+            token: text("token"),
+            ticket: text("ticket"),
+            device: text("device"),
+            cursor: text("cursor"),
+            enc: text("enc"),
+            v: text("v"),
+        }
+    }
 }
 
 /// `GET /v1/ws`.
@@ -62,9 +79,7 @@ async fn prepare(services: &Arc<Services>, mut request: Request) -> Result<Respo
         Err(_) => return Err(Problem::unavailable()),
     }
     let accept = handshake(&request)?;
-    let query: Query = axum::extract::Query::try_from_uri(request.uri())
-        .map(|query| query.0)
-        .map_err(|_| Problem::from(Code::RequestInvalid))?;
+    let query = Query::of(request.uri());
     let (identity, selected) = authenticate(services, &query, request.headers()).await?;
     let opening = opening(services, &query, identity).await?;
     if !services.hub.knows(opening.identity.user) {
@@ -171,4 +186,17 @@ fn switching(accept: &str, selected: bool) -> Response {
         headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(PROTOCOL));
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_doubled_parameter_the_last_counts() {
+        let query = Query::of(&Uri::from_static("/v1/ws?device=ios&token=a&device=web%3A1&v=2&v=1&x=1&x"));
+        let text = |text: &str| Some(text.to_owned());
+        let wanted = Query { token: text("a"), device: text("web:1"), v: text("1"), ..Query::default() };
+        assert_eq!(query, wanted);
+    }
 }

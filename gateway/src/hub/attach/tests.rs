@@ -117,7 +117,7 @@ fn a_session_below_the_ring_must_be_fed_from_elsewhere_until_it_reaches_it() {
     assert_eq!(attached, Attached::CatchUp);
     assert_eq!(stage.hub.advance(&device.session), Step::BelowRing);
     assert!(device.hears().is_empty());
-    device.session.set_fed(floor);
+    device.session.start_at(floor);
     assert_eq!(stage.hub.advance(&device.session), Step::Live);
     let (mut device, attached) = stage.resume(2, floor);
     assert_eq!(attached, Attached::Live, "the floor itself is no entry of the ring");

@@ -19,7 +19,10 @@ use xtask::{
     testing::{self, Isolated, Stack},
 };
 
-use super::wait::{secs, until};
+use super::{
+    proxy::Proxy,
+    wait::{secs, until},
+};
 
 /// Dev builds on a busy machine.
 const READY: Duration = secs(40);
@@ -113,7 +116,7 @@ impl Build {
             isolated,
             stack,
         };
-        cluster.apply_streams();
+        cluster.apply_streams(&[]);
         cluster.isolated.run("gateway", &["keys"]).unwrap();
         cluster.start_services(self.gateways, self.projectors, self.presence).await;
         cluster
@@ -121,11 +124,24 @@ impl Build {
 }
 
 impl Cluster {
-    /// The settings decide the stream's limits, so the corner's own `set_up` will not do.
-    fn apply_streams(&self) {
+    /// A cluster whose first gateway reaches NATS only through the proxy, and a chat of two.
+    pub(crate) async fn behind_a_proxy(name: &str) -> (Self, Proxy, Vec<Account>, u64) {
+        let mut cluster = Build::new(name).gateways(0).private().start().await;
+        let address = cluster.env("MT_NATS_URL").trim_start_matches("nats://").to_owned();
+        let proxy = Proxy::start(&address).await;
+        cluster.add_gateway(&[("MT_NATS_URL", &format!("nats://{}", proxy.address()))]).await;
+        cluster.add_gateway(&[]).await;
+        let accounts = cluster.accounts(2).await;
+        let chat = cluster.group(&[&accounts[0], &accounts[1]]).await;
+        (cluster, proxy, accounts, chat)
+    }
+
+    /// The settings, and these on top of them, decide the stream's limits, so the corner's own `set_up` will not do.
+    pub(crate) fn apply_streams(&self, env: &[(&str, &str)]) {
         let status = std::process::Command::new(testing::binary("streams").unwrap())
             .arg("apply")
             .envs(&self.env)
+            .envs(env.iter().copied())
             .stdout(std::process::Stdio::null())
             .status()
             .unwrap();
