@@ -133,8 +133,17 @@ impl Load<'_> {
             users.retain(|user| !self.hub.knows(*user));
             let mut loaded = self.users(&users, pin.floor).await?;
             chats.extend(loaded.iter().flat_map(|user| user.intervals.iter().map(|interval| interval.chat)));
-            let mut states = self.chats(&self.hub.missing(chats.iter().copied()), pin.floor).await?;
-            extend::to_ring(self.nats, pin.floor, &mut states, &mut loaded).await?;
+            // Where the projection lags behind the ring, memberships change in the log between them. Whether such a change
+            // is valid is for the chat's state to say, so that of a chat which the hub has is loaded as well.
+            let lags = loaded.iter().any(|user| user.upto < pin.floor);
+            let wanted =
+                if lags { chats.iter().copied().collect() } else { self.hub.missing(chats.iter().copied()) };
+            let mut states = self.chats(&wanted, pin.floor).await?;
+            let unjudged = extend::to_ring(self.nats, pin.floor, &mut states, &mut loaded).await?;
+            if !unjudged.is_empty() {
+                chats.extend(unjudged);
+                continue;
+            }
             self.passed(&states, &loaded).await?;
             if self.install(states, loaded, pin.epoch, &mut chats) {
                 return Ok(());

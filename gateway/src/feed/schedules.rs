@@ -184,7 +184,9 @@ impl Past for World {
             let now_ms = self.hub.clock.now_ms();
             let fed = self.hub.while_in(epoch, || {
                 let before = Seq(seq.get() - 1);
-                if session.lane() == Lane::CatchUp && self.hub.step(session, before, seq) && let Some(frame) = event
+                if session.lane() == Lane::CatchUp
+                    && self.hub.step(session, before, seq)
+                    && let Some(frame) = event
                 {
                     session.push_covering(wire::encode(&frame, session.identity.encoding), seq, now_ms);
                     session.mark_dirty();

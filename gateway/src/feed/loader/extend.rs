@@ -3,7 +3,7 @@
 //! The log between the projection's checkpoint and the floor is scanned once for the whole batch, and folded by
 //! `shared::fold`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use shared::{
     event::Event,
@@ -21,23 +21,29 @@ use crate::{
     },
 };
 
-/// Brings chats and users that are loaded as of a sequence below `floor` up to it. Those that are above it stay.
+/// Brings chats and users that are loaded as of a sequence below `floor` up to it. Those that are above it stay. Returns
+/// the chats that users of the batch may have joined and whose states are not in the batch: whether they did can't be
+/// judged, so nothing of the batch may be installed before these are loaded with it.
 pub(super) async fn to_ring(
     nats: &Nats,
     floor: Seq,
     chats: &mut [LoadedChat],
     users: &mut [LoadedUser],
-) -> Result<(), Failure> {
+) -> Result<BTreeSet<ChatId>, Failure> {
+    let mut unjudged = BTreeSet::new();
     let oldest = chats.iter().map(|chat| chat.upto).chain(users.iter().map(|user| user.upto)).min();
-    let Some(oldest) = oldest.filter(|oldest| *oldest < floor) else { return Ok(()) };
+    let Some(oldest) = oldest.filter(|oldest| *oldest < floor) else { return Ok(unjudged) };
     let places: HashMap<ChatId, usize> =
         chats.iter().enumerate().map(|(index, chat)| (chat.chat, index)).collect();
     let mut scan = Scan::new(nats, Partition::FIRST, oldest, floor);
     while let Some(entries) = scan.next().await.map_err(|_| Failure::log_unavailable())? {
         for entry in &entries {
             let Some(chat) = entry.chat else { continue };
-            let loaded = places.get(&chat).and_then(|index| chats.get_mut(*index));
-            take(entry, chat, loaded, users);
+            match places.get(&chat).and_then(|index| chats.get_mut(*index)) {
+                Some(loaded) => take(entry, loaded, users),
+                None if may_join(entry, users) => drop(unjudged.insert(chat)),
+                None => {}
+            }
         }
     }
     for chat in chats {
@@ -46,36 +52,35 @@ pub(super) async fn to_ring(
     for user in users {
         user.upto = user.upto.max(floor);
     }
-    Ok(())
+    Ok(unjudged)
 }
 
-fn take(entry: &Entry, chat_id: ChatId, chat: Option<&mut LoadedChat>, users: &mut [LoadedUser]) {
+/// Whether a user of the batch is among those whom the entry would make members.
+fn may_join(entry: &Entry, users: &[LoadedUser]) -> bool {
+    let Ok(event) = Event::decode(&entry.payload) else { return false };
+    let joined = joining(&event.fact);
+    users.iter().any(|user| user.upto < entry.seq && joined.contains(&user.user))
+}
+
+fn take(entry: &Entry, chat: &mut LoadedChat, users: &mut [LoadedUser]) {
     let Ok(event) = Event::decode(&entry.payload) else { return };
-    match chat {
-        Some(chat) if chat.upto < entry.seq => {
-            if fold::apply(&mut chat.state, &event).is_err() {
-                return;
-            }
-            chat.head = entry.seq;
-            chat.floor_head = entry.seq;
+    // A chat that is loaded as of a later sequence has judged the entry, and its users may be as of an earlier one.
+    if chat.upto < entry.seq {
+        if fold::apply(&mut chat.state, &event).is_err() {
+            return;
         }
-        // The chat is loaded as of a later sequence. The users may be as of an earlier one, so they are looked at
-        // below.
-        Some(_) => {}
-        // The chat is not in this batch. A user who joins it here gets it into their intervals, and the next round
-        // loads it.
-        None if joining(&event.fact).is_empty() => return,
-        None => {}
+        chat.head = entry.seq;
+        chat.floor_head = entry.seq;
     }
     let joined = joining(&event.fact);
     let left = leaving(&event.fact);
     for user in users.iter_mut().filter(|user| user.upto < entry.seq) {
         let open =
-            user.intervals.iter_mut().find(|interval| interval.chat == chat_id && interval.to.is_none());
+            user.intervals.iter_mut().find(|interval| interval.chat == chat.chat && interval.to.is_none());
         match open {
             Some(open) if left == Some(user.user) => open.to = Some(entry.seq),
             None if joined.contains(&user.user) => {
-                user.intervals.push(Interval { chat: chat_id, from: entry.seq, to: None });
+                user.intervals.push(Interval { chat: chat.chat, from: entry.seq, to: None });
             }
             Some(_) | None => {}
         }

@@ -147,3 +147,37 @@ async fn a_caller_is_told_when_nothing_can_be_loaded() {
     drop(loads);
     assert_eq!(loader.user(user(1)).await, Err(unavailable()));
 }
+
+/// The chat is loaded already, for another member, so it is not in the batch whose span of the log is read.
+#[tokio::test]
+async fn a_user_who_left_a_loaded_chat_below_the_ring_is_no_member_of_it() {
+    let mut world = World::new("leaver", SMALL_RING).await;
+    world.append(1, 1, created(&[1, 2])).await;
+    let projected = world.say(1, 1, 5).await;
+    world.project_to(projected).await;
+    world.append(1, 2, left(2)).await;
+    let last = world.say(1, 1, 60).await;
+    world.apply_to(last).await;
+    world.loader.user(user(1)).await.unwrap();
+    world.loader.user(user(2)).await.unwrap();
+    assert!(!world.stage.hub.is_member(chat(1), user(2)));
+    let mut device = world.stage.connect(2);
+    let last = world.append(1, 1, sent("not for user 2")).await;
+    world.apply_to(last).await;
+    assert_eq!(device.hears(), [""; 0]);
+}
+
+/// Likewise, with a join that the fold refuses: user 7 is no member and can let nobody in.
+#[tokio::test]
+async fn a_user_whose_joining_was_refused_below_the_ring_is_no_member_of_a_loaded_chat() {
+    let mut world = World::new("intruder", SMALL_RING).await;
+    world.append(1, 1, created(&[1, 2])).await;
+    let projected = world.say(1, 1, 5).await;
+    world.project_to(projected).await;
+    world.append(1, 7, joined(&[8])).await;
+    let last = world.say(1, 1, 60).await;
+    world.apply_to(last).await;
+    world.loader.user(user(1)).await.unwrap();
+    world.loader.user(user(8)).await.unwrap();
+    assert!(!world.stage.hub.is_member(chat(1), user(8)));
+}

@@ -2,6 +2,7 @@ use super::*;
 use crate::{
     feed::stage::{World, until},
     hub::stage::{Device, created, deleted, edited, joined, left, removed, sent},
+    session::stage::{session, settings},
 };
 
 const SMALL_RING: usize = 3_000;
@@ -149,4 +150,30 @@ async fn sessions_that_wait_together_are_served_by_one_scan() {
     assert_eq!([one.session.fed(), two.session.fed()], [floor; 2]);
     // One of the two found that the other's scan had served it: nothing was fed twice.
     assert_eq!(world.replayed("log"), 2 * (floor.get() - projected.get()));
+}
+
+/// The session was told by the projection that it has nothing beyond its position. Before the shared scan is loaded, the
+/// projection goes on, so the scan begins above that position.
+#[tokio::test]
+async fn a_scan_that_begins_above_a_sessions_position_leaves_no_gap() {
+    let (mut world, projected) = lagging("hole").await;
+    let mut device = world.behind(2, projected).await;
+    world.project_to(Seq(projected.get() + 10)).await;
+    world.catch_ups.lagging.read(&device.session).await.unwrap();
+    waits(&world, &device);
+    // The device panics at a gap.
+    world.until_live(&mut device).await;
+    world.assert_complete(&device, world.stage.hub.position());
+}
+
+#[test]
+fn a_scan_takes_no_session_that_stands_below_its_start() {
+    let behind = |at| {
+        let session = Arc::new(session(1, &settings()));
+        session.start_at(Seq(at));
+        session
+    };
+    for (at, taken) in [(9, false), (10, true), (11, true)] {
+        assert_eq!(Reader::from(behind(at), Seq(10)).is_some(), taken, "at {at}");
+    }
 }
