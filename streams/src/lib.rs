@@ -6,8 +6,8 @@
 //! whose connections must die with all that they hold.
 //!
 //! The rooms from the top; a room imports only rooms below it:
-//! `tail > barrier > append > read > consumer > entry > marks > signal > stream > connect > target > task > line >
-//! subject`, and `nap`, which imports none of them.
+//! `tail > barrier > append > read > consumer > entry > hedge > marks > signal > stream > connect > target > task >
+//! line > subject`, and `nap`, which imports none of them.
 
 pub mod append;
 pub mod barrier;

@@ -54,7 +54,7 @@ use crate::{
     session::{
         Identity, Lane, Session,
         close::Close,
-        outbox::LOW_WATER_BYTES,
+        outbox::{LOW_WATER_BYTES, Queued},
         settings::SessionSettings,
         wire::{self, Encoding},
     },
@@ -240,10 +240,12 @@ async fn connection(
         }
         if let Some(code) = session.closing().filter(|_| !close_sent) {
             close_sent = true;
-            if code == Close::TooSlow.code() {
+            if code == Close::TooSlow.code() || code == Close::Revoked.code() {
                 session.outbox().clear();
             }
-            session.push_control(Bytes::from_static(&CLOSE), now_ms);
+            // As tungstenite does: behind what is queued, where nothing else can follow.
+            let close = Queued { bytes: Bytes::from_static(&CLOSE), covers: Seq::ZERO, stored_us: 0 };
+            session.outbox().push(close, now_ms);
         }
         let mut buffer = vec![0; pipe.room - pipe.bytes.len()];
         let mut outbox = session.outbox();

@@ -1,5 +1,6 @@
 use fred::interfaces::KeysInterface;
 use shared::{
+    code::Code,
     frame::{PresenceState, ServerFrame},
     id::Seq,
 };
@@ -324,8 +325,8 @@ async fn a_token_of_somebody_else_or_of_no_use_changes_nothing() {
     }
     let revoked = Revoked { user: Some(user(1)), family, ts: unix_ms() };
     served.services.auth.revocations.note(&revoked);
-    let (uuid, frame) = auth(tokens.issue(user(1), family).unwrap());
-    assert_eq!(served.refusal(&mut device, uuid, frame).await, "auth.revoked");
+    let token = tokens.issue(user(1), family).unwrap();
+    assert_eq!(served.services.auth.identify(&token), Err(Code::AuthRevoked));
     assert_eq!(device.session.token_expires_ms(), expires);
     assert_eq!(device.session.closing(), Some(Close::Revoked.code()), "the note closed it");
 }
