@@ -51,7 +51,7 @@ use shared::{
 use slab::Slab;
 use tokio::sync::{Notify, watch};
 
-use self::{chat::Chat, ring::Ring, user::User, verdict::Waiter};
+use self::{chat::Chat, ring::Ring, user::User, verdict::Waiting};
 use crate::{
     infra::{clock::Clock, metrics::Metrics},
     session::Session,
@@ -106,7 +106,7 @@ struct State {
     /// The entries in the ring that add or remove members of any chat, ascending.
     membership: VecDeque<Seq>,
     /// Commands that the log has stored and that wait for their verdict, by sequence.
-    waiters: BTreeMap<Seq, Vec<Waiter>>,
+    waiters: BTreeMap<Seq, Vec<Waiting>>,
     /// See [`FollowUps::behind`].
     behind: Vec<Arc<Session>>,
     /// See [`FollowUps::wanted`].

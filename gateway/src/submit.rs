@@ -34,7 +34,10 @@ use self::{append::Placed, capacity::ChatSettings};
 use crate::{
     command::{Actor, Command, Failure, Stored},
     feed::loader::Loader,
-    hub::{Hub, verdict::Waiter},
+    hub::{
+        Hub,
+        verdict::{Key, Waiter},
+    },
     session::Session,
 };
 
@@ -94,15 +97,17 @@ impl Commands {
     pub async fn execute(&self, actor: &Actor, command: Command) -> Result<Stored, Failure> {
         within_deadline(async |deadline| match self.place(actor, &command, deadline).await? {
             Placed::Judged(stored) => Ok(stored),
-            Placed::Stored(seq) => self.verdict(seq).await,
+            Placed::Stored(seq) => {
+                self.verdict(seq, Key { chat: command.chat, actor: actor.user, uuid: command.uuid }).await
+            }
         })
         .await
     }
 
-    /// The log's verdict on the event at `seq`.
-    async fn verdict(&self, seq: Seq) -> Result<Stored, Failure> {
+    /// The log's verdict on the event at `seq`, which holds the command with this key.
+    async fn verdict(&self, seq: Seq, key: Key) -> Result<Stored, Failure> {
         let (answer, outcome) = oneshot::channel();
-        self.hub.await_verdict(seq, Waiter::Caller { answer });
+        self.hub.await_verdict(seq, key, Waiter::Caller { answer });
         outcome.await.unwrap_or_else(|_| Err(Failure::log_unavailable()))
     }
 
@@ -117,7 +122,9 @@ impl Commands {
         let Command { chat, uuid, .. } = command;
         let waiter = Waiter::Session { session: session.clone(), uuid, deadline_ms };
         match placed {
-            Ok(Ok(Placed::Stored(seq))) => self.hub.await_verdict(seq, waiter),
+            Ok(Ok(Placed::Stored(seq))) => {
+                self.hub.await_verdict(seq, Key { chat, actor: actor.user, uuid }, waiter);
+            }
             Ok(Ok(Placed::Judged(stored))) => self.hub.answer(waiter, Ok(stored)),
             Ok(Err(failure)) => {
                 if let Some(error) = &failure.source {

@@ -80,8 +80,8 @@ impl Hub {
         // Nobody knows whether the waiting commands still exist. Their clients send them again.
         let waiters: Vec<_> = std::mem::take(&mut state.waiters).into_values().flatten().collect();
         drop(state);
-        for waiter in waiters {
-            self.answer(waiter, Err(Failure::log_unavailable()));
+        for waiting in waiters {
+            self.answer(waiting.waiter, Err(Failure::log_unavailable()));
         }
         self.announce(position);
         sessions

@@ -2,15 +2,16 @@
 //!
 //! A command is answered once this gateway's own tail has applied its event and the fold has judged it. Invariant: each
 //! waiter is answered exactly once. If the waiter of a live session is here before the tail has passed its entry, the
-//! answer is queued directly behind the event. Otherwise answer and event come in either order.
+//! answer is queued directly behind the event. Otherwise answer and event come in either order. A waiter is answered by the
+//! entry that holds its command and by no other: a log that loses its tail may give a sequence a second time.
 
 use std::sync::Arc;
 
-use shared::id::Seq;
+use shared::id::{ChatId, Seq, UserId};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::{Hub, State, ring::Verdict};
+use super::{Hub, State, apply::command_hash, ring::Verdict};
 use crate::{
     command::{Failure, Stored},
     session::{Session, reply},
@@ -25,11 +26,28 @@ pub enum Waiter {
     Caller { answer: oneshot::Sender<Result<Stored, Failure>> },
 }
 
+/// The command that the log has stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Key {
+    pub chat: ChatId,
+    pub actor: UserId,
+    pub uuid: Uuid,
+}
+
+/// A waiter, and the hash of the command that its entry must hold.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    command: u64,
+    pub(super) waiter: Waiter,
+}
+
 impl Hub {
-    /// Answers the waiter once the entry at `seq` has its verdict, at once if it has it already.
-    pub fn await_verdict(&self, seq: Seq, waiter: Waiter) {
+    /// Answers the waiter once the entry at `seq`, which the log has given to this command, has its verdict; at once if
+    /// it has it already.
+    pub fn await_verdict(&self, seq: Seq, key: Key, waiter: Waiter) {
+        let command = command_hash(key.chat, key.actor, key.uuid);
         let mut state = self.lock();
-        state.waiters.entry(seq).or_default().push(waiter);
+        state.waiters.entry(seq).or_default().push(Waiting { command, waiter });
         self.settle(&mut state, seq);
     }
 
@@ -37,6 +55,19 @@ impl Hub {
     pub(super) fn settle(&self, state: &mut State, seq: Seq) {
         if state.waiters.is_empty() || !state.waiters.contains_key(&seq) {
             return;
+        }
+        let Some(entry) = state.ring.get(seq) else { return };
+        let command = entry.command;
+        let strangers = |waiting: &mut Waiting| waiting.command != command;
+        let lost: Vec<Waiting> = state
+            .waiters
+            .get_mut(&seq)
+            .map(|all| all.extract_if(.., strangers).collect())
+            .unwrap_or_default();
+        for Waiting { waiter, .. } in lost {
+            // The log has lost the command, and this gateway's tail had not come so far. Its client sends it again.
+            tracing::error!(seq = seq.get(), "the log holds something else where it had stored a command");
+            self.answer(waiter, Err(Failure::log_unavailable()));
         }
         let Some(entry) = state.ring.get(seq) else { return };
         let Some(chat) = entry.chat else { return };
@@ -51,7 +82,7 @@ impl Hub {
             Verdict::Valid => Ok(Stored { chat, seq: seq_of, ts: judged.ts, dup }),
             Verdict::Void(code) => Err(Failure::refused(code, code.title())),
         };
-        for waiter in state.waiters.remove(&seq).unwrap_or_default() {
+        for Waiting { waiter, .. } in state.waiters.remove(&seq).unwrap_or_default() {
             self.answer(waiter, outcome.clone());
         }
     }
@@ -73,7 +104,7 @@ impl Hub {
         let mut late = Vec::new();
         let mut state = self.lock();
         state.waiters.retain(|_, waiters| {
-            let overdue = |waiter: &mut Waiter| match waiter {
+            let overdue = |waiting: &mut Waiting| match &waiting.waiter {
                 Waiter::Session { deadline_ms, .. } => *deadline_ms < now_ms,
                 Waiter::Caller { answer } => answer.is_closed(),
             };
@@ -81,7 +112,7 @@ impl Hub {
             !waiters.is_empty()
         });
         drop(state);
-        for waiter in late {
+        for Waiting { waiter, .. } in late {
             self.answer(waiter, Err(Failure::log_unavailable()));
         }
     }

@@ -15,7 +15,10 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{Commands, append::is_own, new_event, within_deadline};
-use crate::command::{Actor, Failure, NewGroup, Stored};
+use crate::{
+    command::{Actor, Failure, NewGroup, Stored},
+    hub::verdict::Key,
+};
 
 impl Commands {
     /// The direct chat of the actor and `peer`. It is created if the log has no chat under the pair's claim. The
@@ -107,7 +110,7 @@ impl Commands {
         let begun_at = self.hub.position();
         match self.appender.append_first(chat, &event, deadline).await {
             Ok(appended) if !appended.duplicate || is_own(appended, begun_at) => {
-                self.verdict(appended.seq).await
+                self.verdict(appended.seq, Key { chat, actor: event.actor, uuid: event.uuid }).await
             }
             Ok(_) | Err(AppendError::Exists) => {
                 self.catch_barrier().await?;

@@ -219,7 +219,7 @@ fn commands_that_wait_are_told_that_their_outcome_is_unknown() {
     let session = device.session.clone();
     let waiter = Waiter::Session { session, uuid: Uuid::nil(), deadline_ms: u64::MAX };
     stage.hub.expect(Seq(5));
-    stage.hub.await_verdict(Seq(5), waiter);
+    stage.hub.await_verdict(Seq(5), stage.log.next_key(1, 1), waiter);
     stage.lose_tail(Seq(1));
     assert_eq!(device.hears(), ["Error log.unavailable"]);
     assert_eq!(stage.hub.expected(), Seq(1), "what was known to be stored is gone");

@@ -18,6 +18,7 @@ use crate::hub::{
     facts::{Revision, joining, leaving, revision},
     install::{LoadedChat, LoadedUser},
     user::Interval,
+    verdict::Key,
 };
 
 /// Begins at sequence 1.
@@ -42,10 +43,23 @@ struct Judged<'a> {
 }
 
 impl Log {
+    /// The key of the next command that a user appends to a chat.
+    pub(crate) fn next_key(&self, to: u64, actor: u64) -> Key {
+        let uuid = Uuid::from_u64_pair(0x0192_c3f0_0000_7000, 1 << 63 | self.made);
+        Key { chat: chat(to), actor: user(actor), uuid }
+    }
+
+    /// The key of the command at `seq`.
+    pub(crate) fn key(&self, seq: Seq) -> Key {
+        let entry = self.entry(seq);
+        let event = Event::decode(&entry.payload).unwrap();
+        Key { chat: entry.chat.unwrap(), actor: event.actor, uuid: event.uuid }
+    }
+
     /// Appends an event of a user to a chat.
     pub(crate) fn append(&mut self, to: u64, actor: u64, fact: Fact) -> Entry {
-        let uuid = Uuid::from_u64_pair(0x0192_c3f0_0000_7000, 1 << 63 | self.made);
-        let event = Event { actor: user(actor), device: "web".into(), uuid, fact };
+        let Key { actor, uuid, .. } = self.next_key(to, actor);
+        let event = Event { actor, device: "web".into(), uuid, fact };
         self.append_raw(Some(to), event.encode())
     }
 

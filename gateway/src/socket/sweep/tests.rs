@@ -76,7 +76,8 @@ async fn a_command_without_a_verdict_is_answered_at_its_deadline() {
     let seq = stage.hub.position().next();
     let session = device.session.clone();
     let deadline_ms = stage.hub.clock.now_ms() + 500;
-    stage.hub.await_verdict(seq, Waiter::Session { session, uuid: Uuid::nil(), deadline_ms });
+    let key = stage.log.next_key(1, 1);
+    stage.hub.await_verdict(seq, key, Waiter::Session { session, uuid: Uuid::nil(), deadline_ms });
     pass(500).await;
     sweep.tick();
     assert_eq!(device.hears(), [""; 0]);
