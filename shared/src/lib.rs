@@ -1,7 +1,7 @@
 //! The vocabulary of Mini-Telegram: everything that crosses a process boundary or must mean the same in two services.
 //!
 //! Pure: no tokio, no clients, no clock, no I/O. A type lives here only if two crates must agree on its bytes
-//! ([`event`], [`frame`], [`codec`], [`cursor`]) or on its meaning ([`id`], [`code`], [`fold`], [`permission`]).
+//! ([`event`], [`frame`], [`codec`], [`cursor`]) or on its meaning ([`id`], [`code`], [`fold`], [`permission`], [`window`]).
 //!
 //! The rooms from the top; a room imports only rooms below it:
 //!
@@ -14,7 +14,8 @@
 //! 7. [`permission`]: the table of roles and actions
 //! 8. [`cursor`]: a position in the log, sealed for a client
 //! 9. [`code`]: the error codes
-//! 10. [`id`]: ids and positions
+//! 10. [`window`]: what the time in a uuid proves, by the log's clock alone
+//! 11. [`id`]: ids and positions
 
 pub mod code;
 pub mod codec;
@@ -26,3 +27,4 @@ pub mod id;
 pub mod permission;
 pub mod text;
 mod value;
+pub mod window;

@@ -12,3 +12,4 @@ mod golden;
 mod hostile;
 mod samples;
 mod strategy;
+mod window;
