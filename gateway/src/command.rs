@@ -167,7 +167,7 @@ impl Change {
                     && *mentions == edited.mentions),
             Self::Delete { seq } => matches!(fact, Fact::MessageDeleted(deleted) if *seq == deleted.seq),
             Self::React { seq, emoji, on } => matches!(fact, Fact::Reacted(reacted)
-                if *seq == reacted.seq && *emoji == reacted.emoji && *on == reacted.on),
+                if *seq == reacted.seq && text::emoji(emoji) == Some(&reacted.emoji) && *on == reacted.on),
             Self::Join { users, role } => matches!(fact, Fact::MembersJoined(joined)
                 if joined.members.iter().map(|member| (member.user_id, member.role))
                     .eq(users.iter().map(|user| (*user, *role)))),

@@ -12,6 +12,7 @@ use uuid::Uuid;
 use crate::{
     id::{Seq, UserId},
     permission::{ChatType, Role},
+    text,
 };
 
 /// The version that this build writes; it reads this one and all before.
@@ -147,6 +148,17 @@ pub struct Reacted {
     pub seq: Seq,
     pub emoji: String,
     pub on: bool,
+}
+
+impl Reacted {
+    /// With the emoji in its canonical form: earlier builds stored it as it was typed. A text that is no emoji stays as
+    /// it is, because Unicode's data may lack what another build took.
+    fn canonical(mut self) -> Self {
+        if let Some(canonical) = text::emoji(&self.emoji).filter(|canonical| *canonical != self.emoji) {
+            canonical.clone_into(&mut self.emoji);
+        }
+        self
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -339,7 +351,7 @@ impl Event {
             Kind::MessageSent => Fact::MessageSent(get(data)?),
             Kind::MessageEdited => Fact::MessageEdited(get(data)?),
             Kind::MessageDeleted => Fact::MessageDeleted(get(data)?),
-            Kind::Reacted => Fact::Reacted(get(data)?),
+            Kind::Reacted => Fact::Reacted(get::<Reacted>(data)?.canonical()),
             Kind::MembersJoined => Fact::MembersJoined(get(data)?),
             Kind::MemberLeft => Fact::MemberLeft(get(data)?),
             Kind::RoleChanged => Fact::RoleChanged(get(data)?),

@@ -1,5 +1,8 @@
 //! The rules for the texts that users write: bodies, emoji, titles, names, device labels.
 
+mod display;
+
+use self::display::{breaks_line, is_balanced, is_visible};
 use crate::event::Mention;
 
 /// The most bytes of UTF-8 in a message's body: a page of text; longer things are files.
@@ -15,33 +18,49 @@ const MAX_DEVICE_KIND_CHARS: usize = 16;
 /// The most characters of the id in a device label: room for a uuid or a hash in hexadecimal digits.
 const MAX_DEVICE_ID_CHARS: usize = 64;
 
-/// Checks a body and makes it storable: U+0000, which Postgres cannot hold, becomes U+FFFD. `None`: blank or
-/// too long.
+/// Checks a body and makes it storable: U+0000, which Postgres cannot hold, becomes U+FFFD. `None`: too long, or blank:
+/// a body of invisible characters alone shows nothing.
 pub fn body(text: &str) -> Option<String> {
-    if text.trim().is_empty() || text.len() > MAX_BODY_BYTES {
+    if text.len() > MAX_BODY_BYTES {
         return None;
     }
     let stored = text.replace('\0', "\u{FFFD}");
-    (stored.len() <= MAX_BODY_BYTES).then_some(stored)
+    (stored.len() <= MAX_BODY_BYTES && stored.chars().any(is_visible)).then_some(stored)
 }
 
-/// Whether the text is exactly one emoji grapheme.
-pub fn is_emoji(text: &str) -> bool {
-    text.len() <= MAX_EMOJI_BYTES && emojis::get(text).is_some()
+/// The canonical form of a text that is exactly one emoji grapheme: the fully qualified sequence of Unicode's emoji data.
+/// Keyboards differ in where they put U+FE0F, so that the same heart comes as U+2764 or as U+2764 U+FE0F.
+pub fn emoji(text: &str) -> Option<&'static str> {
+    let emoji = (text.len() <= MAX_EMOJI_BYTES).then(|| emojis::get(text))??;
+    Some(emoji.as_str())
 }
 
-/// A title or display name: trimmed, not blank, no control characters, bounded.
+/// A title or display name: one trimmed line, not blank, without control characters, bounded. It ends in the direction
+/// of writing in which it began, so that it cannot turn the text around it.
 pub fn name(text: &str) -> Option<String> {
     let trimmed = text.trim();
-    let fits = !trimmed.is_empty() && trimmed.chars().count() <= MAX_NAME_CHARS;
-    (fits && !trimmed.chars().any(char::is_control)).then(|| trimmed.to_owned())
+    let fits = trimmed.chars().count() <= MAX_NAME_CHARS
+        && trimmed.chars().any(is_visible)
+        && !trimmed.chars().any(breaks_line)
+        && is_balanced(trimmed);
+    fits.then(|| trimmed.to_owned())
 }
 
-/// Whether every mention lies inside the body (UTF-16 units) and none is empty.
+/// Whether every mention lies inside the body (UTF-16 units), none is empty, and none cuts a character in two.
 pub fn mentions_fit(body: &str, mentions: &[Mention]) -> bool {
-    let units = body.encode_utf16().count() as u64;
-    mentions.len() <= MAX_MENTIONS
-        && mentions.iter().all(|m| m.length > 0 && u64::from(m.start) + u64::from(m.length) <= units)
+    if mentions.len() > MAX_MENTIONS || mentions.iter().any(|mention| mention.length == 0) {
+        return false;
+    }
+    let ends = |m: &Mention| [u64::from(m.start), u64::from(m.start) + u64::from(m.length)];
+    let mut wanted: Vec<u64> = mentions.iter().flat_map(ends).collect();
+    wanted.sort_unstable();
+    let mut wanted = wanted.into_iter().peekable();
+    let mut boundary = 0;
+    for units in body.chars().map(char::len_utf16).chain([0]) {
+        while wanted.next_if_eq(&boundary).is_some() {}
+        boundary += units as u64;
+    }
+    wanted.peek().is_none()
 }
 
 /// Whether the text is a device label: `[a-z]{1,16}(:[A-Za-z0-9_-]{1,64})?`.
@@ -66,6 +85,10 @@ mod tests {
         assert_eq!(body("  kept  verbatim "), Some("  kept  verbatim ".to_owned()));
         assert_eq!(body("a\0b"), Some("a\u{FFFD}b".to_owned()));
         assert_eq!(body(" \n\t "), None);
+        assert_eq!(body("\u{200B}\u{2060} \u{3164}\u{2800}\u{FEFF}"), None);
+        assert_eq!(body("\u{202E}\u{200F}"), None);
+        assert_eq!(body("\0"), Some("\u{FFFD}".to_owned()));
+        assert_eq!(body("\u{200B}a"), Some("\u{200B}a".to_owned()));
         assert!(body(&"x".repeat(MAX_BODY_BYTES)).is_some());
         assert_eq!(body(&"x".repeat(MAX_BODY_BYTES + 1)), None);
     }
@@ -73,11 +96,61 @@ mod tests {
     #[test]
     fn emoji_are_one_grapheme() {
         for good in ["👍", "❤️", "👩‍👩‍👧‍👦", "🇩🇪", "👍🏽"] {
-            assert!(is_emoji(good), "{good}");
+            assert_eq!(emoji(good), Some(good));
         }
-        for bad in ["", "a", "👍👍", "👍 ", "1"] {
-            assert!(!is_emoji(bad), "{bad:?}");
+        for bad in ["", "a", "👍👍", "👍 ", "1", "\u{FE0F}"] {
+            assert_eq!(emoji(bad), None, "{bad:?}");
         }
+    }
+
+    #[test]
+    fn an_emoji_has_one_form_however_it_was_typed() {
+        assert_eq!(emoji("\u{2764}"), Some("\u{2764}\u{FE0F}"));
+        assert_eq!(emoji("\u{1F3F3}\u{200D}\u{1F308}"), Some("\u{1F3F3}\u{FE0F}\u{200D}\u{1F308}"));
+        for known in emojis::iter() {
+            assert_eq!(emoji(known.as_str()), Some(known.as_str()));
+            let bare: String = known.as_str().chars().filter(|c| *c != '\u{FE0F}').collect();
+            assert_eq!(emoji(&bare), Some(known.as_str()), "{bare:?}");
+        }
+    }
+
+    #[test]
+    fn names_are_one_visible_line_that_turns_nothing_around() {
+        let shown = "\u{202B}שלום\u{202C}";
+        for good in [
+            "Ada",
+            " Ada ",
+            "א\u{200F}ב",
+            "👩\u{200D}👩\u{200D}👧",
+            "می\u{200C}خواهم",
+            shown,
+            "\u{2067}a\u{2069}",
+        ] {
+            assert_eq!(name(good), Some(good.trim().to_owned()), "{good:?}");
+        }
+        let bad = [
+            "",
+            "  ",
+            "\u{200B}",
+            "\u{3164}",
+            "\u{2800}\u{2800}",
+            "\u{115F}\u{E0020}",
+            "a\nb",
+            "a\u{2028}b",
+            "a\0b",
+            "\u{202E}evil",
+            "a\u{202B}b",
+            "\u{2067}a",
+            "a\u{2069}",
+            "a\u{202C}",
+            "\u{2067}a\u{202C}",
+            "\u{202B}a\u{2069}",
+        ];
+        for bad in bad {
+            assert_eq!(name(bad), None, "{bad:?}");
+        }
+        assert!(name(&"ä".repeat(MAX_NAME_CHARS)).is_some());
+        assert_eq!(name(&"a".repeat(MAX_NAME_CHARS + 1)), None);
     }
 
     #[test]
@@ -97,5 +170,18 @@ mod tests {
         assert!(mentions_fit("😀a", &mention(2, 1)));
         assert!(!mentions_fit("😀a", &mention(3, 1)));
         assert!(!mentions_fit("abc", &mention(0, 0)));
+        assert!(mentions_fit("abc", &mention(0, 3)));
+        assert!(!mentions_fit("abc", &mention(4, 1)));
+        assert!(!mentions_fit("abc", &mention(u32::MAX, u32::MAX)));
+        assert!(mentions_fit("😀ab", &mention(0, 2)));
+    }
+
+    #[test]
+    fn a_mention_cuts_no_character() {
+        let user_id = crate::id::UserId::new(1).unwrap();
+        let fits = |start, length| mentions_fit("😀ab", &[Mention { user_id, start, length }]);
+        assert!(!fits(1, 2), "begins inside the emoji");
+        assert!(!fits(0, 1), "ends inside the emoji");
+        assert!(fits(2, 2));
     }
 }

@@ -16,8 +16,10 @@ struct Step {
     down: &'static str,
 }
 
-/// The tables of the projection, for a schema of their own. A migration that changes them is to be appended.
-pub(crate) const PROJECTION: &str = include_str!("../migrations/0002_projection.up.sql");
+/// The migrations of the projection's tables, which a schema of their own needs too.
+pub(crate) const PROJECTION: &[&str] = &[PROJECTION_TABLES, CANONICAL_EMOJI];
+const PROJECTION_TABLES: &str = include_str!("../migrations/0002_projection.up.sql");
+const CANONICAL_EMOJI: &str = include_str!("../migrations/0004_emoji.up.sql");
 
 const STEPS: &[Step] = &[
     Step {
@@ -29,7 +31,7 @@ const STEPS: &[Step] = &[
     Step {
         version: 2,
         name: "projection",
-        up: PROJECTION,
+        up: PROJECTION_TABLES,
         down: include_str!("../migrations/0002_projection.down.sql"),
     },
     Step {
@@ -37,6 +39,12 @@ const STEPS: &[Step] = &[
         name: "partners",
         up: include_str!("../migrations/0003_partners.up.sql"),
         down: include_str!("../migrations/0003_partners.down.sql"),
+    },
+    Step {
+        version: 4,
+        name: "emoji",
+        up: CANONICAL_EMOJI,
+        down: include_str!("../migrations/0004_emoji.down.sql"),
     },
 ];
 

@@ -5,7 +5,7 @@
 //!
 //! A table, or a group of tables that change together, is one file: its row types, the statements that write and take
 //! back, and which of its columns are the same in two projections of one log. `groups.rs` lists them. The rooms from the
-//! top: `write > session > fold > groups > chats, memberships, messages, refused, dead_letters > events > row, table`.
+//! top: `write, refold > session > fold > groups > chats, memberships, messages, refused, dead_letters > events > row, table`.
 
 mod chats;
 mod dead_letters;
@@ -14,6 +14,7 @@ mod fold;
 mod groups;
 mod memberships;
 mod messages;
+mod refold;
 mod refused;
 mod row;
 mod session;

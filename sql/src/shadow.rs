@@ -41,8 +41,11 @@ impl Db {
         self.drop_shadow().await?;
         self.run(async |client| {
             let transaction = client.transaction().await?;
-            let schema = format!("CREATE SCHEMA {SCHEMA}; SET LOCAL search_path = {SCHEMA}; {PROJECTION}");
+            let schema = format!("CREATE SCHEMA {SCHEMA}; SET LOCAL search_path = {SCHEMA}");
             transaction.batch_execute(&schema).await?;
+            for tables in PROJECTION {
+                transaction.batch_execute(tables).await?;
+            }
             Ok(transaction.commit().await?)
         })
         .await?;

@@ -61,7 +61,10 @@ impl Commands {
             let NewGroup { uuid, title, history, members: users } = group;
             let title = match title {
                 Some(title) => Some(text::name(&title).ok_or_else(|| {
-                    Failure::refused(Code::RequestInvalid, "title: not blank, at most 128 characters")
+                    Failure::refused(
+                        Code::RequestInvalid,
+                        "title: one visible line of at most 128 characters",
+                    )
                 })?),
                 None => None,
             };

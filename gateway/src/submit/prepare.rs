@@ -95,9 +95,7 @@ impl Commands {
         emoji: &str,
         on: bool,
     ) -> Result<Fact, Failure> {
-        if !text::is_emoji(emoji) {
-            return Err(invalid("emoji", "one emoji of at most 64 bytes"));
-        }
+        let emoji = text::emoji(emoji).ok_or_else(|| invalid("emoji", "one emoji of at most 64 bytes"))?;
         self.live_message(actor, chat, seq).await?;
         if on {
             Box::pin(self.room_for_emoji(chat, seq, emoji)).await?;
@@ -145,7 +143,9 @@ fn join(users: &[UserId], role: Role) -> Fact {
 }
 
 fn checked_title(title: &str) -> Result<String, Failure> {
-    text::name(title).ok_or_else(|| invalid("title", "not blank, at most 128 characters"))
+    text::name(title).ok_or_else(|| {
+        invalid("title", "one visible line of at most 128 characters, without unbalanced bidi controls")
+    })
 }
 
 fn leave(actor: &Actor, user_id: UserId) -> Fact {
@@ -158,7 +158,7 @@ fn checked_body(body: &str, mentions: &[Mention]) -> Result<String, Failure> {
     if text::mentions_fit(&body, mentions) {
         Ok(body)
     } else {
-        Err(invalid("mentions", "ranges inside the body"))
+        Err(invalid("mentions", "ranges inside the body that cut no character"))
     }
 }
 

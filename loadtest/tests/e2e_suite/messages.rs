@@ -82,6 +82,13 @@ async fn what_is_refused_is_nowhere() {
         for emoji in ["", "a", "👍👍", "👍 ", ":+1:", "\u{200d}"] {
             refused(socket, &react(chat, owned, emoji, true), "command.invalid").await;
         }
+        // Invisible characters alone are no message, and a mention cuts no character.
+        for body in ["\u{200B}\u{2060}", "\u{3164}", "\u{202E}"] {
+            refused(socket, &send_frame(chat, body).1, "command.invalid").await;
+        }
+        let mut cut = send_frame(chat, "😀ab").1;
+        cut["mentions"] = json!([{"userId": owner.user_id, "start": 1, "length": 2}]);
+        refused(socket, &cut, "command.invalid").await;
     }
     for command in
         [edit(chat, owned, "x"), delete(chat, owned), react(chat, owned, "👍", true), reply(chat, owned)]
@@ -129,6 +136,30 @@ async fn a_message_has_twenty_different_emoji() {
     }
     let page = cluster.api(1, &accounts[1]).get(&format!("/v1/chats/{chat}/messages")).await.unwrap().json();
     assert_eq!(page["messages"][0]["reactions"].as_array().unwrap().len(), first.len(), "{page}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_emoji_is_one_reaction_however_it_was_typed() {
+    let mut cluster = Build::new("typed").gateways(2).start().await;
+    let accounts = cluster.accounts(2).await;
+    let chat = cluster.group(&[&accounts[0], &accounts[1]]).await;
+    let (mut alices, _) = cluster.live(0, &accounts[0]).await;
+    let (mut bobs, _) = cluster.live(1, &accounts[1]).await;
+    let seq = send(&mut alices, chat, "loved").await;
+    let plain = react(chat, seq, "\u{2764}", true);
+    let first = acked(&mut alices, &plain).await;
+    acked(&mut bobs, &react(chat, seq, "\u{2764}\u{FE0F}", true)).await;
+    assert_eq!(acked(&mut alices, &plain).await, first, "a retry is the same command");
+    let shown = async |cluster: &Cluster| {
+        let path = format!("/v1/chats/{chat}/messages");
+        let page = cluster.api(1, &accounts[1]).get(&path).await.unwrap().json();
+        page["messages"][0]["reactions"].clone()
+    };
+    let [alice, bob] = [&accounts[0], &accounts[1]].map(|account| account.user_id);
+    let both = json!([{"emoji": "\u{2764}\u{FE0F}", "count": 2, "userIds": [alice, bob]}]);
+    assert_eq!(shown(&cluster).await, both);
+    acked(&mut bobs, &react(chat, seq, "\u{2764}", false)).await;
+    assert_eq!(shown(&cluster).await[0]["userIds"], json!([alice]));
 }
 
 /// What a client makes of the durable events of a chat: its messages as history shows them.

@@ -85,6 +85,10 @@ impl<'a> Active<'a> {
         partition: Partition,
         writer: Writer,
     ) -> Result<Self, Failure> {
+        let refolded = writer.refold_reactions().await?;
+        if refolded > 0 {
+            tracing::info!(%partition, refolded, "folded the reactions again, with canonical emoji");
+        }
         let folder = Folder::new(writer, projector.settings.cache_members).await?;
         let ids = folder.writer().last_ids().await?;
         let checkpoint = folder.checkpoint();

@@ -129,7 +129,7 @@ fn fact(rng: &mut Rng, actor: UserId, messages: &[(Seq, UserId)]) -> Fact {
         },
         11..=12 => match rng.pick(messages) {
             Some((seq, _)) => {
-                let emoji = rng.pick(&["👍", "👎"]).unwrap_or("👍").to_owned();
+                let emoji = rng.pick(&["👍", "\u{2764}", "\u{2764}\u{FE0F}"]).unwrap_or("👍").to_owned();
                 Fact::Reacted(Reacted { seq, emoji, on: rng.below(3) > 0 })
             }
             None => Fact::Noop,

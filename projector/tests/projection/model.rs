@@ -153,7 +153,7 @@ impl ModelChat {
                 }
                 Fact::MessageDeleted(deleted) if deleted.seq == valid.seq => seen.deleted = true,
                 Fact::Reacted(reacted) if reacted.seq == valid.seq => {
-                    let users = seen.reactions.entry(reacted.emoji.clone()).or_default();
+                    let users = seen.reactions.entry(canonical(&reacted.emoji)).or_default();
                     let actor = later.event.actor;
                     match reacted.on {
                         true if !users.contains(&actor) => users.push(actor),
@@ -171,4 +171,9 @@ impl ModelChat {
         }
         Some(seen)
     }
+}
+
+/// An emoji counts in its canonical form, however it was typed.
+fn canonical(emoji: &str) -> String {
+    shared::text::emoji(emoji).expect("an emoji").to_owned()
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use shared::{
-    event::{Fact, Kind},
+    event::{Event, Fact, Kind},
     id::{Seq, UserId},
 };
 use sql::{PageFrom, marks::Mark, message::Message, replay::EventRow};
@@ -43,7 +43,7 @@ fn check_rows(chat: &ModelChat, rows: &[EventRow], expected: &[&Valid]) {
         };
         assert_eq!(row.kind, valid.kind());
         assert_eq!(row.ts_ms, valid.ts_ms);
-        assert_eq!(row.payload, valid.event.encode());
+        assert_eq!(Event::decode(&row.payload).unwrap(), valid.event);
         assert_eq!(
             row.deleted,
             target.is_some_and(|target| chat.deleted(target)),

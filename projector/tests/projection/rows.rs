@@ -147,3 +147,22 @@ async fn identities_are_found_at_or_below_a_sequence() {
         assert_eq!(found, expected.map(streams::Entry::position), "at {seq}");
     }
 }
+
+#[tokio::test]
+async fn reactions_that_an_earlier_build_told_apart_are_folded_again() {
+    let mut store = Store::open("emoji").await;
+    store.apply(&history(&mut Rng(11), 400)).await;
+    let right = store.dump().await;
+    let as_typed = "
+        UPDATE checkpoints SET emoji_canonical = false;
+        UPDATE reactions SET emoji = '\u{2764}' WHERE emoji = '\u{2764}\u{FE0F}';
+        INSERT INTO reactions SELECT chat_id, seq, user_id, '\u{2764}\u{FE0F}', at_seq FROM reactions";
+    store.raw.batch_execute(as_typed).await.unwrap();
+    assert_ne!(store.dump().await, right);
+    assert!(store.folder.writer().refold_reactions().await.unwrap() > 0);
+    let refolded = store.dump().await;
+    let differing: Vec<_> = right.iter().zip(&refolded).filter(|(right, now)| right != now).take(3).collect();
+    assert_eq!(differing, []);
+    assert_eq!(refolded.len(), right.len());
+    assert_eq!(store.folder.writer().refold_reactions().await.unwrap(), 0, "once");
+}

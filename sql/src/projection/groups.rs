@@ -98,7 +98,10 @@ mod tests {
 
     #[test]
     fn every_table_of_the_schema_is_listed() {
-        let created = PROJECTION.lines().filter_map(|line| line.strip_prefix("CREATE TABLE "));
+        let created = PROJECTION
+            .iter()
+            .flat_map(|tables| tables.lines())
+            .filter_map(|line| line.strip_prefix("CREATE TABLE "));
         let created: BTreeSet<&str> = created.filter_map(|rest| rest.split(' ').next()).collect();
         let listed: Vec<&str> = tables().map(|table| table.name).collect();
         assert_eq!(listed.iter().copied().collect::<BTreeSet<_>>(), created);

@@ -9,7 +9,7 @@ use shared::{
     event::{Event, Fact},
     id::{ChatId, Seq, UserId},
 };
-use tokio_postgres::Client;
+use tokio_postgres::{Client, GenericClient};
 
 use super::{
     events::Lost,
@@ -84,6 +84,12 @@ impl<'a> Overlay<'a> {
 
     pub(super) fn is_empty(&self) -> bool {
         self.revisions.is_empty() && self.reactions.is_empty()
+    }
+
+    /// Writes the reactions alone, outside of a batch.
+    pub(super) async fn write_reactions(&self, client: &impl GenericClient) -> Result<(), Error> {
+        write_once(client, &take_off(), &self.taken_off()).await?;
+        write_once(client, &put_on(), &self.put_on()).await
     }
 
     fn revised(&self) -> Vec<Revised<'a>> {
@@ -239,14 +245,13 @@ impl Group {
             let payload: &[u8] = row.try_get(3)?;
             overlay.apply(chat_id(row.try_get(0)?)?, seq.into(), ts as u64, &decode(payload)?, payload);
         }
-        write_once(transaction, &revise(), &overlay.revised()).await?;
-        write_once(transaction, &take_off(), &overlay.taken_off()).await?;
-        write_once(transaction, &put_on(), &overlay.put_on()).await
+        write_once(&**transaction, &revise(), &overlay.revised()).await?;
+        overlay.write_reactions(&**transaction).await
     }
 }
 
-async fn write_once<R: Row>(transaction: &Transaction<'_>, statement: &str, rows: &[R]) -> Result<(), Error> {
+async fn write_once<R: Row>(client: &impl GenericClient, statement: &str, rows: &[R]) -> Result<(), Error> {
     let columns = R::columns(rows);
-    transaction.execute(statement, &params(&columns)).await?;
+    client.execute(statement, &params(&columns)).await?;
     Ok(())
 }
