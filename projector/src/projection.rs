@@ -15,10 +15,11 @@ use shared::{
     event::{DecodeError, Event, Fact},
     fold,
     id::{ChatId, Seq, UserId},
+    window,
 };
 use sql::{
     kind::sends_a_message,
-    projection::{DeadLetter, Key, NewEvent, OwnMark, Refused, Rows},
+    projection::{AheadCommand, DeadLetter, Key, NewEvent, OwnMark, Refused, Rows},
 };
 use streams::Entry;
 
@@ -95,6 +96,10 @@ impl<'a> Batch<'a> {
             cache.insert(id, Chat::default());
         }
         let Some(chat) = cache.get_mut(id) else { return };
+        // Also of a void event: a copy of it may come later.
+        if let Some(until_ms) = window::ahead_until(event.uuid, entry.ts_ms) {
+            self.rows.ahead.push(AheadCommand { seq: entry.seq, user: event.actor, until_ms });
+        }
         let key = (id, event.actor, event.uuid);
         let first = !stored.contains(&key) && self.seen.insert(key);
         let verdict = if first { fold::apply(&mut chat.state, event) } else { Err(Code::CommandUuidReused) };

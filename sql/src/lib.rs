@@ -9,10 +9,11 @@
 //! There is one partition of the log so far ([`PARTITION`]): the checkpoint that a read returns is that one's.
 //!
 //! The rooms from the top; a room imports only rooms below it: `shadow > epoch > projection > migrations > chat_list >
-//! history > message > commands > members > groups > identity > replay > states > partners > marks > tokens > chats >
+//! history > message > commands > members > groups > identity > replay > ahead > states > partners > marks > tokens > chats >
 //! accounts > checkpoint > kind > pool > settings > error`.
 
 pub mod accounts;
+pub mod ahead;
 pub mod chat_list;
 pub mod chats;
 pub mod checkpoint;

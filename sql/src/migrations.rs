@@ -17,9 +17,10 @@ struct Step {
 }
 
 /// The migrations of the projection's tables, which a schema of their own needs too.
-pub(crate) const PROJECTION: &[&str] = &[PROJECTION_TABLES, CANONICAL_EMOJI];
+pub(crate) const PROJECTION: &[&str] = &[PROJECTION_TABLES, CANONICAL_EMOJI, AHEAD];
 const PROJECTION_TABLES: &str = include_str!("../migrations/0002_projection.up.sql");
 const CANONICAL_EMOJI: &str = include_str!("../migrations/0004_emoji.up.sql");
+const AHEAD: &str = include_str!("../migrations/0005_ahead.up.sql");
 
 const STEPS: &[Step] = &[
     Step {
@@ -46,6 +47,7 @@ const STEPS: &[Step] = &[
         up: CANONICAL_EMOJI,
         down: include_str!("../migrations/0004_emoji.down.sql"),
     },
+    Step { version: 5, name: "ahead", up: AHEAD, down: include_str!("../migrations/0005_ahead.down.sql") },
 ];
 
 /// Migrating failed.

@@ -5,8 +5,10 @@
 //!
 //! A table, or a group of tables that change together, is one file: its row types, the statements that write and take
 //! back, and which of its columns are the same in two projections of one log. `groups.rs` lists them. The rooms from the
-//! top: `write, refold > session > fold > groups > chats, memberships, messages, refused, dead_letters > events > row, table`.
+//! top: `write, refold > session > fold > groups > chats, memberships, messages, refused, dead_letters,
+//! ahead > events > row, table`.
 
+mod ahead;
 mod chats;
 mod dead_letters;
 mod events;
@@ -23,6 +25,7 @@ mod table;
 mod write;
 
 pub use self::{
+    ahead::AheadCommand,
     chats::{ChatChange, ChatRows, NewChat},
     dead_letters::DeadLetter,
     events::NewEvent,

@@ -10,7 +10,7 @@ use shared::{
     permission::{ChatType, Role},
 };
 use streams::Entry;
-use uuid::Uuid;
+use uuid::{Builder, Uuid};
 
 pub(crate) const USERS: u64 = 6;
 pub(crate) const CHATS: u64 = 4;
@@ -86,11 +86,24 @@ pub(crate) fn history(rng: &mut Rng, length: u64) -> Vec<Entry> {
         if matches!(fact, Fact::MessageSent(_)) {
             messages[number as usize].push((Seq(seq), actor));
         }
-        let event = Event { actor, device: "web".to_owned(), uuid: Uuid::from_u128(rng.next().into()), fact };
+        let event = Event { actor, device: "web".to_owned(), uuid: uuid(rng, seq), fact };
         sent.push((number, event.clone()));
         entries.push(entry(seq, Some(chat(number)), event.encode()));
     }
     entries
+}
+
+/// Of version 7 and any time around the entry's own, or of no version.
+fn uuid(rng: &mut Rng, seq: u64) -> Uuid {
+    let bytes = rng.next().to_le_bytes();
+    let unique = [seq.to_le_bytes(), bytes].concat();
+    match rng.below(3) {
+        0 => Uuid::from_slice(&unique).unwrap(),
+        _ => {
+            let made_ms = 1_000 + seq + rng.below(120_000);
+            Builder::from_unix_timestamp_millis(made_ms, unique[..10].first_chunk().unwrap()).into_uuid()
+        }
+    }
 }
 
 fn role(rng: &mut Rng) -> Role {

@@ -1,7 +1,16 @@
 //! Laws of the rows: they do not depend on where batches end, on restarts, or on what a lost tail had written.
 
-use shared::id::Seq;
-use sql::projection::{DeadLetter, Rows, Writer, Written};
+use std::collections::BTreeMap;
+
+use shared::{
+    event::Event,
+    id::{Seq, UserId},
+    window,
+};
+use sql::{
+    ahead::AheadMark,
+    projection::{DeadLetter, Rows, Writer, Written},
+};
 
 use crate::{
     Rng, Store, batches,
@@ -165,4 +174,46 @@ async fn reactions_that_an_earlier_build_told_apart_are_folded_again() {
     assert_eq!(differing, []);
     assert_eq!(refolded.len(), right.len());
     assert_eq!(store.folder.writer().refold_reactions().await.unwrap(), 0, "once");
+}
+
+#[tokio::test]
+async fn every_command_whose_uuid_is_ahead_marks_its_user() {
+    let mut store = Store::open("ahead").await;
+    for seed in 300..303 {
+        let mut rng = Rng(seed);
+        let entries = history(&mut rng, 300);
+        store.reset().await;
+        for batch in batches(&mut rng, &entries, 40) {
+            store.apply(batch).await;
+        }
+        let mut expected: Vec<(i64, i64, i64)> = Vec::new();
+        let mut marks: BTreeMap<UserId, u64> = BTreeMap::new();
+        for entry in entries.iter().filter(|entry| entry.chat.is_some()) {
+            let Ok(event) = Event::decode(&entry.payload) else { continue };
+            let Some(until) = window::ahead_until(event.uuid, entry.ts_ms) else { continue };
+            expected.push((entry.seq.as_i64(), event.actor.as_i64(), until as i64));
+            marks.entry(event.actor).and_modify(|mark| *mark = until.max(*mark)).or_insert(until);
+        }
+        assert!(expected.len() > 20);
+        assert_eq!(ahead(&store).await, expected, "seed {seed}");
+
+        let of = |mark: &AheadMark| (mark.user, mark.until_ms);
+        let (checkpoint, all) = store.db.ahead_marks(0).await.unwrap();
+        assert_eq!((checkpoint, all.iter().map(of).collect()), (store.checkpoint(), marks.clone()));
+        let since = marks.values().min().copied().unwrap();
+        let later = marks.into_iter().filter(|(_, until)| *until > since).collect::<BTreeMap<_, _>>();
+        let (_, found) = store.db.ahead_marks(since).await.unwrap();
+        assert_eq!(found.iter().map(of).collect::<BTreeMap<_, _>>(), later);
+    }
+    // A database that was filled before the table was there.
+    let before = store.dump().await;
+    let url = store.url();
+    sql::migrations::down(&url, 4).await.unwrap();
+    sql::migrations::up(&url).await.unwrap();
+    assert_eq!(store.dump().await, before);
+}
+
+async fn ahead(store: &Store) -> Vec<(i64, i64, i64)> {
+    let rows = store.raw.query("SELECT seq, user_id, until_ts FROM ahead ORDER BY seq", &[]).await.unwrap();
+    rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect()
 }

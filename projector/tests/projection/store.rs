@@ -10,15 +10,16 @@ pub(crate) struct Store {
     pub(crate) db: Db,
     pub(crate) raw: tokio_postgres::Client,
     pub(crate) folder: Folder,
-    _corner: Isolated,
+    corner: Isolated,
 }
 
-const TABLES: [&str; 9] = [
+const TABLES: [&str; 10] = [
     "events",
     "revisions",
     "reactions",
     "refused",
     "dead_letters",
+    "ahead",
     "chats",
     "memberships",
     "epochs",
@@ -36,7 +37,7 @@ impl Store {
         let db = Db::new(&settings, "tests").expect("a pool");
         let raw = connect(&corner.postgres_url()).await;
         let folder = start(&db).await;
-        Self { db, raw, folder, _corner: corner }
+        Self { db, raw, folder, corner }
     }
 
     /// Everything as in the beginning.
@@ -60,6 +61,10 @@ impl Store {
 
     pub(crate) fn checkpoint(&self) -> Checkpoint {
         self.folder.checkpoint()
+    }
+
+    pub(crate) fn url(&self) -> String {
+        self.corner.postgres_url()
     }
 
     pub(crate) async fn dump(&self) -> Vec<String> {

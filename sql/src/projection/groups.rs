@@ -6,6 +6,7 @@
 use tokio_postgres::Client;
 
 use super::{
+    ahead::{self, AheadCommand},
     chats::{self, ChatRows},
     dead_letters::{self, DeadLetter},
     events::{self, NewEvent},
@@ -24,6 +25,7 @@ pub struct Rows<'a> {
     pub messages: Overlay<'a>,
     pub refused: Vec<Refused<'a>>,
     pub dead_letters: Vec<DeadLetter<'a>>,
+    pub ahead: Vec<AheadCommand>,
     pub memberships: MembershipRows,
     pub chats: ChatRows,
 }
@@ -87,7 +89,7 @@ macro_rules! groups {
     };
 }
 
-groups!(messages, refused, dead_letters, memberships, chats);
+groups!(messages, refused, dead_letters, ahead, memberships, chats);
 
 #[cfg(test)]
 mod tests {
