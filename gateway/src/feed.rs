@@ -14,6 +14,7 @@ pub mod beginning;
 pub mod catch_up;
 pub mod epochs;
 pub mod loader;
+mod marks;
 pub mod reads;
 #[cfg(test)]
 mod schedules;
@@ -76,6 +77,7 @@ impl Feed {
         let mut tail =
             Tail::open(&self.nats, Partition::FIRST, self.hub.tip(), known, TailSettings::default());
         let mut cuts = self.epochs.subscribe();
+        self.load_marks();
         loop {
             let item = tokio::select! {
                 () = self.cancel.cancelled() => return Ok(()),
@@ -104,6 +106,7 @@ impl Feed {
                     // read. They are lost to its sessions; a device that resumes is told `cursor.expired`.
                     let position = Position { seq: Seq(first.get() - 1), ..Position::default() };
                     self.reattach(self.hub.skip_to(position));
+                    self.load_marks();
                     tail.restart_from(position);
                 }
             }
@@ -152,6 +155,21 @@ impl Feed {
                 }
             });
         }
+    }
+
+    /// Loads the marks of what the hub does not read itself. Until they are here every command is looked up.
+    fn load_marks(&self) {
+        let (hub, db, nats) = (self.hub.clone(), self.db.clone(), self.nats.clone());
+        let cancel = self.cancel.clone();
+        self.tracker.spawn(async move {
+            while let Err(failure) = marks::load(&hub, &db, &nats).await {
+                tracing::warn!(%failure, "marks are missing; every command is looked up");
+                tokio::select! {
+                    () = cancel.cancelled() => return,
+                    () = tokio::time::sleep(RETRY) => {}
+                }
+            }
+        });
     }
 
     /// Declares the cut in Postgres, or learns of the one that another reader declared first. Tries until the

@@ -23,6 +23,7 @@ mod judge;
 #[cfg(test)]
 mod law;
 pub mod look;
+pub mod marks;
 mod people;
 pub mod projected;
 pub mod replay;
@@ -51,7 +52,7 @@ use shared::{
 use slab::Slab;
 use tokio::sync::{Notify, watch};
 
-use self::{chat::Chat, ring::Ring, user::User, verdict::Waiting};
+use self::{chat::Chat, marks::Marks, ring::Ring, user::User, verdict::Waiting};
 use crate::{
     infra::{clock::Clock, metrics::Metrics},
     session::Session,
@@ -105,6 +106,7 @@ struct State {
     slots: HashMap<UserId, UserSlot, FixedState>,
     /// The entries in the ring that add or remove members of any chat, ascending.
     membership: VecDeque<Seq>,
+    marks: Marks,
     /// Commands that the log has stored and that wait for their verdict, by sequence.
     waiters: BTreeMap<Seq, Vec<Waiting>>,
     /// See [`FollowUps::behind`].
@@ -144,6 +146,7 @@ impl Hub {
         let mut state = self.lock();
         state.epoch = epoch;
         state.ring.skip_to(floor);
+        state.marks.begin_after(floor.seq);
         drop(state);
         self.announce(floor.seq);
     }
@@ -296,6 +299,7 @@ impl State {
             users: Slab::new(),
             slots: HashMap::default(),
             membership: VecDeque::new(),
+            marks: Marks::default(),
             waiters: BTreeMap::new(),
             behind: Vec::new(),
             wanted: Vec::new(),

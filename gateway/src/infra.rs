@@ -3,5 +3,6 @@
 //! Nothing here knows chats, sessions or routes.
 
 pub mod clock;
+pub mod log_clock;
 pub mod metrics;
 pub mod redis;

@@ -11,6 +11,7 @@ pub mod append;
 pub mod capacity;
 pub mod check;
 pub mod create;
+mod freshness;
 pub mod prepare;
 
 use std::{
@@ -25,12 +26,13 @@ use shared::{
     code::Code,
     event::{Event, Fact},
     id::Seq,
+    window::Window,
 };
-use streams::{Partition, append::Appender, barrier::Barrier};
+use streams::{Partition, append::Appender, barrier::Barrier, read::Bounds};
 use tokio::{sync::oneshot, time::Instant};
 use uuid::Uuid;
 
-use self::{append::Placed, capacity::ChatSettings};
+use self::{append::Placed, capacity::ChatSettings, freshness::Freshness};
 use crate::{
     command::{Actor, Command, Failure, Stored},
     feed::loader::Loader,
@@ -52,9 +54,7 @@ pub struct Commands {
     appender: Appender,
     barrier: Barrier,
     limits: ChatSettings,
-    /// A v7 uuid whose time differs from now by less than this is fresh: all attempts with it fall into the log's
-    /// dedupe window, so it needs no look-up.
-    fresh_ms: u64,
+    freshness: Freshness,
     /// Whether the log is nearly full.
     full: AtomicBool,
 }
@@ -73,14 +73,15 @@ pub struct Parts {
 impl Commands {
     pub fn new(parts: Parts) -> Self {
         let Parts { hub, db, loader, appender, barrier, limits, duplicate_window } = parts;
+        let window = Window { ms: duplicate_window.as_millis() as u64 };
         Self {
+            freshness: Freshness::new(hub.clone(), window),
             hub,
             db,
             loader,
             appender,
             barrier,
             limits,
-            fresh_ms: fresh_ms(duplicate_window),
             full: AtomicBool::new(false),
         }
     }
@@ -169,6 +170,14 @@ impl Commands {
         }
     }
 
+    /// Takes in what the log's leader said when it was asked at `asked_ms` of the hub's clock: where the log ends, how
+    /// full it is, and what its time is.
+    pub fn note_log(&self, bounds: &Bounds, asked_ms: u64) {
+        self.hub.expect(bounds.last);
+        self.set_full(bounds.is_nearly_full());
+        self.freshness.read(bounds, asked_ms);
+    }
+
     /// Whether the log is above its guard, and takes only what frees people and takes content back.
     pub fn is_full(&self) -> bool {
         self.full.load(Ordering::Acquire)
@@ -207,21 +216,3 @@ fn new_event(actor: &Actor, uuid: Uuid, fact: Fact) -> Event {
 const PROOF_PATIENCE: Duration = Duration::from_secs(2);
 /// How long this gateway's tail may take to pass a barrier.
 const BARRIER_PATIENCE: Duration = Duration::from_secs(2);
-
-/// How far a fresh uuid's time may be from now. The first and the last attempt with a fresh uuid are at most twice
-/// this apart, and each may take a command's deadline. All of that must fall into the dedupe window.
-fn fresh_ms(window: Duration) -> u64 {
-    let span = window.saturating_sub(COMMAND_DEADLINE + COMMAND_DEADLINE);
-    (span / 2).as_millis() as u64
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_fresh_span_fits_the_window() {
-        assert_eq!(fresh_ms(Duration::from_secs(120)), 50_000);
-        assert_eq!(fresh_ms(Duration::from_millis(100)), 0);
-    }
-}

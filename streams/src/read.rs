@@ -5,8 +5,12 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream::{self, stream::RawMessageErrorKind};
+use async_nats::{
+    datetime::parse_rfc3339,
+    jetstream::{self, response::Response, stream::RawMessageErrorKind},
+};
 use bytes::Bytes;
+use serde::Deserialize;
 use shared::id::{EventId, Seq};
 use tokio::time::timeout;
 
@@ -21,7 +25,7 @@ use crate::{
 const FOLLOWER_SILENCE: Duration = Duration::from_secs(3);
 
 /// The ends of a partition's log, and how full it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Bounds {
     /// The first event that is kept; `last + 1` if there is none.
     pub first: Seq,
@@ -29,6 +33,10 @@ pub struct Bounds {
     pub bytes: u64,
     /// The size at which writes are refused; 0: no limit.
     pub max_bytes: u64,
+    /// For how long the log recognises an event that is appended again.
+    pub window_ms: u64,
+    /// The leader's clock at the answer, in Unix milliseconds. Servers before 2.10 don't tell.
+    pub now_ms: Option<u64>,
 }
 
 impl Bounds {
@@ -72,26 +80,27 @@ impl Nats {
     /// # Errors
     /// [`Unavailable`] if the log can't be asked.
     pub async fn leader(&self, partition: Partition) -> Result<Option<String>, Unavailable> {
-        Ok(self.stream_info(partition).await?.cluster.and_then(|cluster| cluster.leader))
+        Ok(self.stream_info(partition).await?.info.cluster.and_then(|cluster| cluster.leader))
     }
 
     /// The ends of the log, from a leader that still has its quorum.
     pub(crate) async fn proven_bounds(&self, partition: Partition) -> Result<Bounds, Unavailable> {
         let info = self.stream_info(partition).await?;
-        if has_quorum(&info) {
+        if has_quorum(&info.info) {
             Ok(bounds(&info))
         } else {
             Err(Unavailable::Because("the leader of the log is out of touch with its followers"))
         }
     }
 
-    pub(crate) async fn stream_info(
-        &self,
-        partition: Partition,
-    ) -> Result<jetstream::stream::Info, Unavailable> {
+    pub(crate) async fn stream_info(&self, partition: Partition) -> Result<Described, Unavailable> {
         let read = async {
-            let stream = self.js.get_stream_no_info(self.layout.chat_stream(partition)).await;
-            stream.map_err(Unavailable::new)?.get_info().await.map_err(Unavailable::new)
+            let subject = format!("STREAM.INFO.{}", self.layout.chat_stream(partition));
+            // The client's own type leaves out the server's time.
+            match self.js.request(subject, &()).await.map_err(Unavailable::new)? {
+                Response::Ok(described) => Ok(described),
+                Response::Err { error } => Err(Unavailable::new(error)),
+            }
         };
         self.ask(read).await
     }
@@ -111,8 +120,21 @@ impl Nats {
     }
 }
 
-fn bounds(info: &jetstream::stream::Info) -> Bounds {
+/// A stream as its leader describes it.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Described {
+    #[serde(flatten)]
+    pub(crate) info: jetstream::stream::Info,
+    /// The leader's clock.
+    ts: Option<String>,
+}
+
+fn bounds(described: &Described) -> Bounds {
+    let Described { info, ts } = described;
+    let ts = ts.as_deref().and_then(|ts| parse_rfc3339(ts).ok());
     Bounds {
+        window_ms: info.config.duplicate_window.as_millis() as u64,
+        now_ms: ts.and_then(|ts| u64::try_from(ts.unix_timestamp_nanos() / 1_000_000).ok()),
         first: Seq(info.state.first_sequence),
         last: Seq(info.state.last_sequence),
         bytes: info.state.bytes,
@@ -218,6 +240,29 @@ mod tests {
     /// The leader's view of a follower; silences in milliseconds, as a server reports them in nanoseconds.
     fn follower(name: &str, active_ms: u64, offline: bool) -> Value {
         json!({ "name": name, "current": true, "active": active_ms * 1_000_000, "offline": offline })
+    }
+
+    #[test]
+    fn a_description_holds_the_leaders_time_and_the_window() {
+        let mut described = json!({ "ts": "2026-03-04T05:06:07.891234567Z", "created": "2026-01-01T00:00:00Z",
+            "type": "io.nats.jetstream.api.v1.stream_info_response", "total": 0, "offset": 0, "limit": 0,
+            "config": { "name": "CHAT", "retention": "limits", "num_replicas": 1, "storage": "file",
+                "max_consumers": -1, "max_msgs": -1, "max_bytes": 5, "discard": "new", "max_age": 0,
+                "duplicate_window": 120_000_000_000_u64 },
+            "state": { "messages": 4, "bytes": 9, "first_seq": 3, "last_seq": 6, "consumer_count": 0,
+                "first_ts": "0001-01-01T00:00:00Z", "last_ts": "0001-01-01T00:00:00Z" } });
+        let expected = Bounds {
+            first: Seq(3),
+            last: Seq(6),
+            bytes: 9,
+            max_bytes: 5,
+            window_ms: 120_000,
+            now_ms: Some(1_772_600_767_891),
+        };
+        let told = |json: &Value| bounds(&serde_json::from_value(json.clone()).unwrap());
+        assert_eq!(told(&described), expected);
+        described["ts"].take();
+        assert_eq!(told(&described), Bounds { now_ms: None, ..expected });
     }
 
     #[test]

@@ -110,6 +110,24 @@ impl World {
         entry.seq
     }
 
+    /// Appends an event whose uuid is made `ahead_ms` from now. The entry, as the log has it.
+    pub(crate) async fn append_ahead(&mut self, chat: u64, actor: u64, fact: Fact, ahead_ms: u64) -> Entry {
+        let made_ms = crate::infra::clock::unix_ms() + ahead_ms;
+        let uuid = uuid::Builder::from_unix_timestamp_millis(made_ms, &[7; 10]).into_uuid();
+        let event = Event { actor: user(actor), device: "web".into(), uuid, fact };
+        self.append_event(chat, event).await;
+        self.read().await;
+        self.entries.last().unwrap().clone()
+    }
+
+    async fn append_event(&mut self, to: u64, event: Event) -> Seq {
+        let entry = self.stage.log.append_raw(Some(to), event.encode());
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        let appended = self.appender.append(entry.chat.unwrap(), &event, deadline).await.unwrap();
+        assert_eq!(appended.seq, entry.seq, "the log is the test's alone");
+        entry.seq
+    }
+
     /// Appends so many messages of a user to a chat.
     pub(crate) async fn say(&mut self, chat: u64, actor: u64, messages: usize) -> Seq {
         let mut last = self.stage.log.tip();

@@ -78,6 +78,9 @@ impl Hub {
             Err(error) if error.is_corrupt() => None,
             Err(source) => return Err(TooNew { seq: entry.seq, source }),
         };
+        if let Some(head) = head.filter(|_| entry.chat.is_some()) {
+            state.marks.note(head.actor, head.uuid, entry.ts_ms);
+        }
         let kind = head.map_or(Kind::Noop, |head| head.kind);
         let chat = entry.chat.filter(|_| head.is_some());
         let seq = state.ring.push(ring::Entry {

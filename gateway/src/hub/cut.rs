@@ -48,6 +48,7 @@ impl Hub {
         if state.ring.position().seq > cut.seq {
             state.ring.cut(cut);
         }
+        state.marks.cut(cut.seq);
         // Entries above the cut that were known to be stored are gone.
         self.expected.store(cut.seq.get(), Ordering::Release);
         while state.membership.back().is_some_and(|seq| *seq > cut.seq) {
@@ -61,6 +62,7 @@ impl Hub {
     pub fn skip_to(&self, position: Position) -> Vec<Arc<Session>> {
         let mut state = self.lock();
         state.ring.skip_to(position);
+        state.marks.begin_after(position.seq);
         state.membership.clear();
         for session in state.sessions() {
             let (has, _) = session.fall_behind();

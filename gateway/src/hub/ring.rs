@@ -112,6 +112,11 @@ impl Ring {
         self.entries.back().map_or(self.floor, |entry| Position { seq, id: entry.id })
     }
 
+    /// The stored time of the newest entry; 0: there is none.
+    pub fn newest_ms(&self) -> u64 {
+        self.entries.back().map_or(0, |entry| entry.ts)
+    }
+
     pub const fn bytes(&self) -> usize {
         self.bytes
     }

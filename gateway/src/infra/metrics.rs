@@ -5,7 +5,10 @@
 
 pub mod http;
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    sync::atomic::AtomicU64,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use prometheus_client::{
     metrics::{
@@ -38,6 +41,8 @@ pub struct Metrics {
     pub dropped_ephemeral_total: Counter,
     pub replay_total: Counters,
     pub append_retries: Gauge,
+    pub looked_up_total: Counters,
+    pub clock_skew: Gauge<f64, AtomicU64>,
     pub tail_recreations: Gauge,
     pub tail_position: Gauge,
     pub epoch: Gauge,
@@ -77,6 +82,16 @@ impl Metrics {
             ),
             replay_total: add(registry, "gateway_replay_events", "Replayed events by source"),
             append_retries: add(registry, "gateway_append_retries", "Append attempts after the first"),
+            looked_up_total: add(
+                registry,
+                "gateway_commands_looked_up",
+                "Commands whose uuid was not fresh, by reason: an earlier copy was looked for before the append",
+            ),
+            clock_skew: add(
+                registry,
+                "gateway_clock_skew_seconds",
+                "How far the gateway's clock is ahead of the log's",
+            ),
             tail_recreations: add(registry, "gateway_tail_recreations", "Consumers made anew"),
             tail_position: add(registry, "gateway_tail_position", "The last sequence applied"),
             epoch: add(registry, "gateway_epoch", "How often the log lost its tail"),

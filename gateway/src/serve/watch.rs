@@ -26,7 +26,7 @@ pub(super) async fn sessions(hub: Arc<Hub>, commands: Arc<Commands>, intervals: 
     }
 }
 
-/// Compares the tail with the end of the log, notes whether the log is nearly full, learns of cuts, and closes
+/// Compares the tail with the end of the log, reads the log's clock, notes whether the log is nearly full, learns of cuts, and closes
 /// connections to the database that are idle.
 pub(super) async fn log(hub: Arc<Hub>, http: Arc<Services>) {
     let mut ticks = interval(LOG_INTERVAL);
@@ -34,10 +34,10 @@ pub(super) async fn log(hub: Arc<Hub>, http: Arc<Services>) {
     loop {
         ticks.tick().await;
         // If the log can't be asked, readiness and the appends show it.
+        let asked_ms = hub.clock.now_ms();
         if let Ok(bounds) = http.nats.bounds(Partition::FIRST).await {
-            hub.expect(bounds.last);
             http.sockets.epochs.set_first(bounds.first);
-            http.commands.set_full(bounds.is_nearly_full());
+            http.commands.note_log(&bounds, asked_ms);
         }
         // The callers of overdue appends may have given up, and an unready gateway gets no new ones. So it appends by
         // itself, to learn when the log takes writes again.

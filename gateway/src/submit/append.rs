@@ -12,13 +12,12 @@ use shared::{
 };
 use streams::append::{AppendError, Appended, Request};
 use tokio::time::Instant;
-use uuid::{Uuid, Variant};
+use uuid::Uuid;
 
 use super::Commands;
 use crate::{
     command::{Actor, Command, Failure, Stored},
     hub::{look::EarlierCopy, ring::Verdict},
-    infra::clock::unix_ms,
 };
 
 /// The outcome of an append.
@@ -39,7 +38,7 @@ impl Commands {
         deadline: Instant,
     ) -> Result<Placed, Failure> {
         let chat = command.chat;
-        if !self.is_fresh(event.uuid)
+        if !self.freshness.is_fresh(event.actor, event.uuid)
             && let Some(copy) = Box::pin(self.earlier_copy(chat, event.actor, event.uuid)).await?
         {
             return repeat(command, &copy).map(Placed::Judged);
@@ -73,12 +72,6 @@ impl Commands {
             Some(copy) => repeat(command, &copy).map(Placed::Judged),
             None => Err(refusal),
         }
-    }
-
-    /// Whether the log's dedupe window covers every attempt with this uuid.
-    fn is_fresh(&self, uuid: Uuid) -> bool {
-        let made_ms = uuid_time_ms(uuid);
-        made_ms.is_some_and(|made_ms| made_ms.abs_diff(unix_ms()) < self.fresh_ms)
     }
 
     /// The earlier copy of the command; `None`: there certainly is none.
@@ -116,15 +109,6 @@ impl Commands {
 /// attempt of it went unanswered, and the copy came after the beginning.
 pub(super) fn is_own(appended: Appended, begun_at: Seq) -> bool {
     appended.maybe_own && appended.seq > begun_at
-}
-
-/// The time in a v7 uuid.
-fn uuid_time_ms(uuid: Uuid) -> Option<u64> {
-    if uuid.get_version_num() != 7 || uuid.get_variant() != Variant::RFC4122 {
-        return None;
-    }
-    let (seconds, nanos) = uuid.get_timestamp()?.to_unix();
-    Some(seconds * 1_000 + u64::from(nanos) / 1_000_000)
 }
 
 /// The outcome of the earlier copy. Another command under the same uuid is refused.

@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn positions_without_a_common_event() {
-        let bounds = |first, last| Bounds { first: Seq(first), last: Seq(last), bytes: 0, max_bytes: 0 };
+        let bounds = |first, last| Bounds { first: Seq(first), last: Seq(last), ..Bounds::default() };
         let cases = [
             (0, bounds(1, 0), Standing::Same),
             (0, bounds(1, 9), Standing::Same),

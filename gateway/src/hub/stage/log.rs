@@ -21,6 +21,9 @@ use crate::hub::{
     verdict::Key,
 };
 
+/// The time at which all entries are stored and all uuids are made.
+const STORED_MS: u64 = 0x0192_c3f0_0000;
+
 /// Begins at sequence 1.
 #[derive(Clone, Default)]
 pub(crate) struct Log {
@@ -45,7 +48,7 @@ struct Judged<'a> {
 impl Log {
     /// The key of the next command that a user appends to a chat.
     pub(crate) fn next_key(&self, to: u64, actor: u64) -> Key {
-        let uuid = Uuid::from_u64_pair(0x0192_c3f0_0000_7000, 1 << 63 | self.made);
+        let uuid = Uuid::from_u64_pair(STORED_MS << 16 | 0x7000, 1 << 63 | self.made);
         Key { chat: chat(to), actor: user(actor), uuid }
     }
 
@@ -76,8 +79,8 @@ impl Log {
         let entry = Entry {
             seq: self.tip().next(),
             id: EventId(self.made),
-            ts_ms: 0,
-            appended_ns: 0,
+            ts_ms: STORED_MS,
+            appended_ns: STORED_MS * 1_000_000,
             chat: to.map(chat),
             payload: payload.into(),
             traceparent: None,
