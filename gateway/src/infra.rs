@@ -1,4 +1,4 @@
-//! What every room stands on: the clock, the metrics, and the client of Redis.
+//! What every room stands on: the clocks, the metrics, and the client of Redis.
 //!
 //! Nothing here knows chats, sessions or routes.
 

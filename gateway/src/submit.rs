@@ -170,6 +170,12 @@ impl Commands {
         }
     }
 
+    /// A uuid for a command that the gateway itself makes. It names the log's time, never the gateway's: one that was made
+    /// by a wrong clock would mark the user.
+    pub fn new_uuid(&self) -> Uuid {
+        self.freshness.new_uuid()
+    }
+
     /// Takes in what the log's leader said when it was asked at `asked_ms` of the hub's clock: where the log ends, how
     /// full it is, and what its time is.
     pub fn note_log(&self, bounds: &Bounds, asked_ms: u64) {

@@ -45,7 +45,8 @@ pub struct NatsSettings {
     /// Days that events are kept; 0: for ever.
     #[arg(long, env = "MT_LOG_MAX_AGE_DAYS", default_value_t = 0)]
     pub log_max_age_days: u32,
-    /// Milliseconds within which the log recognises an event that is appended again.
+    /// Milliseconds within which the log recognises an event that is appended again. With less than two minutes, more
+    /// commands are looked up before they are stored.
     #[arg(long, env = "MT_DUPLICATE_WINDOW_MS", default_value_t = 120_000)]
     pub duplicate_window_ms: u64,
     /// Appends that may await their acknowledgement at once. 256 is where throughput peaks.

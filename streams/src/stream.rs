@@ -58,7 +58,7 @@ fn chat(nats: &Nats, partition: Partition) -> Config {
         max_age: Duration::from_secs(u64::from(settings.log_max_age_days) * 24 * 3600),
         storage: StorageType::File,
         num_replicas: settings.replicas,
-        // Two minutes cover the uuids that count as fresh (v7, within 50 s) and their retries.
+        // Two minutes are what the margins of `shared::window` add up to.
         duplicate_window: Duration::from_millis(settings.duplicate_window_ms),
         allow_direct: true,
         deny_delete: true,

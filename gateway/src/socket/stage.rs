@@ -89,6 +89,14 @@ impl Served {
         Self { world, services: Arc::new(services) }
     }
 
+    /// The gateway knows the log's time, and where the log ends; for a moment uuids may be fresh.
+    pub(crate) async fn reads_the_logs_clock(&self) {
+        let asked_ms = self.services.hub.clock.now_ms();
+        let bounds = self.world.nats.bounds(Partition::FIRST).await.unwrap();
+        self.services.commands.note_log(&bounds, asked_ms);
+        self.services.hub.prove();
+    }
+
     /// Hands a client's frame to the gateway, as JSON.
     pub(crate) fn send(&self, device: &Device, frame: impl Into<ClientFrame>) {
         let mut bytes = Vec::new();

@@ -47,7 +47,7 @@ impl Commands {
                 [actor.user, peer].map(|user_id| MemberRole { user_id, role: Role::Member }).to_vec();
             let created =
                 ChatCreated { chat_type: ChatType::Direct, title: None, history: History::All, members };
-            self.create(chat, new_event(actor, Uuid::now_v7(), Fact::ChatCreated(created)), deadline).await
+            self.create(chat, new_event(actor, self.new_uuid(), Fact::ChatCreated(created)), deadline).await
         })
         .await
     }

@@ -21,7 +21,7 @@ use shared::{
     window::{CLOCK_ERROR_MS, Window, uuid_time_ms},
 };
 use streams::read::Bounds;
-use uuid::Uuid;
+use uuid::{NoContext, Timestamp, Uuid};
 
 use super::COMMAND_DEADLINE;
 use crate::{
@@ -145,8 +145,15 @@ impl Freshness {
         moment.judge(made_ms)
     }
 
+    /// A uuid of this moment of the log; one without a time while that is not known.
+    pub(super) fn new_uuid(&self) -> Uuid {
+        let Some(log_ms) = self.log_ms() else { return Uuid::new_v4() };
+        let nanos = (log_ms % 1_000) as u32 * 1_000_000;
+        Uuid::new_v7(Timestamp::from_unix(NoContext, log_ms / 1_000, nanos))
+    }
+
     /// The log's time, if it is known.
-    pub(super) fn log_ms(&self) -> Option<u64> {
+    fn log_ms(&self) -> Option<u64> {
         self.clock.lock().now(self.hub.position(), self.hub.clock.now_ms())
     }
 }

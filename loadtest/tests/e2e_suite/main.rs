@@ -26,4 +26,5 @@ mod slow_reader;
 mod storm;
 mod support;
 mod timers;
+mod window;
 mod ws_errors;

@@ -78,11 +78,11 @@ async fn client_of(server: &Server) -> Nats {
     nats
 }
 
-/// What a reader got, and when.
-type Seen = Arc<Mutex<Vec<(Instant, Uuid)>>>;
+/// Events that were read or acked, and when.
+type Stamped = Arc<Mutex<Vec<(Instant, Uuid)>>>;
 
-fn read(nats: &Nats) -> (Seen, tokio::task::JoinHandle<()>) {
-    let (seen, known) = (Seen::default(), Arc::new(Ring::default()));
+fn read(nats: &Nats) -> (Stamped, tokio::task::JoinHandle<()>) {
+    let (seen, known) = (Stamped::default(), Arc::new(Ring::default()));
     let mut tail = Tail::open(nats, P, Position::default(), known.clone(), TailSettings::default());
     let sees = Arc::clone(&seen);
     let reading = tokio::spawn(async move {
@@ -119,15 +119,17 @@ async fn appends_go_on_when_a_leader_is_cut_off_from_its_followers_alone() {
 
     let cut_at = Instant::now();
     routes.isolate(apart, true);
-    let mut appends = JoinSet::new();
+    let (mut appends, acked) = (JoinSet::new(), Stamped::default());
     let talk = async {
         let mut beat = tokio::time::interval(BETWEEN_APPENDS);
         loop {
             beat.tick().await;
-            let appender = appender.clone();
+            let (appender, acked) = (appender.clone(), Arc::clone(&acked));
             appends.spawn(async move {
                 let event = message("beside the cut");
-                appender.append(chat(1), &event, soon()).await.ok().map(|_| (Instant::now(), event.uuid))
+                if appender.append(chat(1), &event, soon()).await.is_ok() {
+                    acked.lock().push((Instant::now(), event.uuid));
+                }
             });
         }
     };
@@ -148,10 +150,11 @@ async fn appends_go_on_when_a_leader_is_cut_off_from_its_followers_alone() {
             while !matches!(tokio::time::timeout(GLANCE, witness.ping()).await, Ok(Ok(()))) {}
             Instant::now()
         };
-        let (proven_at, governed_at, ()) = tokio::join!(
+        let (proven_at, governed_at, ..) = tokio::join!(
             within(20, "a barrier", proven),
             within(20, "a leader of the servers", governed),
-            tokio::time::sleep(RECOVERY * 3)
+            eventually("an ack", async || !acked.lock().is_empty()),
+            eventually("a new event", async || seen.lock().len() > 20),
         );
         (elected_at, proven_at, governed_at)
     };
@@ -159,7 +162,8 @@ async fn appends_go_on_when_a_leader_is_cut_off_from_its_followers_alone() {
         never = talk => never,
         elected = elected => elected,
     };
-    let acked: Vec<(Instant, Uuid)> = appends.join_all().await.into_iter().flatten().collect();
+    appends.join_all().await;
+    let acked = acked.lock().clone();
     let acked_at = acked.iter().map(|(at, _)| *at).min().expect("an acked append");
     let first_new = seen.lock()[20..].iter().map(|(at, _)| *at).min().expect("an event");
     for (what, at, possible_at) in

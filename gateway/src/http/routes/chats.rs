@@ -171,7 +171,7 @@ async fn create_one(
         (ChatType::Group, members) if members.len() >= MAX_MEMBERS => Err(Code::LimitExceeded.into()),
         (ChatType::Group, members) => {
             let group = NewGroup {
-                uuid: key.unwrap_or_else(Uuid::now_v7),
+                uuid: key.unwrap_or_else(|| services.commands.new_uuid()),
                 title: asked.title.clone(),
                 history: asked.history.unwrap_or_default(),
                 members: members.to_vec(),
@@ -273,13 +273,19 @@ pub async fn update(
     if let Some(title) = asked.title {
         services
             .commands
-            .execute(&actor, Command { chat, uuid: Uuid::now_v7(), change: Change::SetTitle { title } })
+            .execute(
+                &actor,
+                Command { chat, uuid: services.commands.new_uuid(), change: Change::SetTitle { title } },
+            )
             .await?;
     }
     if let Some(history) = asked.history {
         services
             .commands
-            .execute(&actor, Command { chat, uuid: Uuid::now_v7(), change: Change::SetHistory { history } })
+            .execute(
+                &actor,
+                Command { chat, uuid: services.commands.new_uuid(), change: Change::SetHistory { history } },
+            )
             .await?;
     }
     show(State(services), caller, Id(chat)).await

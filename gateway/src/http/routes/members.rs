@@ -11,7 +11,6 @@ use shared::{
     permission::Role,
 };
 use utoipa::ToSchema;
-use uuid::Uuid;
 
 use super::chats::known_users;
 use crate::{
@@ -163,7 +162,7 @@ async fn execute(
     change: Change,
 ) -> Result<axum::Json<Ack>, Problem> {
     caller.may_command(services).await?;
-    let uuid = Uuid::now_v7();
+    let uuid = services.commands.new_uuid();
     let stored = services.commands.execute(&caller.actor(), Command { chat, uuid, change }).await?;
     Ok(axum::Json(Ack::new(uuid, stored)))
 }

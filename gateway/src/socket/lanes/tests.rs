@@ -45,6 +45,7 @@ async fn a_command_that_waits_holds_up_those_to_its_chat_and_no_others() {
     served.world.apply_to(first).await;
     let mut device = served.connect(1).await;
     served.world.loader.chat(chat(1)).await.unwrap();
+    served.reads_the_logs_clock().await;
     // The projection is ahead of the hub now, so the load of a chat that is not here waits.
     served.world.append(3, 1, created(&[1])).await;
     let ahead = served.world.stage.log.tip();
