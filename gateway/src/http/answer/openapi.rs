@@ -73,7 +73,9 @@ const fn websocket() {}
 const fn document() {}
 
 /// Metrics in the OpenMetrics format, unless they have a listener of their own.
-#[utoipa::path(get, path = "/metrics", tag = "operator", responses((status = 200, body = String)))]
+#[utoipa::path(get, path = "/metrics", tag = "operator", responses(
+    (status = 200, body = String, content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8"),
+))]
 #[allow(dead_code, reason = "only its description is used: the handler is the otel crate's")]
 const fn metrics() {}
 

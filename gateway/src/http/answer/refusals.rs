@@ -35,6 +35,12 @@ refusals! {
     Unauthenticated { 401: "`auth.*`", }
     /// A call with fields in its body, its query or its path.
     Invalid { 422: "`request.invalid`", }
+    /// A call with a body: one that is no JSON, comes too slowly, or is too long.
+    WithBody {
+        400: "`request.malformed`",
+        408: "the body did not arrive in time",
+        413: "`request.too_large`",
+    }
     /// A call that is counted against a limit.
     Limited { 429: "`rate.limited`", }
     /// A call that the refresh token's cookie authenticates: only our own pages may make it.

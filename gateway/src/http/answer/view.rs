@@ -11,17 +11,18 @@ use shared::{
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::schema::{ChatTypeNumber, HistoryText, Id, MentionSchema, Name, RoleText, SeqText};
 use crate::command::Stored;
 
 /// The caller's own account.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Me {
-    #[schema(value_type = u64, example = 7)]
+    #[schema(value_type = Id)]
     pub id: UserId,
     #[schema(example = "ada@example.org")]
     pub email: String,
-    #[schema(example = "Ada")]
+    #[schema(value_type = Name)]
     pub display_name: String,
 }
 
@@ -35,9 +36,9 @@ impl From<sql::accounts::User> for Me {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct User {
-    #[schema(value_type = u64, example = 7)]
+    #[schema(value_type = Id)]
     pub id: UserId,
-    #[schema(example = "Ada")]
+    #[schema(value_type = Name)]
     pub display_name: String,
 }
 
@@ -45,10 +46,9 @@ pub struct User {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Chat {
-    #[schema(value_type = u64, example = 1)]
+    #[schema(value_type = Id)]
     pub id: ChatId,
-    /// 1: direct, 2: group.
-    #[schema(value_type = u8, example = 2)]
+    #[schema(value_type = ChatTypeNumber)]
     pub r#type: ChatType,
     pub title: Option<String>,
     pub created_ts: u64,
@@ -56,18 +56,18 @@ pub struct Chat {
     #[schema(value_type = HistoryText)]
     pub history: History,
     /// The first 100, ascending.
-    #[schema(value_type = Vec<u64>)]
+    #[schema(value_type = Vec<Id>)]
     pub member_ids: Vec<UserId>,
     pub member_count: u32,
     /// The caller's role.
     #[schema(value_type = RoleText)]
     pub role: Role,
     /// The last event of any kind.
-    #[schema(value_type = u64)]
+    #[schema(value_type = SeqText)]
     pub last_seq: Seq,
     pub last_message: Option<Message>,
     /// How far the caller has read; sending counts as reading.
-    #[schema(value_type = u64)]
+    #[schema(value_type = SeqText)]
     pub read_seq: Seq,
     /// Messages of others after `readSeq` that are not deleted.
     pub unread: u32,
@@ -100,21 +100,21 @@ impl From<sql::chat_list::Chat> for Chat {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Message {
-    #[schema(value_type = u64)]
+    #[schema(value_type = Id)]
     pub chat_id: ChatId,
-    #[schema(value_type = u64)]
+    #[schema(value_type = SeqText)]
     pub seq: Seq,
     /// The sequence of the chat's event before this one.
-    #[schema(value_type = u64)]
+    #[schema(value_type = SeqText)]
     pub prev: Seq,
     pub uuid: Uuid,
-    #[schema(value_type = u64)]
+    #[schema(value_type = Id)]
     pub from: UserId,
     /// Empty if deleted.
     pub body: String,
     pub ts: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<u64>)]
+    #[schema(value_type = Option<SeqText>)]
     pub reply_to: Option<Seq>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Vec<MentionSchema>)]
@@ -155,7 +155,7 @@ pub struct Reaction {
     pub emoji: String,
     pub count: u64,
     /// The first 100.
-    #[schema(value_type = Vec<u64>)]
+    #[schema(value_type = Vec<Id>)]
     pub user_ids: Vec<UserId>,
 }
 
@@ -169,7 +169,7 @@ impl From<sql::message::Reaction> for Reaction {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Member {
-    #[schema(value_type = u64)]
+    #[schema(value_type = Id)]
     pub user_id: UserId,
     pub display_name: String,
     #[schema(value_type = RoleText)]
@@ -193,9 +193,9 @@ impl From<sql::members::Member> for Member {
 #[serde(rename_all = "camelCase")]
 pub struct Ack {
     pub uuid: Uuid,
-    #[schema(value_type = u64)]
+    #[schema(value_type = Id)]
     pub chat_id: ChatId,
-    #[schema(value_type = u64)]
+    #[schema(value_type = SeqText)]
     pub seq: Seq,
     pub ts: u64,
     /// The command had been stored before.
@@ -211,35 +211,4 @@ impl Ack {
 /// For `skip_serializing_if`: the field is only there if it is true.
 pub const fn is_false(value: &bool) -> bool {
     !*value
-}
-
-/// [`Role`] in the document.
-#[derive(ToSchema)]
-#[schema(as = Role, rename_all = "lowercase")]
-#[allow(dead_code, reason = "only its schema is used")]
-pub enum RoleText {
-    Member,
-    Admin,
-    Owner,
-}
-
-/// [`History`] in the document.
-#[derive(ToSchema)]
-#[schema(as = History, rename_all = "lowercase")]
-#[allow(dead_code, reason = "only its schema is used")]
-pub enum HistoryText {
-    All,
-    Join,
-}
-
-/// [`Mention`] in the document.
-#[derive(ToSchema)]
-#[schema(as = Mention, rename_all = "camelCase")]
-#[allow(dead_code, reason = "only its schema is used")]
-pub struct MentionSchema {
-    user_id: u64,
-    /// In UTF-16 units.
-    start: u32,
-    /// In UTF-16 units.
-    length: u32,
 }

@@ -24,7 +24,9 @@ use crate::{
             problem::Problem,
             refusals::{
                 EmailTaken, FromForeignPage, Invalid, Limited, LoginFailed, LogoutFailed, RefreshFailed,
+                WithBody,
             },
+            schema::Name,
             view::Me,
         },
         limits::{Limit, address_key, known::AccountAt},
@@ -46,13 +48,13 @@ const SOME_DEVICE: &str = "web";
 #[derive(ToSchema)]
 #[schema(rename_all = "camelCase")]
 pub struct Register {
-    #[schema(example = "ada@example.org")]
+    #[schema(format = Email, max_length = 254, example = "ada@example.org")]
     email: String,
     /// 8 to 256 characters.
     #[schema(value_type = String, format = Password, min_length = 8, max_length = 256)]
     password: SecretString,
     /// By default a made-up one, which does not show the e-mail.
-    #[schema(max_length = 128)]
+    #[schema(value_type = Option<Name>)]
     display_name: Option<String>,
     /// What kind of device this is.
     #[schema(pattern = "^[a-z]{1,16}(:[A-Za-z0-9_-]{1,64})?$")]
@@ -121,7 +123,7 @@ impl Access {
 /// Create an account and log in.
 #[utoipa::path(post, path = "/v1/auth/register", tag = "auth", request_body = Register, responses(
     (status = 201, body = LoggedIn, headers(("Set-Cookie", description = "the refresh token"), ("Location"))),
-    Invalid, Limited, EmailTaken,
+    Invalid, Limited, WithBody, EmailTaken,
 ))]
 pub async fn register(
     State(services): State<Arc<Services>>,
@@ -150,7 +152,7 @@ pub async fn register(
 /// Log in with e-mail and password.
 #[utoipa::path(post, path = "/v1/auth/login", tag = "auth", request_body = Login, responses(
     (status = 200, body = LoggedIn, headers(("Set-Cookie", description = "the refresh token"))),
-    Invalid, Limited, LoginFailed,
+    Invalid, Limited, WithBody, LoginFailed,
 ))]
 pub async fn login(
     State(services): State<Arc<Services>>,

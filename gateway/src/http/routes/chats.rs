@@ -25,8 +25,11 @@ use crate::{
     http::{
         answer::{
             problem::Problem,
-            refusals::{ChatNotCreated, CommandToGroup, Invalid, Limited, ReadInChat, Unauthenticated},
-            view::{Chat, HistoryText, is_false},
+            refusals::{
+                ChatNotCreated, CommandToGroup, Invalid, Limited, ReadInChat, Unauthenticated, WithBody,
+            },
+            schema::{self, ChatTypeNumber, HistoryText, Name},
+            view::{Chat, is_false},
         },
         request::{
             body::{FromFields, Json},
@@ -92,14 +95,13 @@ pub async fn list(
 #[derive(ToSchema)]
 #[schema(rename_all = "camelCase")]
 pub struct CreateChat {
-    /// 1: direct, 2: group.
-    #[schema(value_type = u8, example = 2)]
+    #[schema(value_type = ChatTypeNumber)]
     r#type: ChatType,
     /// The others; the caller is always a member.
-    #[schema(value_type = Vec<u64>, example = json!([8, 9]))]
+    #[schema(value_type = Vec<schema::Id>, max_items = 10000, example = json!([8, 9]))]
     member_ids: Vec<UserId>,
     /// Of a group.
-    #[schema(max_length = 128)]
+    #[schema(value_type = Option<Name>)]
     title: Option<String>,
     /// Of a group; `all` by default.
     #[schema(value_type = Option<HistoryText>)]
@@ -129,7 +131,7 @@ impl FromFields for CreateChat {
 ), responses(
     (status = 201, body = Chat, headers(("Location"))),
     (status = 200, description = "it exists", body = Chat),
-    Unauthenticated, Limited, ChatNotCreated,
+    Unauthenticated, Limited, WithBody, ChatNotCreated,
 ))]
 pub async fn create(
     State(services): State<Arc<Services>>,
@@ -225,7 +227,7 @@ fn unprojected(caller: &Caller, asked: CreateChat, stored: Stored) -> Chat {
 
 /// One of the caller's chats.
 #[utoipa::path(get, path = "/v1/chats/{id}", tag = "chats", security(("accessToken" = [])),
-    params(("id" = u64, Path)), responses(
+    params(("id" = inline(schema::Id), Path)), responses(
     (status = 200, body = Chat),
     ReadInChat,
 ))]
@@ -242,7 +244,7 @@ pub async fn show(
 #[derive(ToSchema)]
 #[schema(rename_all = "camelCase")]
 pub struct UpdateChat {
-    #[schema(max_length = 128)]
+    #[schema(value_type = Option<Name>)]
     title: Option<String>,
     #[schema(value_type = Option<HistoryText>)]
     history: Option<History>,
@@ -258,9 +260,9 @@ impl FromFields for UpdateChat {
 
 /// Change a group's title or settings.
 #[utoipa::path(patch, path = "/v1/chats/{id}", tag = "chats", security(("accessToken" = [])),
-    request_body = UpdateChat, params(("id" = u64, Path)), responses(
+    request_body = UpdateChat, params(("id" = inline(schema::Id), Path)), responses(
     (status = 200, body = Chat),
-    CommandToGroup,
+    WithBody, CommandToGroup,
 ))]
 pub async fn update(
     State(services): State<Arc<Services>>,

@@ -9,7 +9,8 @@ use utoipa::ToSchema;
 use crate::http::{
     answer::{
         problem::Problem,
-        refusals::{Invalid, Unauthenticated},
+        refusals::{Invalid, Limited, Unauthenticated, WithBody},
+        schema::Name,
         view::Me,
     },
     request::{
@@ -24,7 +25,7 @@ use crate::http::{
 #[derive(ToSchema)]
 #[schema(rename_all = "camelCase")]
 pub struct UpdateMe {
-    #[schema(max_length = 128)]
+    #[schema(value_type = Name)]
     display_name: String,
 }
 
@@ -47,7 +48,7 @@ pub async fn show(State(services): State<Arc<Services>>, caller: Caller) -> Resu
 /// Change what others see.
 #[utoipa::path(patch, path = "/v1/me", tag = "account", security(("accessToken" = [])), request_body = UpdateMe, responses(
     (status = 200, body = Me),
-    Unauthenticated, Invalid,
+    Unauthenticated, Invalid, Limited, WithBody,
 ))]
 pub async fn update(
     State(services): State<Arc<Services>>,

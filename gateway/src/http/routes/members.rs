@@ -19,8 +19,9 @@ use crate::{
     http::{
         answer::{
             problem::Problem,
-            refusals::{ChatFull, CommandToGroup, MemberNotRemoved, MemberUnchanged, ReadInChat},
-            view::{Ack, Member, RoleText, is_false},
+            refusals::{ChatFull, CommandToGroup, MemberNotRemoved, MemberUnchanged, ReadInChat, WithBody},
+            schema::{self, RoleText},
+            view::{Ack, Member, is_false},
         },
         request::{
             body::{FromFields, Json},
@@ -49,7 +50,7 @@ pub struct Members {
 
 /// The members of a chat, by ascending id.
 #[utoipa::path(get, path = "/v1/chats/{id}/members", tag = "chats", security(("accessToken" = [])), params(
-    ("id" = u64, Path),
+    ("id" = inline(schema::Id), Path),
     ("limit" = Option<u32>, Query, minimum = 1, maximum = 500, description = "100 by default"),
     ("page" = Option<String>, Query, description = "the `nextPage` of the page before"),
 ), responses(
@@ -80,7 +81,7 @@ pub async fn list(
 #[derive(ToSchema)]
 #[schema(rename_all = "camelCase")]
 pub struct AddMembers {
-    #[schema(value_type = Vec<u64>, example = json!([8, 9]))]
+    #[schema(value_type = Vec<schema::Id>, min_items = 1, max_items = 10000, example = json!([8, 9]))]
     user_ids: Vec<UserId>,
     /// `member` by default.
     #[schema(value_type = Option<RoleText>)]
@@ -97,9 +98,9 @@ impl FromFields for AddMembers {
 
 /// Add members to a group, all or none.
 #[utoipa::path(post, path = "/v1/chats/{id}/members", tag = "chats", security(("accessToken" = [])),
-    request_body = AddMembers, params(("id" = u64, Path)), responses(
+    request_body = AddMembers, params(("id" = inline(schema::Id), Path)), responses(
     (status = 200, body = Ack),
-    CommandToGroup, ChatFull,
+    WithBody, CommandToGroup, ChatFull,
 ))]
 pub async fn add(
     State(services): State<Arc<Services>>,
@@ -126,9 +127,9 @@ impl FromFields for ChangeRole {
 
 /// Give a member of a group another role.
 #[utoipa::path(patch, path = "/v1/chats/{id}/members/{userId}", tag = "chats", security(("accessToken" = [])),
-    request_body = ChangeRole, params(("id" = u64, Path), ("userId" = u64, Path)), responses(
+    request_body = ChangeRole, params(("id" = inline(schema::Id), Path), ("userId" = inline(schema::Id), Path)), responses(
     (status = 200, body = Ack),
-    CommandToGroup, MemberUnchanged,
+    WithBody, CommandToGroup, MemberUnchanged,
 ))]
 pub async fn change_role(
     State(services): State<Arc<Services>>,
@@ -141,7 +142,7 @@ pub async fn change_role(
 
 /// Remove a member from a group; oneself: leave it.
 #[utoipa::path(delete, path = "/v1/chats/{id}/members/{userId}", tag = "chats", security(("accessToken" = [])),
-    params(("id" = u64, Path), ("userId" = u64, Path)), responses(
+    params(("id" = inline(schema::Id), Path), ("userId" = inline(schema::Id), Path)), responses(
     (status = 204),
     CommandToGroup, MemberUnchanged, MemberNotRemoved,
 ))]

@@ -24,8 +24,9 @@ use crate::{
     http::{
         answer::{
             problem::Problem,
-            refusals::{MessageNotSent, ReadInChat, Unauthenticated},
-            view::{Ack, MentionSchema, Message, is_false},
+            refusals::{MessageNotSent, ReadInChat, Unauthenticated, WithBody},
+            schema::{self, BodyText, MentionSchema, SeqText},
+            view::{Ack, Message, is_false},
         },
         request::{
             body::{FromFields, Json},
@@ -54,9 +55,9 @@ pub struct Messages {
 
 /// The messages of a chat. Every message that was acked before the request began is among them.
 #[utoipa::path(get, path = "/v1/chats/{id}/messages", tag = "chats", security(("accessToken" = [])), params(
-    ("id" = u64, Path),
-    ("before" = Option<u64>, Query, description = "messages with a lower `seq`, newest first; not with `after`"),
-    ("after" = Option<u64>, Query, description = "messages with a higher `seq`, oldest first; not with `before`"),
+    ("id" = inline(schema::Id), Path),
+    ("before" = Option<u64>, Query, maximum = 9007199254740991_i64, description = "messages with a lower `seq`, newest first; not with `after`"),
+    ("after" = Option<u64>, Query, maximum = 9007199254740991_i64, description = "messages with a higher `seq`, oldest first; not with `before`"),
     ("limit" = Option<u32>, Query, minimum = 1, maximum = 200, description = "50 by default"),
 ), responses(
     (status = 200, body = Messages),
@@ -92,13 +93,12 @@ pub async fn list(
 pub struct Send {
     /// Made by the client: the same one again is the same message.
     uuid: Uuid,
-    /// Not blank, at most 16,384 bytes of UTF-8.
-    #[schema(example = "Hello, World!")]
+    #[schema(value_type = BodyText)]
     body: String,
     /// The `seq` of a message of the same chat.
-    #[schema(value_type = Option<u64>)]
+    #[schema(value_type = Option<SeqText>)]
     reply_to: Option<Seq>,
-    #[schema(value_type = Option<Vec<MentionSchema>>)]
+    #[schema(value_type = Option<Vec<MentionSchema>>, max_items = 100)]
     mentions: Vec<Mention>,
 }
 
@@ -118,10 +118,10 @@ impl FromFields for Send {
 
 /// Send a message: for bots and scripts. The same rules hold as for `SendMessage` on a WebSocket.
 #[utoipa::path(post, path = "/v1/chats/{id}/messages", tag = "chats", security(("accessToken" = [])),
-    request_body = Send, params(("id" = u64, Path)), responses(
+    request_body = Send, params(("id" = inline(schema::Id), Path)), responses(
     (status = 201, body = Ack, headers(("Location"))),
     (status = 200, description = "it had been sent before", body = Ack),
-    Unauthenticated, MessageNotSent,
+    Unauthenticated, WithBody, MessageNotSent,
 ))]
 pub async fn send(
     State(services): State<Arc<Services>>,

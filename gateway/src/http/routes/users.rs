@@ -14,6 +14,7 @@ use crate::http::{
     answer::{
         problem::Problem,
         refusals::{Invalid, Limited, NoSuchUser, Unauthenticated},
+        schema,
         view::User,
     },
     limits::Limit,
@@ -32,7 +33,7 @@ pub struct Users {
 
 /// The user with this e-mail, if there is one.
 #[utoipa::path(get, path = "/v1/users", tag = "account", security(("accessToken" = [])),
-    params(("email" = String, Query, description = "the whole address")), responses(
+    params(("email" = String, Query, format = Email, max_length = 254, description = "the whole address")), responses(
     (status = 200, body = Users),
     Unauthenticated, Invalid, Limited,
 ))]
@@ -52,7 +53,7 @@ pub async fn find(
 
 /// The user with this id.
 #[utoipa::path(get, path = "/v1/users/{id}", tag = "account", security(("accessToken" = [])),
-    params(("id" = u64, Path)), responses(
+    params(("id" = inline(schema::Id), Path)), responses(
     (status = 200, body = User),
     Unauthenticated, Invalid, Limited, NoSuchUser,
 ))]
