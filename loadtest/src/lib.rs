@@ -5,7 +5,7 @@
 //!
 //! The rooms from the top; a room imports only rooms below it (`main` is above them all):
 //!
-//! 1. [`smoke`]: groups talk while devices drop and resume, on full clients
+//! 1. [`attack`]: one attacker within all limits; [`smoke`]: groups talk while devices drop and resume, on full clients
 //! 2. [`scenario`]: the measured scenarios and their courses
 //! 3. [`report`]: results: kept, printed, drawn, compared
 //! 4. [`params`]: the parameters of a scenario
@@ -20,6 +20,7 @@
 //! 13. [`latency`]: latencies and their summaries
 //! 14. [`clock`]: the clock of a run
 
+pub mod attack;
 pub mod client;
 pub mod clock;
 pub mod frame;

@@ -3,6 +3,7 @@
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use loadtest::{
+    attack::{self, AttackArgs},
     report::compare::{self, CompareArgs},
     scenario::{self, RunArgs, RunFlags},
     smoke::{self, SmokeArgs},
@@ -24,6 +25,8 @@ enum Scenario {
     Run(Box<RunArgs>),
     /// The scenario `lively`: everything that makes a chat feel alive, at once.
     Lively(Box<RunFlags>),
+    /// One attacker within all limits, each way alone: what the gateway held, and what an honest user felt.
+    Attack(Box<AttackArgs>),
     /// The ratios of two results.
     Compare(CompareArgs),
 }
@@ -37,6 +40,7 @@ async fn main() -> Result<()> {
         Scenario::Lively(flags) => {
             scenario::run(RunArgs { scenario: "lively".to_owned(), flags: *flags }).await
         }
+        Scenario::Attack(args) => attack::run(*args).await,
         Scenario::Compare(args) => compare::run(&args),
     }
 }

@@ -182,7 +182,7 @@ fn unix_ms() -> u64 {
 }
 
 /// A socket is a file, and the usual limit is 1,024 of them.
-fn raise_file_limit(sockets: usize) -> Result<()> {
+pub(crate) fn raise_file_limit(sockets: usize) -> Result<()> {
     /// The open files that are no device's socket.
     const SPARE: u64 = 256;
     let needed = sockets as u64 + SPARE;

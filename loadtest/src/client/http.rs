@@ -1,6 +1,6 @@
 //! The HTTP calls. They hide nothing: tests see the status, headers and body as the server sent them.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use reqwest::{Method, StatusCode, header::HeaderMap};
@@ -61,7 +61,19 @@ impl Api {
     /// # Errors
     /// When the HTTP client can't be built.
     pub fn new(base: &str) -> Result<Self> {
-        let client = reqwest::Client::builder().timeout(TIMEOUT).build()?;
+        Self::of(reqwest::Client::builder(), base)
+    }
+
+    /// A caller without a token, with a local address of its own.
+    ///
+    /// # Errors
+    /// When the HTTP client can't be built.
+    pub fn from(source: IpAddr, base: &str) -> Result<Self> {
+        Self::of(reqwest::Client::builder().local_address(source), base)
+    }
+
+    fn of(client: reqwest::ClientBuilder, base: &str) -> Result<Self> {
+        let client = client.timeout(TIMEOUT).build()?;
         Ok(Self { client, base: base.trim_end_matches('/').to_owned(), token: None })
     }
 
