@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
 use crate::{
+    emoji::emoji,
     id::{Seq, UserId},
     permission::{ChatType, Role},
-    text,
 };
 
 /// The version that this build writes; it reads this one and all before.
@@ -154,7 +154,7 @@ impl Reacted {
     /// With the emoji in its canonical form: earlier builds stored it as it was typed. A text that is no emoji stays as
     /// it is, because Unicode's data may lack what another build took.
     fn canonical(mut self) -> Self {
-        if let Some(canonical) = text::emoji(&self.emoji).filter(|canonical| *canonical != self.emoji) {
+        if let Some(canonical) = emoji(&self.emoji).filter(|canonical| *canonical != self.emoji) {
             canonical.clone_into(&mut self.emoji);
         }
         self

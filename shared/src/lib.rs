@@ -11,15 +11,17 @@
 //! 4. [`fold`]: the validity of events
 //! 5. [`text`]: the rules for the texts that users write
 //! 6. [`event`]: the facts in the log, and their bytes
-//! 7. [`permission`]: the table of roles and actions
-//! 8. [`cursor`]: a position in the log, sealed for a client
-//! 9. [`code`]: the error codes
-//! 10. [`window`]: what the time in a uuid proves, by the log's clock alone
-//! 11. [`id`]: ids and positions
+//! 7. [`emoji`]: the one form of an emoji
+//! 8. [`permission`]: the table of roles and actions
+//! 9. [`cursor`]: a position in the log, sealed for a client
+//! 10. [`code`]: the error codes
+//! 11. [`window`]: what the time in a uuid proves, by the log's clock alone
+//! 12. [`id`]: ids and positions
 
 pub mod code;
 pub mod codec;
 pub mod cursor;
+pub mod emoji;
 pub mod event;
 pub mod fold;
 pub mod frame;

@@ -3,12 +3,11 @@
 mod display;
 
 use self::display::{breaks_line, is_balanced, is_visible};
+pub use crate::emoji::{MAX_EMOJI_BYTES, emoji};
 use crate::event::Mention;
 
 /// The most bytes of UTF-8 in a message's body: a page of text; longer things are files.
 pub const MAX_BODY_BYTES: usize = 16_384;
-/// The most bytes of an emoji: the longest family sequences take 35.
-pub const MAX_EMOJI_BYTES: usize = 64;
 /// The most mentions in one message: a bound on the event, well above any use.
 pub const MAX_MENTIONS: usize = 100;
 /// The most characters of a title or display name: one line on a phone.
@@ -26,13 +25,6 @@ pub fn body(text: &str) -> Option<String> {
     }
     let stored = text.replace('\0', "\u{FFFD}");
     (stored.len() <= MAX_BODY_BYTES && stored.chars().any(is_visible)).then_some(stored)
-}
-
-/// The canonical form of a text that is exactly one emoji grapheme: the fully qualified sequence of Unicode's emoji data.
-/// Keyboards differ in where they put U+FE0F, so that the same heart comes as U+2764 or as U+2764 U+FE0F.
-pub fn emoji(text: &str) -> Option<&'static str> {
-    let emoji = (text.len() <= MAX_EMOJI_BYTES).then(|| emojis::get(text))??;
-    Some(emoji.as_str())
 }
 
 /// A title or display name: one trimmed line, not blank, without control characters, bounded. It ends in the direction
@@ -91,27 +83,6 @@ mod tests {
         assert_eq!(body("\u{200B}a"), Some("\u{200B}a".to_owned()));
         assert!(body(&"x".repeat(MAX_BODY_BYTES)).is_some());
         assert_eq!(body(&"x".repeat(MAX_BODY_BYTES + 1)), None);
-    }
-
-    #[test]
-    fn emoji_are_one_grapheme() {
-        for good in ["👍", "❤️", "👩‍👩‍👧‍👦", "🇩🇪", "👍🏽"] {
-            assert_eq!(emoji(good), Some(good));
-        }
-        for bad in ["", "a", "👍👍", "👍 ", "1", "\u{FE0F}"] {
-            assert_eq!(emoji(bad), None, "{bad:?}");
-        }
-    }
-
-    #[test]
-    fn an_emoji_has_one_form_however_it_was_typed() {
-        assert_eq!(emoji("\u{2764}"), Some("\u{2764}\u{FE0F}"));
-        assert_eq!(emoji("\u{1F3F3}\u{200D}\u{1F308}"), Some("\u{1F3F3}\u{FE0F}\u{200D}\u{1F308}"));
-        for known in emojis::iter() {
-            assert_eq!(emoji(known.as_str()), Some(known.as_str()));
-            let bare: String = known.as_str().chars().filter(|c| *c != '\u{FE0F}').collect();
-            assert_eq!(emoji(&bare), Some(known.as_str()), "{bare:?}");
-        }
     }
 
     #[test]
