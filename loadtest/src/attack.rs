@@ -5,6 +5,7 @@
 //! nothing by itself: the reader compares with what `docs/security.md` promises.
 
 mod anonymous;
+mod field;
 mod gauge;
 mod readers;
 mod victim;
@@ -17,15 +18,13 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use self::{
+    field::{Field, SOCKETS},
     gauge::{Gauge, Held},
     victim::{Felt, Victim},
 };
 use crate::{
-    client::http::Api,
-    measure::Machine,
-    provision::{Account, gateway_binary, provision},
-    scenario::raise_file_limit,
-    target::{Target, TargetArgs},
+    client::http::Api, measure::Machine, provision::gateway_binary, scenario::raise_file_limit,
+    target::TargetArgs,
 };
 
 /// The flags of an attack.
@@ -64,8 +63,6 @@ pub enum Way {
     Logins,
 }
 
-/// Tokens outlive any run.
-const TOKEN_TTL_S: u64 = 3_600;
 /// How long a gateway gets to let go of what an attacker made it hold.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -81,28 +78,6 @@ struct Outcome {
     /// Seconds until the gateway held no more than before; `None`: longer than the patience.
     recovered_s: Option<f64>,
     honest: Felt,
-}
-
-/// What every way needs.
-struct Field {
-    target: Target,
-    api: Api,
-    gateway: PathBuf,
-    /// How long to keep it up.
-    long: Duration,
-}
-
-impl Field {
-    /// The gateway that is attacked.
-    fn url(&self) -> &str {
-        &self.target.gateways[0].url
-    }
-
-    /// New accounts, made by the operator's command so that no limit of registrations is spent.
-    async fn accounts(&self, count: usize, name: &str) -> Result<Vec<Account>> {
-        let prefix = format!("{name}{}", std::process::id());
-        provision(&self.gateway, &self.target.env, count, &prefix, TOKEN_TTL_S).await
-    }
 }
 
 /// Tries each way and prints what it came to.
@@ -134,9 +109,6 @@ pub async fn run(args: AttackArgs) -> Result<()> {
     }
     Ok(())
 }
-
-/// The sockets of the largest attack.
-const SOCKETS: usize = 20_000;
 
 async fn attempt(field: &Field, pid: u32, victim: &Victim, way: Way) -> Result<Outcome> {
     println!("{way:?} for {} s", field.long.as_secs());

@@ -12,7 +12,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Field, SOCKETS};
+use super::field::{Field, SOCKETS};
 use crate::client::http::Api;
 
 /// The one address of all connections. It has 28,000 ports.

@@ -10,7 +10,7 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use super::Field;
+use super::field::Field;
 use crate::{
     client::{
         http::Api,

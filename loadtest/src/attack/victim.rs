@@ -16,7 +16,7 @@ use serde_json::json;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use super::Field;
+use super::field::Field;
 use crate::{
     client::{
         http::Api,

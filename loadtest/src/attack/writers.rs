@@ -14,7 +14,7 @@ use tokio::{
 };
 use tokio_tungstenite::tungstenite::Message;
 
-use super::Field;
+use super::field::Field;
 use crate::client::socket::{Connect, Socket, source_of};
 
 /// Sockets that send at once.
