@@ -57,7 +57,7 @@ fn message(number: u64) -> Bytes {
         MessageSent { body: "How about Thursday at noon?".into(), reply_to: None, mentions: Vec::new() };
     let uuid = Uuid::from_u64_pair(0x0192_c3f0_0000_7000, 1 << 63 | number);
     let device = "web:3f2a".to_owned();
-    Event { actor: user(1), device, uuid, fact: Fact::MessageSent(fact) }.encode().into()
+    Event { actor: user(1), device, uuid, fact: Fact::MessageSent(fact), unique_as_of: None }.encode().into()
 }
 
 fn entry(seq: u64, at: ChatId, payload: Bytes) -> Entry {
@@ -154,9 +154,15 @@ fn loaded(id: ChatId, members: u64) -> LoadedChat {
     let members = (1..=members).map(|id| MemberRole { user_id: user(id), role: Role::Member }).collect();
     let fact = ChatCreated { chat_type: ChatType::Group, title: None, history: History::All, members };
     let device = String::new();
-    let event = Event { actor: user(1), device, uuid: Uuid::nil(), fact: Fact::ChatCreated(fact) };
+    let event = Event {
+        actor: user(1),
+        device,
+        uuid: Uuid::nil(),
+        fact: Fact::ChatCreated(fact),
+        unique_as_of: None,
+    };
     let mut state = None;
-    fold::apply(&mut state, &event).expect("valid");
+    fold::apply(&mut state, Seq(1), &event).expect("valid");
     let (upto, head) = (Seq::ZERO, Seq::ZERO);
     LoadedChat { chat: id, state, upto, head, floor: Seq::ZERO, floor_head: Seq::ZERO, void: Vec::new() }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use shared::{
     code::Code,
     event::{Fact, History, Mention},
+    fold,
     id::{ChatId, Seq, UserId},
     permission::Role,
     text,
@@ -126,6 +127,11 @@ impl Failure {
     /// A definite refusal.
     pub fn refused(code: Code, message: impl Into<String>) -> Self {
         Self { code, temporary: false, retry_after_ms: 0, message: message.into(), source: None }
+    }
+
+    /// The answer to a command whose event is void with this code. A stale one may be appended again.
+    pub fn void(code: Code) -> Self {
+        if code == fold::STALE { Self::log_unavailable() } else { Self::refused(code, code.title()) }
     }
 
     /// An outcome that may change.

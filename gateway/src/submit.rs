@@ -215,7 +215,7 @@ async fn within_deadline(
 }
 
 fn new_event(actor: &Actor, uuid: Uuid, fact: Fact) -> Event {
-    Event { actor: actor.user, device: actor.device.clone(), uuid, fact }
+    Event { actor: actor.user, device: actor.device.clone(), uuid, fact, unique_as_of: None }
 }
 
 /// How long an append that is only to be answered may take.

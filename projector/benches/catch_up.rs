@@ -166,7 +166,8 @@ async fn fill(nats: &Nats, events: u64, chats: u64) -> anyhow::Result<()> {
             let appender = appender.clone();
             async move {
                 let chat = chat_id(chat);
-                let event = Event { actor, device: "web".to_owned(), uuid: Uuid::now_v7(), fact };
+                let event =
+                    Event { actor, device: "web".to_owned(), uuid: Uuid::now_v7(), fact, unique_as_of: None };
                 let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
                 appender.append(chat, &event, deadline).await.map_err(anyhow::Error::from)
             }

@@ -2,7 +2,7 @@
 //!
 //! Invariants: the same log gives the same rows however it is cut into batches; every valid event gets a row, with
 //! `prev` the chat's valid event before it and messages numbered densely; of several events with one idempotency key
-//! only the first counts.
+//! only the first counts, except that a stale one is as if it were not there.
 
 mod chats;
 mod membership;
@@ -101,8 +101,12 @@ impl<'a> Batch<'a> {
             self.rows.ahead.push(AheadCommand { seq: entry.seq, user: event.actor, until_ms });
         }
         let key = (id, event.actor, event.uuid);
-        let first = !stored.contains(&key) && self.seen.insert(key);
-        let verdict = if first { fold::apply(&mut chat.state, event) } else { Err(Code::CommandUuidReused) };
+        let first = !stored.contains(&key) && !self.seen.contains(&key);
+        let verdict =
+            if first { fold::apply(&mut chat.state, entry.seq, event) } else { Err(Code::CommandUuidReused) };
+        if verdict != Err(fold::STALE) {
+            self.seen.insert(key);
+        }
         match verdict {
             Ok(()) => self.valid(chat, id, entry, event),
             Err(code) => {

@@ -26,7 +26,13 @@ fn user_id() -> UserId {
 
 fn event() -> Event {
     let sent = MessageSent { body: BODY.into(), reply_to: None, mentions: Vec::new() };
-    Event { actor: user_id(), device: "web:3f2a".into(), uuid: UUID, fact: Fact::MessageSent(sent) }
+    Event {
+        actor: user_id(),
+        device: "web:3f2a".into(),
+        uuid: UUID,
+        fact: Fact::MessageSent(sent),
+        unique_as_of: None,
+    }
 }
 
 const FRAMES: [&str; 3] = ["Message", "Ack", "Cursor"];

@@ -4,7 +4,7 @@ use divan::{Bencher, black_box};
 use shared::{
     event::{ChatCreated, Event, Fact, History, MemberRole, MembersJoined, MessageSent},
     fold::{ChatState, apply, verdict},
-    id::UserId,
+    id::{Seq, UserId},
     permission::{ChatType, Role},
 };
 use uuid::Uuid;
@@ -21,14 +21,14 @@ fn member(id: u64) -> MemberRole {
 }
 
 fn by_owner(fact: Fact) -> Event {
-    Event { actor: member(1).user_id, device: String::new(), uuid: Uuid::nil(), fact }
+    Event { actor: member(1).user_id, device: String::new(), uuid: Uuid::nil(), fact, unique_as_of: None }
 }
 
 fn chat(size: u64) -> Option<ChatState> {
     let members = (1..=size).map(member).collect();
     let created = ChatCreated { chat_type: ChatType::Group, title: None, history: History::All, members };
     let mut chat = None;
-    apply(&mut chat, &by_owner(Fact::ChatCreated(created))).expect("valid");
+    apply(&mut chat, Seq(1), &by_owner(Fact::ChatCreated(created))).expect("valid");
     chat
 }
 
@@ -50,5 +50,7 @@ fn join_fifty(bencher: Bencher) {
     let chat = chat(1_000);
     let members = (2_001..2_051).map(member).collect();
     let event = by_owner(Fact::MembersJoined(MembersJoined { members }));
-    bencher.with_inputs(|| chat.clone()).bench_local_values(|mut chat| apply(&mut chat, black_box(&event)));
+    bencher
+        .with_inputs(|| chat.clone())
+        .bench_local_values(|mut chat| apply(&mut chat, Seq(2), black_box(&event)));
 }

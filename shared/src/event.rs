@@ -2,10 +2,14 @@
 //!
 //! The bytes are a MessagePack array `[version, kind, actor, device, uuid, data]`; `data` is an array of the kind's
 //! fields. Later versions append fields to `data` and never reorder them, and the golden files of every version decode
-//! for ever. An event holds neither its chat, which is part of the NATS subject, nor its time, which JetStream
-//! assigns.
+//! for ever. An event whose gateway has looked for an earlier copy has a seventh element, [`Event::unique_as_of`]. An
+//! event holds neither its chat, which is part of the NATS subject, nor its time, which JetStream assigns.
+//!
+//! A field that changes how events are judged needs a new version, because an older reader must stop before such an
+//! event. An event is written in the oldest version that can hold it, so a reader that is one version behind stops as
+//! late as it can.
 
-use rmp::decode::{read_array_len, read_bin_len, read_int, read_str_len};
+use rmp::decode::{read_array_len, read_bin_len, read_int, read_str_len, read_u64};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
@@ -15,8 +19,12 @@ use crate::{
     permission::{ChatType, Role},
 };
 
-/// The version that this build writes; it reads this one and all before.
-pub const VERSION: u8 = 1;
+/// The newest version. This build reads it and all before.
+pub const VERSION: u8 = 2;
+/// The first version.
+const FIRST: u8 = 1;
+/// The version in which an edit, a deletion or a reaction says up to where its gateway had looked for a deletion.
+const LOOKED_FOR_DELETIONS: u8 = 2;
 
 /// One fact, and the user who caused it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +35,9 @@ pub struct Event {
     /// The client's idempotency key, unique per (actor, chat).
     pub uuid: Uuid,
     pub fact: Fact,
+    /// Up to here the gateway had looked for an earlier event of the same actor, chat and uuid, and found none. `None`:
+    /// it had not looked, because the log's dedupe window covers every attempt with such a uuid.
+    pub unique_as_of: Option<Seq>,
 }
 
 /// How far back a member may read.
@@ -98,6 +109,10 @@ pub struct Mention {
 /// The accepted change. `author` in the message facts is the author of the target message, who never changes. The
 /// gateway looks the author up before the append, and the fold trusts it, because the fold knows chats but no
 /// messages.
+///
+/// A message can be deleted at any time, so that fact can't be looked up once. `seen` in a fact about a message says up
+/// to which entry of the log its gateway had looked for a deletion, and the fold knows the later ones. `None`: the event
+/// is of version 1, and the fold trusts the gateway.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fact {
     ChatCreated(ChatCreated),
@@ -135,12 +150,16 @@ pub struct MessageEdited {
     pub author: UserId,
     pub body: String,
     pub mentions: Vec<Mention>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen: Option<Seq>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MessageDeleted {
     pub seq: Seq,
     pub author: UserId,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen: Option<Seq>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -148,6 +167,8 @@ pub struct Reacted {
     pub seq: Seq,
     pub emoji: String,
     pub on: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen: Option<Seq>,
 }
 
 impl Reacted {
@@ -270,6 +291,28 @@ impl Fact {
             Self::Noop => Kind::Noop,
         }
     }
+
+    /// Up to where the gateway had looked for a deletion of the message that the fact is about.
+    const fn seen(&self) -> Option<Seq> {
+        match self {
+            Self::MessageEdited(edited) => edited.seen,
+            Self::MessageDeleted(deleted) => deleted.seen,
+            Self::Reacted(reacted) => reacted.seen,
+            Self::ChatCreated(_)
+            | Self::MessageSent(_)
+            | Self::MembersJoined(_)
+            | Self::MemberLeft(_)
+            | Self::RoleChanged(_)
+            | Self::TitleChanged(_)
+            | Self::SettingsChanged(_)
+            | Self::Noop => None,
+        }
+    }
+
+    /// The oldest version that can hold the fact.
+    const fn version(&self) -> u8 {
+        if self.seen().is_some() { LOOKED_FOR_DELETIONS } else { FIRST }
+    }
 }
 
 /// Why bytes from the log could not be read as an event.
@@ -294,6 +337,9 @@ impl DecodeError {
 }
 
 const FIELDS: u32 = 6;
+/// The bytes of [`Event::unique_as_of`]: always a `u64` of full width, so that it is found from the end of the event
+/// without reading `data`.
+const AS_OF_BYTES: usize = 9;
 
 impl Event {
     /// The event as the log stores it.
@@ -321,8 +367,9 @@ impl Event {
     }
 
     fn write(&self, out: &mut Vec<u8>) -> Result<(), EncodeFailure> {
-        rmp::encode::write_array_len(out, FIELDS).map_err(|_| EncodeFailure)?;
-        rmp::encode::write_uint(out, VERSION.into()).map_err(|_| EncodeFailure)?;
+        let fields = FIELDS + u32::from(self.unique_as_of.is_some());
+        rmp::encode::write_array_len(out, fields).map_err(|_| EncodeFailure)?;
+        rmp::encode::write_uint(out, self.fact.version().into()).map_err(|_| EncodeFailure)?;
         rmp::encode::write_uint(out, self.fact.kind().number().into()).map_err(|_| EncodeFailure)?;
         rmp::encode::write_uint(out, self.actor.get()).map_err(|_| EncodeFailure)?;
         rmp::encode::write_str(out, &self.device).map_err(|_| EncodeFailure)?;
@@ -339,6 +386,10 @@ impl Event {
             Fact::TitleChanged(data) => put(out, data),
             Fact::SettingsChanged(data) => put(out, data),
             Fact::Noop => put(out, &()),
+        }?;
+        match self.unique_as_of {
+            Some(seq) => rmp::encode::write_u64(out, seq.get()).map_err(|_| EncodeFailure),
+            None => Ok(()),
         }
     }
 
@@ -359,7 +410,8 @@ impl Event {
             Kind::SettingsChanged => Fact::SettingsChanged(get(data)?),
             Kind::Noop => get(data).map(|()| Fact::Noop)?,
         };
-        Ok(Self { actor: head.actor, device: head.device.to_owned(), uuid: head.uuid, fact })
+        let Head { actor, device, uuid, unique_as_of, kind: _ } = head;
+        Ok(Self { actor, device: device.to_owned(), uuid, fact, unique_as_of })
     }
 }
 
@@ -371,6 +423,8 @@ pub struct Head<'a> {
     pub actor: UserId,
     pub device: &'a str,
     pub uuid: Uuid,
+    /// See [`Event::unique_as_of`].
+    pub unique_as_of: Option<Seq>,
 }
 
 impl<'a> Head<'a> {
@@ -385,7 +439,7 @@ impl<'a> Head<'a> {
         let version: u8 = read_int(&mut rest).map_err(|_| corrupt("no version"))?;
         match version {
             0 => return Err(corrupt("version 0")),
-            1..=VERSION => {}
+            FIRST..=VERSION => {}
             newer => return Err(DecodeError::UnknownVersion(newer)),
         }
         if fields < FIELDS {
@@ -402,7 +456,13 @@ impl<'a> Head<'a> {
             return Err(corrupt("uuid is not 16 bytes"));
         }
         let uuid = Uuid::from_slice(take(&mut rest, 16)?).map_err(|_| corrupt("uuid"))?;
-        Ok((Self { kind, actor, device, uuid }, rest))
+        let mut unique_as_of = None;
+        if fields > FIELDS {
+            let data = rest.len().checked_sub(AS_OF_BYTES).ok_or(corrupt("cut short"))?;
+            let mut as_of = rest.split_off(data..).ok_or(corrupt("cut short"))?;
+            unique_as_of = Some(Seq(read_u64(&mut as_of).map_err(|_| corrupt("as of is no sequence"))?));
+        }
+        Ok((Self { kind, actor, device, uuid, unique_as_of }, rest))
     }
 }
 

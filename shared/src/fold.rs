@@ -1,15 +1,19 @@
 //! The validity of events: a pure fold over one chat's events in the log's order.
 //!
 //! Every reader of the log (each gateway, the projector, a rebuild) computes the same verdicts with this one
-//! function. A verdict depends only on the event and on the chat's state: members, roles and settings. A refused
-//! event changes nothing and is not part of the chat (no `prev` points to it).
+//! function. A verdict depends only on the event and on the chat's state: members, roles, settings and the last
+//! deletions. A refused event changes nothing and is not part of the chat (no `prev` points to it).
+
+mod deletions;
 
 use smallvec::SmallVec;
+
+pub use self::deletions::{Deletion, Deletions, KEPT, STALE};
 
 use crate::{
     code::Code,
     event::{ChatCreated, Event, Fact, History, LeaveReason, MemberRole},
-    id::UserId,
+    id::{Seq, UserId},
     permission::{Action, ChatType, Role, allows},
 };
 
@@ -22,6 +26,7 @@ pub struct ChatState {
     pub chat_type: ChatType,
     pub history: History,
     pub members: Members,
+    pub deletions: Deletions,
 }
 
 /// Members and roles, sorted by user. A member takes eight bytes, because gateways hold many of these lists. The two
@@ -107,16 +112,16 @@ impl FromIterator<MemberRole> for Members {
     }
 }
 
-/// Applies one event to its chat's state.
+/// Applies the event at `seq` to its chat's state.
 ///
 /// # Errors
 /// The code with which the event is refused; the state is then unchanged.
-pub fn apply(chat: &mut Option<ChatState>, event: &Event) -> Result<(), Code> {
+pub fn apply(chat: &mut Option<ChatState>, seq: Seq, event: &Event) -> Result<(), Code> {
     verdict(chat.as_ref(), event)?;
     match (&mut *chat, &event.fact) {
         (None, Fact::ChatCreated(created)) => *chat = Some(create(created)),
         (None, _) => {}
-        (Some(state), fact) => change(state, fact),
+        (Some(state), fact) => change(state, seq, fact),
     }
     Ok(())
 }
@@ -134,11 +139,24 @@ pub fn verdict(chat: Option<&ChatState>, event: &Event) -> Result<(), Code> {
     let may = |action| if allows(state.chat_type, role, action) { Ok(()) } else { Err(Code::ChatForbidden) };
     match &event.fact {
         Fact::ChatCreated(_) => Err(Code::CommandUuidReused),
-        Fact::MessageSent(_) | Fact::Reacted(_) | Fact::Noop => may(Action::Speak),
+        Fact::MessageSent(_) | Fact::Noop => may(Action::Speak),
+        Fact::Reacted(reacted) => {
+            may(Action::Speak)?;
+            state.deletions.judge(reacted.seq, reacted.seen)
+        }
         Fact::MessageEdited(edited) if edited.author != event.actor => Err(Code::MessageNotAuthor),
-        Fact::MessageEdited(_) => may(Action::Speak),
-        Fact::MessageDeleted(deleted) if deleted.author == event.actor => may(Action::Speak),
-        Fact::MessageDeleted(_) => may(Action::DeleteOthers).map_err(|_| Code::MessageNotAuthor),
+        Fact::MessageEdited(edited) => {
+            may(Action::Speak)?;
+            state.deletions.judge(edited.seq, edited.seen)
+        }
+        Fact::MessageDeleted(deleted) => {
+            if deleted.author == event.actor {
+                may(Action::Speak)?;
+            } else {
+                may(Action::DeleteOthers).map_err(|_| Code::MessageNotAuthor)?;
+            }
+            state.deletions.judge(deleted.seq, deleted.seen)
+        }
         Fact::MembersJoined(joined) => {
             for member in &joined.members {
                 may(Action::Add(member.role))?;
@@ -171,8 +189,9 @@ pub fn verdict(chat: Option<&ChatState>, event: &Event) -> Result<(), Code> {
 }
 
 /// The effect of a valid event on a chat that exists.
-fn change(state: &mut ChatState, fact: &Fact) {
+fn change(state: &mut ChatState, seq: Seq, fact: &Fact) {
     match fact {
+        Fact::MessageDeleted(deleted) => state.deletions.add(Deletion { target: deleted.seq, at: seq }),
         Fact::MembersJoined(joined) => {
             for member in &joined.members {
                 state.members.set(member.user_id, member.role);
@@ -185,7 +204,6 @@ fn change(state: &mut ChatState, fact: &Fact) {
         Fact::ChatCreated(_)
         | Fact::MessageSent(_)
         | Fact::MessageEdited(_)
-        | Fact::MessageDeleted(_)
         | Fact::Reacted(_)
         | Fact::TitleChanged(_)
         | Fact::Noop => {}
@@ -209,6 +227,7 @@ fn create(created: &ChatCreated) -> ChatState {
         chat_type: created.chat_type,
         history: created.history,
         members: created.members.iter().copied().collect(),
+        deletions: Deletions::default(),
     }
 }
 

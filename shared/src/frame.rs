@@ -24,7 +24,7 @@ pub use self::{
     },
     declare::Declared,
     delivered::{MAX_MEMBER_IDS, delivered},
-    event_data::{ChatCreated, Deleted, Edited, EventData},
+    event_data::{ChatCreated, Deleted, Edited, EventData, Reaction},
     server::{
         Ack, AuthExpiring, AuthOk, Cursor, Drain, Error, Event, Lagging, Limits, Live, Message, Page, Ping,
         Pong, Presence, PresenceState, Receipt, Receipts, Reconnect, Reset, ServerFrame, Typing, Welcome,

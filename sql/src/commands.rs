@@ -10,7 +10,7 @@ use crate::{
     Checkpoint, Db, Error,
     accounts::user_id,
     checkpoint::from_checkpoint,
-    kind::messages,
+    kind::{messages, stale},
     states::{checkpoint_of, code},
 };
 
@@ -21,7 +21,7 @@ pub struct StoredCommand {
     pub ts_ms: u64,
     /// The event's bytes.
     pub payload: Vec<u8>,
-    /// `None`: it is valid.
+    /// `None`: it is valid. [`shared::fold::STALE`]: every event of the command so far was stale, and this is the last.
     pub refused: Option<Code>,
 }
 
@@ -32,7 +32,8 @@ pub struct MessageFact {
     pub deleted: bool,
 }
 
-// Of several copies the first counts: the fold took that one.
+// Of several copies the first counts: the fold took that one. A stale event is no copy, and of several the last tells
+// how far its command has come.
 const COMMAND: &str = concat!(
     "SELECT c.*, f.*",
     from_checkpoint!(),
@@ -40,8 +41,11 @@ const COMMAND: &str = concat!(
         SELECT seq, ts, payload, NULL AS code FROM events WHERE chat_id = $2 AND actor = $1 AND uuid = $3
         UNION ALL
         SELECT seq, ts, payload, code FROM refused WHERE chat_id = $2 AND actor = $1 AND uuid = $3
-        ORDER BY seq LIMIT 1
-    ) f ON true"
+    ) f ON true ORDER BY coalesce(f.code = ",
+    stale!(),
+    ", false), CASE WHEN f.code = ",
+    stale!(),
+    " THEN -f.seq ELSE f.seq END LIMIT 1"
 );
 const FACT: &str = concat!(
     "SELECT c.*, e.actor, r.deleted_ts IS NOT NULL AS deleted",

@@ -20,13 +20,26 @@ macro_rules! texts {
     };
 }
 
+/// The kinds that delete a message.
+macro_rules! deletions {
+    () => {
+        "4"
+    };
+}
+
 /// The kinds that say a chat's title or settings.
 macro_rules! settings {
     () => {
         "1, 9, 10"
     };
 }
-pub(crate) use {messages, settings, texts};
+/// The code of a stale event, which is no copy of its command: [`shared::fold::STALE`].
+macro_rules! stale {
+    () => {
+        "'log.unavailable'"
+    };
+}
+pub(crate) use {deletions, messages, settings, stale, texts};
 
 /// Whether an event of this kind is a message: the fold numbers it, statements count it.
 pub const fn sends_a_message(kind: Kind) -> bool {
@@ -60,6 +73,22 @@ const fn carries_text(kind: Kind) -> bool {
     }
 }
 
+const fn deletes(kind: Kind) -> bool {
+    match kind {
+        Kind::MessageDeleted => true,
+        Kind::Noop
+        | Kind::ChatCreated
+        | Kind::MessageSent
+        | Kind::MessageEdited
+        | Kind::Reacted
+        | Kind::MembersJoined
+        | Kind::MemberLeft
+        | Kind::RoleChanged
+        | Kind::TitleChanged
+        | Kind::SettingsChanged => false,
+    }
+}
+
 const fn sets_the_chat(kind: Kind) -> bool {
     match kind {
         Kind::ChatCreated | Kind::TitleChanged | Kind::SettingsChanged => true,
@@ -80,6 +109,7 @@ const _: () = {
         let kind = Kind::ALL[at];
         assert!(lists(messages!(), kind.number()) == sends_a_message(kind));
         assert!(lists(texts!(), kind.number()) == carries_text(kind));
+        assert!(lists(deletions!(), kind.number()) == deletes(kind));
         assert!(lists(settings!(), kind.number()) == sets_the_chat(kind));
         at += 1;
     }
@@ -106,6 +136,11 @@ const fn lists(text: &str, number: u8) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stale_event_is_known_by_its_code() {
+        assert_eq!(stale!(), format!("'{}'", shared::fold::STALE.as_str()));
+    }
 
     #[test]
     fn lists_name_whole_numbers() {

@@ -17,10 +17,11 @@ struct Step {
 }
 
 /// The migrations of the projection's tables, which a schema of their own needs too.
-pub(crate) const PROJECTION: &[&str] = &[PROJECTION_TABLES, CANONICAL_EMOJI, AHEAD];
+pub(crate) const PROJECTION: &[&str] = &[PROJECTION_TABLES, CANONICAL_EMOJI, AHEAD, DELETIONS];
 const PROJECTION_TABLES: &str = include_str!("../migrations/0002_projection.up.sql");
 const CANONICAL_EMOJI: &str = include_str!("../migrations/0004_emoji.up.sql");
 const AHEAD: &str = include_str!("../migrations/0005_ahead.up.sql");
+const DELETIONS: &str = include_str!("../migrations/0006_deletions.up.sql");
 
 const STEPS: &[Step] = &[
     Step {
@@ -48,6 +49,12 @@ const STEPS: &[Step] = &[
         down: include_str!("../migrations/0004_emoji.down.sql"),
     },
     Step { version: 5, name: "ahead", up: AHEAD, down: include_str!("../migrations/0005_ahead.down.sql") },
+    Step {
+        version: 6,
+        name: "deletions",
+        up: DELETIONS,
+        down: include_str!("../migrations/0006_deletions.down.sql"),
+    },
 ];
 
 /// Migrating failed.

@@ -3,13 +3,15 @@
 use shared::{
     code::Code,
     event::{History, MemberRole},
-    fold::ChatState,
+    fold::{ChatState, Deletion, KEPT},
     id::{ChatId, Seq, UserId},
     permission::{ChatType, Role},
 };
 use tokio_postgres::Row;
 
-use crate::{Checkpoint, Db, Error, accounts::user_id, chats::chat_id, checkpoint::from_checkpoint};
+use crate::{
+    Checkpoint, Db, Error, accounts::user_id, chats::chat_id, checkpoint::from_checkpoint, kind::deletions,
+};
 
 /// One stay of a user in a chat, whatever roles they had in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,16 +49,44 @@ const MEMBERSHIPS: &str = concat!(
         WHERE m.to_seq IS NULL OR (m.gone AND m.to_seq > $2)
     ) m ON true"
 );
+/// The columns by which [`state_of`] knows a chat `ch`.
+macro_rules! state_columns {
+    () => {
+        "ch.type, ch.history, m.users, m.roles, d.targets, d.deletions"
+    };
+}
+/// What [`state_columns`] takes from the chats `q (chat_id)`: the chat, its members, and its last deletions, one more
+/// than the fold remembers.
+macro_rules! join_state {
+    () => {
+        concat!(
+            " LEFT JOIN chats ch ON ch.id = q.chat_id
+            LEFT JOIN LATERAL (
+                SELECT array_agg(user_id) AS users, array_agg(role) AS roles
+                FROM memberships WHERE chat_id = q.chat_id AND to_seq IS NULL
+            ) m ON ch.id IS NOT NULL
+            LEFT JOIN LATERAL (
+                SELECT array_agg(target ORDER BY seq) AS targets, array_agg(seq ORDER BY seq) AS deletions
+                FROM (
+                    SELECT seq, target FROM events WHERE chat_id = q.chat_id AND kind IN (",
+            deletions!(),
+            ") ORDER BY seq DESC LIMIT 33
+                ) e
+            ) d ON ch.id IS NOT NULL "
+        )
+    };
+}
+const _: () = assert!(KEPT + 1 == 33, "the statement's limit");
+pub(crate) use {join_state, state_columns};
+
 const STATES: &str = concat!(
-    "SELECT c.*, q.chat_id, ch.type, ch.history, m.users, m.roles, h.seq AS head, f.seq AS floor_head, v.seqs, v.codes",
+    "SELECT c.*, q.chat_id, ",
+    state_columns!(),
+    ", h.seq AS head, f.seq AS floor_head, v.seqs, v.codes",
     from_checkpoint!(),
-    "LEFT JOIN unnest($1::bigint[]) AS q (chat_id) ON true
-    LEFT JOIN chats ch ON ch.id = q.chat_id
-    LEFT JOIN LATERAL (
-        SELECT array_agg(user_id) AS users, array_agg(role) AS roles
-        FROM memberships WHERE chat_id = q.chat_id AND to_seq IS NULL
-    ) m ON ch.id IS NOT NULL
-    LEFT JOIN LATERAL (
+    "LEFT JOIN unnest($1::bigint[]) AS q (chat_id) ON true",
+    join_state!(),
+    "LEFT JOIN LATERAL (
         SELECT seq FROM events WHERE chat_id = q.chat_id ORDER BY seq DESC LIMIT 1
     ) h ON ch.id IS NOT NULL
     LEFT JOIN LATERAL (
@@ -102,14 +132,19 @@ fn seq(row: &Row, column: &str) -> Result<Seq, Error> {
     Ok(Seq::from(row.try_get::<_, Option<i64>>(column)?.unwrap_or(0)))
 }
 
-/// The state that the columns `type`, `history`, `users`, `roles` hold; `None` for a chat that does not exist.
+/// The state that the [`state_columns`] hold; `None` for a chat that does not exist.
 pub(crate) fn state_of(row: &Row) -> Result<Option<ChatState>, Error> {
     let Some(number) = row.try_get::<_, Option<i16>>("type")? else { return Ok(None) };
     let users: Vec<i64> = row.try_get::<_, Option<_>>("users")?.unwrap_or_default();
     let roles: Vec<i16> = row.try_get::<_, Option<_>>("roles")?.unwrap_or_default();
     let member = |(user, role)| Ok(MemberRole { user_id: user_id(user)?, role: role_of(role)? });
     let members = users.into_iter().zip(roles).map(member).collect::<Result<_, Error>>()?;
-    Ok(Some(ChatState { chat_type: chat_type(number)?, history: history(row.try_get("history")?)?, members }))
+    let targets: Vec<i64> = row.try_get::<_, Option<_>>("targets")?.unwrap_or_default();
+    let deletions: Vec<i64> = row.try_get::<_, Option<_>>("deletions")?.unwrap_or_default();
+    let deletion = |(target, at)| Deletion { target: Seq::from(target), at: Seq::from(at) };
+    let deletions = targets.into_iter().zip(deletions).map(deletion).collect();
+    let (chat_type, history) = (chat_type(number)?, history(row.try_get("history")?)?);
+    Ok(Some(ChatState { chat_type, history, members, deletions }))
 }
 
 fn snapshot(row: &Row, id: i64) -> Result<ChatSnapshot, Error> {

@@ -100,6 +100,7 @@ fn message() -> Event {
         device: "web:3f2a".to_owned(),
         uuid: Uuid::now_v7(),
         fact: Fact::MessageSent(MessageSent { body: "x".repeat(100), reply_to: None, mentions: Vec::new() }),
+        unique_as_of: None,
     }
 }
 

@@ -53,6 +53,8 @@ pub struct Request<'a> {
     pub traceparent: Option<&'a str>,
     /// Append only if the chat has no event yet.
     pub first: bool,
+    /// The log holds the command in an event that counts for nothing, the last one here: it is to be stored again.
+    pub anew_after: Option<Seq>,
 }
 
 /// Appends to all partitions over one connection. Cheap to clone; the connection ends with the last clone.
@@ -92,7 +94,7 @@ impl Appender {
         event: &Event,
         deadline: Instant,
     ) -> Result<Appended, AppendError> {
-        self.send(Request { chat, event, traceparent: None, first: false }, deadline).await
+        self.send(Request { chat, event, traceparent: None, first: false, anew_after: None }, deadline).await
     }
 
     /// Appends the first event of a chat, or finds that it is there already.
@@ -105,7 +107,7 @@ impl Appender {
         event: &Event,
         deadline: Instant,
     ) -> Result<Appended, AppendError> {
-        self.send(Request { chat, event, traceparent: None, first: true }, deadline).await
+        self.send(Request { chat, event, traceparent: None, first: true, anew_after: None }, deadline).await
     }
 
     /// As [`Appender::append`] or [`Appender::append_first`], with a trace context.
@@ -113,7 +115,11 @@ impl Appender {
     /// # Errors
     /// See [`AppendError`].
     pub async fn send(&self, request: Request<'_>, deadline: Instant) -> Result<Appended, AppendError> {
-        let id = message_id(request.event.actor, request.chat, request.event.uuid);
+        let mut id = message_id(request.event.actor, request.chat, request.event.uuid);
+        if let Some(seq) = request.anew_after {
+            // Whoever appends anew after the same event has the same id, so the log stores it once.
+            id.push_str(&format!("-{seq}"));
+        }
         let subject = self.nats.layout.chat_subject(Partition::of(request.chat), request.chat);
         let headers = Headers { id: &id, traceparent: request.traceparent, first: request.first };
         let draft = Draft::new(&subject, headers, &request.event.encode());
@@ -126,7 +132,13 @@ impl Appender {
     /// # Errors
     /// See [`AppendError`].
     pub async fn append_noop(&self, partition: Partition, deadline: Instant) -> Result<Seq, AppendError> {
-        let event = Event { actor: NOBODY, device: String::new(), uuid: Uuid::now_v7(), fact: Fact::Noop };
+        let event = Event {
+            actor: NOBODY,
+            device: String::new(),
+            uuid: Uuid::now_v7(),
+            fact: Fact::Noop,
+            unique_as_of: None,
+        };
         let id = format!("noop-{}", event.uuid.simple());
         let headers = Headers { id: &id, traceparent: None, first: false };
         let draft = Draft::new(&self.nats.layout.noop_subject(partition), headers, &event.encode());

@@ -47,6 +47,7 @@ async fn appends_and_tail_allocate_no_more_than_they_must() {
         device: String::new(),
         uuid: Uuid::now_v7(),
         fact: Fact::MessageSent(MessageSent { body: String::new(), reply_to: None, mentions: Vec::new() }),
+        unique_as_of: None,
     };
     append(&appender, 200, event).await;
     let region = Region::new(ALLOCATOR);

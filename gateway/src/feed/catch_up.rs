@@ -154,6 +154,10 @@ pub(super) async fn feed(hub: &Hub, past: &impl Past, session: &Arc<Session>) ->
             Step::Live => return true,
             Step::More => tokio::task::yield_now().await,
             Step::Held => hub.installed().await,
+            Step::Ahead => {
+                // A cut may put the session back meanwhile, so the tail may never come so far.
+                drop(tokio::time::timeout(RETRY, hub.passed(session.fed())).await);
+            }
             Step::BelowRing => {
                 if let Err(failure) = below_ring(hub, past, session).await {
                     tracing::warn!(%failure, source = failure.source.as_deref().map(tracing::field::display), "a catch-up waits");
@@ -169,6 +173,10 @@ pub(super) async fn feed(hub: &Hub, past: &impl Past, session: &Arc<Session>) ->
 async fn below_ring(hub: &Hub, past: &impl Past, session: &Arc<Session>) -> Result<(), Failure> {
     let (after, epoch) = (session.fed(), hub.epoch());
     let (checkpoint, replay) = past.replay(session.user(), after).await?;
+    if checkpoint.epoch > epoch {
+        // The log has lost its tail. These rows may be of the new history, which this gateway has yet to enter.
+        return Err(Failure::projection_behind());
+    }
     if replay.upto <= after {
         return past.read_log(session).await;
     }

@@ -493,7 +493,13 @@ impl Schedule {
                     _ => stage::sent(&"x".repeat(self.random.between(1, self.body) as usize)),
                 }
             };
-            let event = Event { actor: user(actor), device: String::new(), uuid: book.next_uuid(), fact };
+            let event = Event {
+                actor: user(actor),
+                device: String::new(),
+                uuid: book.next_uuid(),
+                fact,
+                unique_as_of: None,
+            };
             let payload = Bytes::from(event.encode());
             self.tell(|| format!("append {} to {to} by {actor}: {:?}", book.tip().next(), event.fact));
             book.append(Some(to), payload.clone());

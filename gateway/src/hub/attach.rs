@@ -53,6 +53,8 @@ pub enum Step {
     Held,
     /// The next entry is older than the ring. Read it from elsewhere.
     BelowRing,
+    /// The projection has fed the session beyond the hub's position. Wait for the tail.
+    Ahead,
     /// The session is no longer attached, or another catch-up has made it live: this one ends.
     Gone,
 }
@@ -188,6 +190,9 @@ impl Hub {
         let fed = session.fed();
         if fed < state.ring.floor().seq {
             return Step::BelowRing;
+        }
+        if fed > state.ring.position().seq {
+            return Step::Ahead;
         }
         let piece = state.scan(user, fed, SCAN_STEPS, PIECE_BYTES);
         let Some(at) = self.feed(&state, session, fed, &piece.events, now_ms) else { return Step::More };

@@ -7,11 +7,12 @@
 
 use shared::{
     code::Code,
-    event::{Event, Head, Kind},
+    event::{Event, Kind},
     fold,
     frame::{self, ServerFrame},
-    id::{ChatId, Seq},
+    id::{ChatId, Seq, UserId},
 };
+use uuid::Uuid;
 
 use super::{
     State,
@@ -27,7 +28,7 @@ impl State {
             self.ring.get_mut(seq)?.verdict = Verdict::Repeat(first);
             return None;
         }
-        match fold::apply(&mut self.chats.get_mut(&chat)?.state, &event) {
+        match fold::apply(&mut self.chats.get_mut(&chat)?.state, seq, &event) {
             Ok(()) => {
                 self.mark_valid(chat, seq, &event);
                 Some(event)
@@ -70,13 +71,15 @@ impl State {
         }
     }
 
-    /// The entry that holds the same command already, as far as the ring goes back. The log's dedupe window and the
-    /// look-up before each append make a second copy all but impossible. If one is stored all the same, the unique key
-    /// of the projection makes it void.
+    /// The first entry before this one that holds the same command and counts, as far as the ring goes back. The log's
+    /// dedupe window and the look-up before each append make a second copy all but impossible. If one is stored all the
+    /// same, the unique key of the projection makes it void.
     fn earlier_copy(&self, seq: Seq, event: &Event) -> Option<Seq> {
-        let first = self.ring.first_copy(self.ring.get(seq)?.command).filter(|first| *first < seq)?;
-        let (head, _) = Head::read(&self.ring.get(first)?.payload).ok()?;
-        (head.uuid == event.uuid && head.actor == event.actor).then_some(first)
+        let newest_first = self.ring.copies(self.ring.get(seq)?.command);
+        let counts = |(at, entry): &(Seq, &Entry)| {
+            *at < seq && entry.verdict != Verdict::Void(fold::STALE) && entry.holds(event.actor, event.uuid)
+        };
+        newest_first.filter(counts).last().map(|(at, _)| at)
     }
 
     /// Marks a deleted message and its edits, as far as they are in the ring: they are replayed without their bodies.
@@ -121,6 +124,11 @@ impl State {
 }
 
 impl Entry {
+    /// Whether the entry is an event of this user with this uuid. An entry that does not decode is none.
+    pub(super) fn holds(&self, actor: UserId, uuid: Uuid) -> bool {
+        Event::decode(&self.payload).is_ok_and(|event| event.actor == actor && event.uuid == uuid)
+    }
+
     /// The message that this entry edits, if it is an edit.
     fn edits(&self) -> Option<Seq> {
         let event = (self.kind == Kind::MessageEdited).then(|| Event::decode(&self.payload))?.ok()?;

@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use shared::{
     code::Code,
-    event::{Event, Fact, Head, History, Kind, Reacted},
+    event::{Event, Fact, History, Kind, Reacted},
     fold,
     frame::ServerFrame,
     id::{ChatId, Seq, UserId},
@@ -21,6 +21,8 @@ use super::{Hub, State, apply::command_hash, ring::Verdict};
 pub struct MessageFact {
     pub author: UserId,
     pub deleted: bool,
+    /// Every deletion up to here is known.
+    pub seen: Seq,
 }
 
 /// A stored event with the same chat, actor and uuid as a command.
@@ -30,6 +32,13 @@ pub struct EarlierCopy {
     pub ts: u64,
     pub verdict: Verdict,
     pub payload: Bytes,
+}
+
+impl EarlierCopy {
+    /// Whether the event counts for nothing, so that the command is to be appended again.
+    pub fn is_stale(&self) -> bool {
+        self.verdict == Verdict::Void(fold::STALE)
+    }
 }
 
 /// A chat as one of its members may see it.
@@ -86,7 +95,22 @@ impl Hub {
         (state.message(chat, seq), state.ring.floor().seq)
     }
 
-    /// The first event of the actor in the chat with this uuid, as far as the ring goes back, and the ring's floor.
+    /// Whether a message that is older than the ring was deleted after `since`, and up to where every deletion is known.
+    /// `None`: the chat is not loaded, or deletions since then are not known any more.
+    pub fn deleted_since(&self, chat: ChatId, message: Seq, since: Seq) -> Option<(bool, Seq)> {
+        let state = self.lock();
+        let known = &state.loaded(chat)?.state.as_ref()?.deletions;
+        let seen = state.ring.position().seq.max(since);
+        if known.has(message) || since >= known.forgotten() {
+            return Some((known.has(message), seen));
+        }
+        let floor = state.ring.floor().seq;
+        (since >= floor)
+            .then(|| (state.deletions_after(std::iter::once(chat), since).contains(&message), seen))
+    }
+
+    /// The first event of the actor in the chat with this uuid, as far as the ring goes back, and the ring's floor. If all
+    /// of them are stale, the last.
     pub fn copy_of(&self, chat: ChatId, actor: UserId, uuid: Uuid) -> (Option<EarlierCopy>, Seq) {
         let state = self.lock();
         (state.copy_of(chat, actor, uuid), state.ring.floor().seq)
@@ -143,27 +167,28 @@ impl State {
             Verdict::Unknown => None,
             Verdict::Void(_) | Verdict::Repeat(_) => Some(None),
             Verdict::Valid => {
+                // Deletions are known as far as the chat's entries are judged: all of them, if it is loaded.
+                self.loaded(chat)?;
+                let (deleted, seen) = (entry.deleted, self.ring.position().seq);
                 let sent = event.filter(|event| event.fact.kind() == Kind::MessageSent);
-                Some(sent.map(|event| MessageFact { author: event.actor, deleted: entry.deleted }))
+                Some(sent.map(|event| MessageFact { author: event.actor, deleted, seen }))
             }
         }
     }
 
-    /// The first event of the actor in the chat with this uuid, as far as the ring goes back.
+    /// See [`Hub::copy_of`].
     fn copy_of(&self, chat: ChatId, actor: UserId, uuid: Uuid) -> Option<EarlierCopy> {
-        let copy = self.copy_at(self.ring.first_copy(command_hash(chat, actor, uuid))?)?;
-        let (head, _) = Head::read(&copy.payload).ok()?;
-        (head.uuid == uuid && head.actor == actor).then_some(copy)
-    }
-
-    /// The entry at `seq` as a possible copy of a command.
-    fn copy_at(&self, seq: Seq) -> Option<EarlierCopy> {
-        self.ring.get(seq).map(|entry| EarlierCopy {
-            seq,
-            ts: entry.ts,
-            verdict: entry.verdict,
-            payload: entry.payload.clone(),
-        })
+        let newest_first = self.ring.copies(command_hash(chat, actor, uuid));
+        let (mut first, mut stale) = (None, None);
+        for (seq, entry) in newest_first.filter(|(_, entry)| entry.holds(actor, uuid)) {
+            if entry.verdict == Verdict::Void(fold::STALE) {
+                stale = stale.or(Some((seq, entry)));
+            } else {
+                first = Some((seq, entry));
+            }
+        }
+        let (seq, entry) = first.or(stale)?;
+        Some(EarlierCopy { seq, ts: entry.ts, verdict: entry.verdict, payload: entry.payload.clone() })
     }
 
     /// The sequences of a page. See [`Hub::page`].
@@ -208,15 +233,42 @@ mod tests {
         let message = stage.append(1, 2, sent("hi"));
         let reaction = stage.append(1, 1, reacted(message));
         let void = stage.append(1, 9, sent("from a stranger"));
-        let fact = |deleted| Some(Some(MessageFact { author: user(2), deleted }));
-        assert_eq!(stage.hub.message(chat(1), message).0, fact(false));
+        let fact = |deleted, seen| Some(Some(MessageFact { author: user(2), deleted, seen }));
+        assert_eq!(stage.hub.message(chat(1), message).0, fact(false, void));
         assert_eq!(stage.hub.message(chat(2), message).0, Some(None), "of another chat");
         for none in [reaction, void] {
             assert_eq!(stage.hub.message(chat(1), none).0, Some(None));
         }
         assert_eq!(stage.hub.message(chat(1), void.next()).0, None, "not here");
-        stage.append(1, 2, deleted(message, 2));
-        assert_eq!(stage.hub.message(chat(1), message).0, fact(true));
+        let deletion = stage.append(1, 2, deleted(message, 2));
+        assert_eq!(stage.hub.message(chat(1), message).0, fact(true, deletion));
+    }
+
+    #[test]
+    fn a_deletion_of_a_message_below_the_ring_is_known_as_long_as_every_one_since_then_is() {
+        let mut stage = Stage::with_ring(4_000);
+        stage.append(1, 1, created(&[1]));
+        stage.load_chat(1);
+        let (gone, kept) = (stage.append(1, 1, sent("gone")), stage.append(1, 1, sent("kept")));
+        let others: Vec<Seq> = (0..40).map(|_| stage.append(1, 1, sent("hi"))).collect();
+        let before = stage.hub.position();
+        stage.append(1, 1, deleted(gone, 1));
+        assert!(stage.hub.floor().seq > gone);
+        let since = |stage: &Stage, message| stage.hub.deleted_since(chat(1), message, before);
+        let here = stage.hub.position();
+        assert_eq!(since(&stage, gone), Some((true, here)));
+        assert_eq!(since(&stage, kept), Some((false, here)));
+        assert_eq!(stage.hub.deleted_since(chat(2), kept, before), None, "not loaded");
+        for other in others {
+            stage.append(1, 1, deleted(other, 1));
+        }
+        for message in [gone, kept] {
+            assert_eq!(since(&stage, message), None, "more were deleted since than the fold remembers");
+        }
+        let (floor, here) = (stage.hub.floor().seq, stage.hub.position());
+        assert_eq!(stage.hub.deleted_since(chat(1), kept, floor), Some((false, here)), "all in the ring");
+        let foreseen = here.next();
+        assert_eq!(stage.hub.deleted_since(chat(1), kept, foreseen), Some((false, foreseen)));
     }
 
     #[test]

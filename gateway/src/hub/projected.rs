@@ -61,6 +61,11 @@ impl Hub {
             .inc_by(rows.events.len() as u64);
     }
 
+    /// The messages of these chats that valid events after `after` delete, as far as those are in the ring.
+    pub fn deletions_after(&self, chats: impl Iterator<Item = ChatId>, after: Seq) -> HashSet<Seq> {
+        self.lock().deletions_after(chats, after)
+    }
+
     /// Runs `feed` under the lock if the hub is still in `epoch`. `feed` queues events that were read from the log then.
     pub fn while_in<T>(&self, epoch: u32, feed: impl FnOnce() -> T) -> Option<T> {
         let state = self.lock();
@@ -86,7 +91,7 @@ fn frame_of(row: &EventRow, deleted: &HashSet<Seq>) -> Option<ServerFrame> {
 
 impl State {
     /// The messages of these chats that valid events after `after` delete, as far as those are in the ring.
-    fn deletions_after(&self, chats: impl Iterator<Item = ChatId>, after: Seq) -> HashSet<Seq> {
+    pub(super) fn deletions_after(&self, chats: impl Iterator<Item = ChatId>, after: Seq) -> HashSet<Seq> {
         let chats: HashSet<ChatId> = chats.collect();
         let deletions = chats.into_iter().flat_map(|chat| {
             self.ring

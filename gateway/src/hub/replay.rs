@@ -180,7 +180,13 @@ mod tests {
 
         fn append(&mut self, chat_id: u64, actor: u64, fact: Fact) {
             let chat_id = chat(chat_id);
-            let event = Event { actor: user(actor), device: String::new(), uuid: Uuid::nil(), fact };
+            let event = Event {
+                actor: user(actor),
+                device: String::new(),
+                uuid: Uuid::nil(),
+                fact,
+                unique_as_of: None,
+            };
             let seq = self.state.ring.push(ring::Entry {
                 id: EventId(self.model.len() as u64),
                 ts: 0,

@@ -188,16 +188,16 @@ impl Ring {
         }
     }
 
-    /// The oldest entry in the ring with this hash of a command (see [`Entry::command`]).
-    pub fn first_copy(&self, command: u64) -> Option<Seq> {
+    /// The entries in the ring with this hash of a command (see [`Entry::command`]), newest first.
+    pub fn copies(&self, command: u64) -> impl Iterator<Item = (Seq, &Entry)> + '_ {
         let mut next = self.copies.newest(command, self.position().seq);
-        let alike = std::iter::from_fn(|| {
+        let alike = std::iter::from_fn(move || {
             let seq = next?;
             let entry = self.get(seq)?;
             next = Copies::before(entry, seq);
             Some((seq, entry))
         });
-        alike.filter(|(_, entry)| entry.command == command).map(|(seq, _)| seq).last()
+        alike.filter(move |(_, entry)| entry.command == command)
     }
 
     /// A chat's entries, valid or not, newest first.
@@ -305,7 +305,8 @@ mod tests {
                         .collect();
                     prop_assert_eq!(&chained, &scanned);
                     prop_assert_eq!(ring.head(chat), scanned.first().copied());
-                    prop_assert_eq!(ring.first_copy(command(chat.get())), scanned.last().copied());
+                    let copies: Vec<Seq> = ring.copies(command(chat.get())).map(|(seq, _)| seq).collect();
+                    prop_assert_eq!(&copies, &scanned);
                 }
             }
         }

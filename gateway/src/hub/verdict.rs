@@ -80,7 +80,7 @@ impl Hub {
         let outcome = match judged.verdict {
             Verdict::Unknown | Verdict::Repeat(_) => return,
             Verdict::Valid => Ok(Stored { chat, seq: seq_of, ts: judged.ts, dup }),
-            Verdict::Void(code) => Err(Failure::refused(code, code.title())),
+            Verdict::Void(code) => Err(Failure::void(code)),
         };
         for Waiting { waiter, .. } in state.waiters.remove(&seq).unwrap_or_default() {
             self.answer(waiter, outcome.clone());

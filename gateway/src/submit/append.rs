@@ -1,6 +1,9 @@
 //! The append: at most one valid event per (user, chat, uuid), however often, when and at which gateway it is
 //! retried.
 //!
+//! An event can turn out to be stale (`shared::fold::STALE`): void, and no copy of its command. Then its client is told to
+//! try again with the same uuid, and the command is appended anew, under an id that names the stale event.
+//!
 //! Retries within the log's dedupe window are recognised by the log. For a uuid that may be older than the window, an
 //! earlier copy is looked up before the append: in the ring, then in the projection. Invariant: "there is no earlier
 //! copy" is only said if everything up to now has been looked through.
@@ -38,23 +41,36 @@ impl Commands {
         deadline: Instant,
     ) -> Result<Placed, Failure> {
         let chat = command.chat;
+        let mut anew_after = None;
         if !self.freshness.is_fresh(event.actor, event.uuid)
             && let Some(copy) = Box::pin(self.earlier_copy(chat, event.actor, event.uuid)).await?
         {
-            return repeat(command, &copy).map(Placed::Judged);
+            if !copy.is_stale() {
+                return repeat(command, &copy).map(Placed::Judged);
+            }
+            anew_after = Some(copy.seq);
         }
         let begun_at = self.hub.position();
         let traceparent = otel::traceparent();
-        let request = Request { chat, event: &event, traceparent: traceparent.as_deref(), first: false };
-        let appended = self.appender.send(request, deadline).await?;
-        self.hub.expect(appended.seq);
-        if !appended.duplicate {
-            self.hub.metrics.sent_total.inc();
-            return Ok(Placed::Stored(appended.seq));
+        loop {
+            let traceparent = traceparent.as_deref();
+            let request = Request { chat, event: &event, traceparent, first: false, anew_after };
+            let appended = self.appender.send(request, deadline).await?;
+            self.hub.expect(appended.seq);
+            if !appended.duplicate {
+                self.hub.metrics.sent_total.inc();
+                return Ok(Placed::Stored(appended.seq));
+            }
+            let copy = Box::pin(self.copy_at(chat, &event, appended.seq)).await?;
+            if !copy.is_stale() {
+                let stored = repeat(command, &copy)?;
+                return Ok(Placed::Judged(Stored { dup: !is_own(appended, begun_at), ..stored }));
+            }
+            if anew_after.is_some_and(|after| after >= copy.seq) {
+                return Err(Failure::log_unavailable());
+            }
+            anew_after = Some(copy.seq);
         }
-        let copy = Box::pin(self.copy_at(chat, &event, appended.seq)).await?;
-        let stored = repeat(command, &copy)?;
-        Ok(Placed::Judged(Stored { dup: !is_own(appended, begun_at), ..stored }))
     }
 
     /// The outcome of a command that the checks refuse. If an earlier copy of it is in the log, its outcome counts: a
@@ -69,12 +85,12 @@ impl Commands {
             return Err(refusal);
         }
         match self.earlier_copy(command.chat, actor.user, command.uuid).await? {
-            Some(copy) => repeat(command, &copy).map(Placed::Judged),
-            None => Err(refusal),
+            Some(copy) if !copy.is_stale() => repeat(command, &copy).map(Placed::Judged),
+            Some(_) | None => Err(refusal),
         }
     }
 
-    /// The earlier copy of the command; `None`: there certainly is none.
+    /// The earlier copy of the command, or the last stale event of it; `None`: there certainly is neither.
     pub(super) async fn earlier_copy(
         &self,
         chat: ChatId,
@@ -117,7 +133,7 @@ fn repeat(command: &Command, copy: &EarlierCopy) -> Result<Stored, Failure> {
     match copy.verdict {
         _ if !same => Err(Failure::refused(Code::CommandUuidReused, Code::CommandUuidReused.title())),
         Verdict::Valid => Ok(Stored { chat: command.chat, seq: copy.seq, ts: copy.ts, dup: true }),
-        Verdict::Void(code) => Err(Failure::refused(code, code.title())),
+        Verdict::Void(code) => Err(Failure::void(code)),
         Verdict::Unknown | Verdict::Repeat(_) => Err(Failure::log_unavailable()),
     }
 }

@@ -38,7 +38,7 @@ impl Commands {
     async fn permit_as_of_now(&self, chat: ChatId, event: &Event) -> Result<(), Failure> {
         self.catch_barrier().await?;
         self.load(chat).await?;
-        self.hub.verdict_now(chat, event).map_err(|code| Failure::refused(code, code.title()))
+        self.hub.verdict_now(chat, event).map_err(Failure::void)
     }
 
     /// The membership of a user who wants to read the chat. A user who is no member is refused, after a barrier.
@@ -57,7 +57,8 @@ impl Commands {
             .ok_or_else(|| Failure::refused(Code::ChatNotFound, Code::ChatNotFound.title()))
     }
 
-    /// The message at `seq`, from the ring or the projection. `None` is certain: it is said after a barrier.
+    /// The message at `seq`, from the ring or the projection. `None` is certain: it is said after a barrier. Of a
+    /// deletion that came after `MessageFact::seen` the verdict tells.
     pub(super) async fn message(&self, chat: ChatId, seq: Seq) -> Result<Option<MessageFact>, Failure> {
         if let Some(fact @ Some(_)) = self.message_now(chat, seq).await? {
             return Ok(fact);
@@ -77,7 +78,11 @@ impl Commands {
             return Ok(Some(None));
         }
         let (checkpoint, fact) = Box::pin(self.db.message_fact(chat, seq)).await?;
-        let fact = fact.map(|fact| MessageFact { author: fact.author, deleted: fact.deleted });
-        Ok((fact.is_some() || checkpoint.position.seq >= seq).then_some(fact))
+        let since = checkpoint.position.seq;
+        let Some(fact) = fact else { return Ok((since >= seq).then_some(None)) };
+        let known = self.hub.deleted_since(chat, seq, since);
+        Ok(known.map(|(deleted, seen)| {
+            Some(MessageFact { author: fact.author, deleted: fact.deleted || deleted, seen })
+        }))
     }
 }

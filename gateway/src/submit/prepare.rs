@@ -79,12 +79,13 @@ impl Commands {
             author: message.author,
             body,
             mentions: mentions.to_vec(),
+            seen: Some(message.seen),
         }))
     }
 
     async fn delete(&self, actor: &Actor, chat: ChatId, seq: Seq) -> Result<Fact, Failure> {
         let message = self.live_message(actor, chat, seq).await?;
-        Ok(Fact::MessageDeleted(MessageDeleted { seq, author: message.author }))
+        Ok(Fact::MessageDeleted(MessageDeleted { seq, author: message.author, seen: Some(message.seen) }))
     }
 
     async fn react(
@@ -96,11 +97,11 @@ impl Commands {
         on: bool,
     ) -> Result<Fact, Failure> {
         let emoji = text::emoji(emoji).ok_or_else(|| invalid("emoji", "one emoji of at most 64 bytes"))?;
-        self.live_message(actor, chat, seq).await?;
+        let message = self.live_message(actor, chat, seq).await?;
         if on {
             Box::pin(self.room_for_emoji(chat, seq, emoji)).await?;
         }
-        Ok(Fact::Reacted(Reacted { seq, emoji: emoji.to_owned(), on }))
+        Ok(Fact::Reacted(Reacted { seq, emoji: emoji.to_owned(), on, seen: Some(message.seen) }))
     }
 
     /// Whether the message may get another emoji, by the projection and the reactions since its checkpoint. Two

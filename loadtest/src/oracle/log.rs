@@ -56,14 +56,14 @@ pub async fn read(nats_url: &str, prefix: &str) -> Result<Vec<Entry>> {
     Ok(entries)
 }
 
-/// `[version, kind, actor, device, uuid, data]`
+/// `[version, kind, actor, device, uuid, data, …]`
 fn decode(seq: u64, chat: u64, mut payload: &[u8]) -> Result<Entry> {
     let rest = &mut payload;
     let fields = rmp::decode::read_array_len(rest).map_err(|_| anyhow::anyhow!("no array"))?;
     ensure!(fields >= 6, "{fields} fields");
     let mut number =
         |name: &str| -> Result<u64> { rmp::decode::read_int(rest).map_err(|_| anyhow::anyhow!("no {name}")) };
-    ensure!(number("version")? == 1, "unknown version");
+    ensure!((1..=2).contains(&number("version")?), "unknown version");
     let (kind, actor) = (number("kind")?, number("actor")?);
     let device = rmp::decode::read_str_len(rest).map_err(|_| anyhow::anyhow!("no device"))?;
     skip(rest, device as usize)?;

@@ -8,6 +8,7 @@
 
 mod chaos;
 mod closing;
+mod deletions;
 mod drain;
 mod edges;
 mod edits;

@@ -81,12 +81,12 @@ pub(crate) fn history(rng: &mut Rng, length: u64) -> Vec<Entry> {
         let fact = if !created || rng.below(20) == 0 {
             creation(rng, actor)
         } else {
-            fact(rng, actor, &messages[number as usize])
+            fact(rng, actor, &messages[number as usize], seq)
         };
         if matches!(fact, Fact::MessageSent(_)) {
             messages[number as usize].push((Seq(seq), actor));
         }
-        let event = Event { actor, device: "web".to_owned(), uuid: uuid(rng, seq), fact };
+        let event = Event { actor, device: "web".to_owned(), uuid: uuid(rng, seq), fact, unique_as_of: None };
         sent.push((number, event.clone()));
         entries.push(entry(seq, Some(chat(number)), event.encode()));
     }
@@ -122,8 +122,10 @@ fn creation(rng: &mut Rng, actor: UserId) -> Fact {
     Fact::ChatCreated(ChatCreated { chat_type, title: Some("first".to_owned()), history, members })
 }
 
-fn fact(rng: &mut Rng, actor: UserId, messages: &[(Seq, UserId)]) -> Fact {
+fn fact(rng: &mut Rng, actor: UserId, messages: &[(Seq, UserId)], seq: u64) -> Fact {
     let other = user(rng.below(USERS) + 1);
+    // Up to where its gateway had looked for a deletion, if it did.
+    let seen = if rng.below(4) == 0 { None } else { Some(Seq(seq.saturating_sub(rng.below(60)))) };
     let body = format!("text {}", rng.below(1_000));
     match rng.below(20) {
         0..=7 => {
@@ -132,18 +134,18 @@ fn fact(rng: &mut Rng, actor: UserId, messages: &[(Seq, UserId)]) -> Fact {
         }
         8..=9 => match rng.pick(messages) {
             Some((seq, author)) => {
-                Fact::MessageEdited(MessageEdited { seq, author, body, mentions: Vec::new() })
+                Fact::MessageEdited(MessageEdited { seq, author, body, mentions: Vec::new(), seen })
             }
             None => Fact::Noop,
         },
         10 => match rng.pick(messages) {
-            Some((seq, author)) => Fact::MessageDeleted(MessageDeleted { seq, author }),
+            Some((seq, author)) => Fact::MessageDeleted(MessageDeleted { seq, author, seen }),
             None => Fact::Noop,
         },
         11..=12 => match rng.pick(messages) {
             Some((seq, _)) => {
                 let emoji = rng.pick(&["👍", "\u{2764}", "\u{2764}\u{FE0F}"]).unwrap_or("👍").to_owned();
-                Fact::Reacted(Reacted { seq, emoji, on: rng.below(3) > 0 })
+                Fact::Reacted(Reacted { seq, emoji, on: rng.below(3) > 0, seen })
             }
             None => Fact::Noop,
         },

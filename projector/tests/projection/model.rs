@@ -57,11 +57,16 @@ impl Model {
                 chat.state.as_ref().map(|state| state.members.users().collect()).unwrap_or_default()
             };
             let before = members(chat);
-            if !chat.seen.insert((event.actor, event.uuid)) {
+            let key = (event.actor, event.uuid);
+            if chat.seen.contains(&key) {
                 chat.void.push((entry.seq, "command.uuid_reused"));
                 continue;
             }
-            match fold::apply(&mut chat.state, &event) {
+            let verdict = fold::apply(&mut chat.state, entry.seq, &event);
+            if verdict != Err(fold::STALE) {
+                chat.seen.insert(key);
+            }
+            match verdict {
                 Err(code) => chat.void.push((entry.seq, code.as_str())),
                 Ok(()) => {
                     let after = members(chat);

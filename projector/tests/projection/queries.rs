@@ -3,14 +3,17 @@
 use std::collections::BTreeMap;
 
 use shared::{
-    event::{Event, Fact, Kind},
+    event::{ChatCreated, Event, Fact, History, Kind, MemberRole, MessageDeleted},
+    fold::KEPT,
     id::{Seq, UserId},
+    permission::{ChatType, Role},
 };
 use sql::{PageFrom, marks::Mark, message::Message, replay::EventRow};
+use uuid::Uuid;
 
 use crate::{
     Rng, Store, batches,
-    generate::{CHATS, USERS, chat, user},
+    generate::{CHATS, USERS, chat, entry, user},
     history,
     model::{Model, ModelChat, Seen, Valid},
 };
@@ -249,6 +252,32 @@ async fn gateways_load_what_the_fold_says() {
         check_memberships(&store, &model, floor).await;
         check_commands(&store, &model).await;
     }
+}
+
+#[tokio::test]
+async fn a_loaded_state_holds_the_last_deletions() {
+    let mut store = Store::open("deletions").await;
+    let (id, owner) = (chat(1), user(1));
+    let members = vec![MemberRole { user_id: owner, role: Role::Owner }];
+    let (chat_type, history) = (ChatType::Group, History::All);
+    let mut facts = vec![Fact::ChatCreated(ChatCreated { chat_type, title: None, history, members })];
+    for target in 1..=(2 * KEPT as u64) {
+        let seen = Some(Seq(target));
+        facts.push(Fact::MessageDeleted(MessageDeleted { seq: Seq(target), author: owner, seen }));
+    }
+    let entries: Vec<_> = (1..)
+        .zip(facts)
+        .map(|(seq, fact)| {
+            let (device, uuid) = (String::new(), Uuid::from_u128(seq.into()));
+            entry(seq, Some(id), Event { actor: owner, device, uuid, fact, unique_as_of: None }.encode())
+        })
+        .collect();
+    store.apply(&entries).await;
+    let (_, states) = store.db.chat_states(&[id], Seq::ZERO).await.unwrap();
+    let expected = Model::of(&entries).chats.remove(&id).unwrap().state;
+    let deletions = &expected.as_ref().unwrap().deletions;
+    assert_eq!((deletions.iter().count(), deletions.forgotten() > Seq::ZERO), (KEPT, true));
+    assert_eq!(states[0].state, expected);
 }
 
 async fn check_memberships(store: &Store, model: &Model, since: Seq) {

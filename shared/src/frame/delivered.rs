@@ -1,7 +1,7 @@
 //! The log's events as the frames that clients get.
 
 use super::{
-    event_data::{ChatCreated, Deleted, Edited, EventData},
+    event_data::{ChatCreated, Deleted, Edited, EventData, Reaction},
     server::{Event, Message, ServerFrame},
 };
 use crate::{
@@ -37,7 +37,9 @@ pub fn delivered(
             EventData::Edited(Edited { seq: edited.seq, body, mentions })
         }
         Fact::MessageDeleted(deleted) => EventData::Deleted(Deleted { seq: deleted.seq }),
-        Fact::Reacted(reacted) => EventData::Reaction(reacted.clone()),
+        Fact::Reacted(event::Reacted { seq, emoji, on, seen: _ }) => {
+            EventData::Reaction(Reaction { seq: *seq, emoji: emoji.clone(), on: *on })
+        }
         Fact::ChatCreated(created) => EventData::ChatCreated(chat_created(created)),
         Fact::MembersJoined(joined) => EventData::MemberJoined(joined.clone()),
         Fact::MemberLeft(left) => EventData::MemberLeft(left.clone()),

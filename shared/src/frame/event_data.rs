@@ -1,7 +1,7 @@
 //! The `data` of an `Event` frame: one object for each kind of durable event that is no message.
 
 use crate::{
-    event::{MemberLeft, MembersJoined, Mention, Reacted, RoleChanged, SettingsChanged, TitleChanged},
+    event::{MemberLeft, MembersJoined, Mention, RoleChanged, SettingsChanged, TitleChanged},
     id::{Seq, UserId},
     permission::ChatType,
     value::{Raw, Sink, Value, object},
@@ -53,7 +53,7 @@ event_data! {
     SettingsChanged(SettingsChanged) = "settingsChanged",
     Edited(Edited) = "edited",
     Deleted(Deleted) = "deleted",
-    Reaction(Reacted) = "reaction",
+    Reaction(Reaction) = "reaction",
     /// Nothing happened; the event only takes its place in the order.
     Noop(()) = "noop",
 }
@@ -82,6 +82,14 @@ pub struct Deleted {
     pub seq: Seq,
 }
 
+/// The sender put the emoji on the message at `seq`, or took it off.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reaction {
+    pub seq: Seq,
+    pub emoji: String,
+    pub on: bool,
+}
+
 object!(ChatCreated {
     chat_type => "type",
     title => "title",
@@ -95,7 +103,7 @@ object!(MemberLeft { user_id => "userId", reason => "reason" });
 object!(RoleChanged { user_id => "userId", role => "role" });
 object!(TitleChanged { title => "title" });
 object!(SettingsChanged { history => "history" });
-object!(Reacted { seq => "seq", emoji => "emoji", on => "on" });
+object!(Reaction { seq => "seq", emoji => "emoji", on => "on" });
 
 /// The empty object.
 impl Value for () {

@@ -1,17 +1,31 @@
 //! The log's events: their bytes decode for ever, and no bytes panic.
 
 use proptest::{collection::vec, prelude::*};
-use shared::event::{DecodeError, Event, Head, Kind, VERSION};
+use shared::{
+    event::{DecodeError, Event, Head, Kind, VERSION},
+    id::Seq,
+};
 
 use crate::{golden, samples, strategy};
 
 #[test]
 fn golden_bytes_decode_and_are_still_written() {
-    for (name, event) in samples::events() {
-        let bytes = golden::read(&format!("events/v{VERSION}/{name}.msgpack"), &event.encode());
-        assert_eq!(Event::decode(&bytes).unwrap(), event, "{name}");
-        assert_eq!(event.encode(), bytes, "{name}: the bytes of a published version changed");
+    let versions = [(1, samples::events()), (VERSION, samples::events_of_version_2())];
+    for (version, events) in versions {
+        for (name, event) in events {
+            let bytes = golden::read(&format!("events/v{version}/{name}.msgpack"), &event.encode());
+            assert_eq!(Event::decode(&bytes).unwrap(), event, "{name}");
+            assert_eq!(event.encode(), bytes, "{name}: the bytes of a published version changed");
+        }
     }
+}
+
+#[test]
+fn a_reader_of_version_1_stops_only_before_events_that_it_would_judge_otherwise() {
+    let version = |event: &Event| event.encode()[1];
+    let looked = |(_, event): (_, Event)| Event { unique_as_of: Some(Seq(5)), ..event };
+    assert!(samples::events().into_iter().map(looked).all(|event| version(&event) == 1));
+    assert!(samples::events_of_version_2().iter().all(|(_, event)| version(event) == 2));
 }
 
 #[test]
@@ -37,7 +51,7 @@ fn every_kind_has_a_fixture() {
 #[test]
 fn the_first_bytes_are_version_kind_actor() {
     let bytes = samples::events()[0].1.encode();
-    assert_eq!(bytes[..4], [0x96, VERSION, 0, 7]);
+    assert_eq!(bytes[..4], [0x96, 1, 0, 7]);
 }
 
 #[test]
@@ -65,8 +79,8 @@ proptest! {
         let bytes = event.encode();
         let (head, _) = Head::read(&bytes).unwrap();
         prop_assert_eq!(
-            (head.kind, head.actor, head.device, head.uuid),
-            (event.fact.kind(), event.actor, event.device.as_str(), event.uuid)
+            (head.kind, head.actor, head.device, head.uuid, head.unique_as_of),
+            (event.fact.kind(), event.actor, event.device.as_str(), event.uuid, event.unique_as_of)
         );
     }
 

@@ -9,7 +9,7 @@ use shared::{
         ChatCreated, Event, Fact, History, LeaveReason, MemberLeft, MemberRole, MembersJoined,
         MessageDeleted, MessageEdited, MessageSent, Reacted, RoleChanged, SettingsChanged, TitleChanged,
     },
-    fold::{ChatState, MAX_MEMBERS, Members, apply, verdict},
+    fold::{ChatState, Deletion, Deletions, KEPT, MAX_MEMBERS, Members, STALE, apply, verdict},
     id::{Seq, UserId},
     permission::{ChatType, Role},
 };
@@ -35,19 +35,14 @@ fn creation() -> impl Strategy<Value = Fact> {
 }
 
 fn fact() -> impl Strategy<Value = Fact> {
-    let (seq, body, mentions) = (Seq(1), String::new(), Vec::new);
-    let sent = Fact::MessageSent(MessageSent { body: body.clone(), reply_to: None, mentions: mentions() });
+    let sent = Fact::MessageSent(MessageSent { body: String::new(), reply_to: None, mentions: Vec::new() });
     let reason = prop_oneof![Just(LeaveReason::Left), Just(LeaveReason::Removed)];
     prop_oneof![
         1 => creation(),
         2 => Just(sent),
-        1 => Just(Fact::Reacted(Reacted { seq, emoji: "👍".into(), on: true })),
         1 => Just(Fact::TitleChanged(TitleChanged { title: "T".into() })),
         1 => Just(Fact::SettingsChanged(SettingsChanged { history: History::Join })),
-        1 => somebody().prop_map(move |author| {
-            Fact::MessageEdited(MessageEdited { seq, author, body: body.clone(), mentions: vec![] })
-        }),
-        1 => somebody().prop_map(move |author| Fact::MessageDeleted(MessageDeleted { seq, author })),
+        3 => revision(1..3),
         4 => some_members().prop_map(|members| Fact::MembersJoined(MembersJoined { members })),
         4 => (somebody(), reason)
             .prop_map(|(user_id, reason)| Fact::MemberLeft(MemberLeft { user_id, reason })),
@@ -55,15 +50,55 @@ fn fact() -> impl Strategy<Value = Fact> {
     ]
 }
 
+/// A reaction to, an edit or a deletion of one of these messages, by a gateway that had looked for a deletion or not.
+fn revision(messages: std::ops::Range<u64>) -> impl Strategy<Value = Fact> {
+    let seen = prop_oneof![Just(None), (0..120_u64).prop_map(|seen| Some(Seq(seen)))];
+    (0..4_u8, messages.prop_map(Seq), somebody(), seen).prop_map(|(kind, seq, author, seen)| match kind {
+        0 => Fact::Reacted(Reacted { seq, emoji: "👍".into(), on: true, seen }),
+        1 => Fact::MessageEdited(MessageEdited { seq, author, body: "x".into(), mentions: vec![], seen }),
+        _ => Fact::MessageDeleted(MessageDeleted { seq, author, seen }),
+    })
+}
+
 fn event(actor: UserId, fact: Fact) -> Event {
-    Event { actor, device: String::new(), uuid: Uuid::nil(), fact }
+    Event { actor, device: String::new(), uuid: Uuid::nil(), fact, unique_as_of: None }
+}
+
+/// An event and its place in the log.
+type Entry = (Seq, Event);
+
+fn numbered(events: impl Iterator<Item = Event>) -> Vec<Entry> {
+    (1..).map(Seq).zip(events).collect()
 }
 
 /// A history, of which most begin with a creation by user 1.
-fn history() -> impl Strategy<Value = Vec<Event>> {
+fn history() -> impl Strategy<Value = Vec<Entry>> {
     let first = prop_oneof![9 => creation(), 1 => fact()].prop_map(|fact| event(samples::user(1), fact));
     let rest = vec((somebody(), fact()).prop_map(|(actor, fact)| event(actor, fact)), 0..60);
-    (first, rest).prop_map(|(first, rest)| std::iter::once(first).chain(rest).collect())
+    (first, rest).prop_map(|(first, rest)| numbered(std::iter::once(first).chain(rest)))
+}
+
+/// A history that is about a chat's messages alone, with more deletions than are remembered.
+fn history_of_messages() -> impl Strategy<Value = Vec<Entry>> {
+    let members = (1..6).map(|id| MemberRole { user_id: samples::user(id), role: Role::Owner }).collect();
+    let created = Fact::ChatCreated(ChatCreated {
+        chat_type: ChatType::Group,
+        title: None,
+        history: History::All,
+        members,
+    });
+    let rest = vec((somebody(), revision(1..80)).prop_map(|(actor, fact)| event(actor, fact)), 0..150);
+    rest.prop_map(move |rest| numbered(std::iter::once(event(samples::user(1), created.clone())).chain(rest)))
+}
+
+/// The message that an event is about, and up to where its gateway had looked for a deletion.
+fn looked(fact: &Fact) -> Option<(Seq, Seq)> {
+    match fact {
+        Fact::MessageEdited(edited) => Some((edited.seq, edited.seen?)),
+        Fact::MessageDeleted(deleted) => Some((deleted.seq, deleted.seen?)),
+        Fact::Reacted(reacted) => Some((reacted.seq, reacted.seen?)),
+        _ => None,
+    }
 }
 
 /// The model: written from the contract's sentences, slow and simple.
@@ -72,9 +107,21 @@ struct Naive {
     direct: bool,
     history: History,
     members: BTreeMap<UserId, Role>,
+    /// The messages that were deleted, and where.
+    deleted: Vec<(Seq, Seq)>,
 }
 
 impl Naive {
+    /// Whether the fact is about a message that the last deletions name, or may name.
+    fn stands(&self, fact: &Fact) -> Result<(), Code> {
+        let Some((message, seen)) = looked(fact) else { return Ok(()) };
+        let mut newest_first = self.deleted.iter().rev();
+        if newest_first.by_ref().take(KEPT).any(|(deleted, _)| *deleted == message) {
+            return Err(Code::MessageDeleted);
+        }
+        if newest_first.next().is_some_and(|(_, at)| seen < *at) { Err(STALE) } else { Ok(()) }
+    }
+
     fn owners(&self) -> usize {
         self.members.values().filter(|role| **role == Role::Owner).count()
     }
@@ -91,13 +138,18 @@ impl Naive {
     }
 }
 
-fn naive(chat: Option<&Naive>, event: &Event) -> Result<Naive, Code> {
+fn naive(chat: Option<&Naive>, (seq, event): &Entry) -> Result<Naive, Code> {
     match (chat, &event.fact) {
         (None, Fact::ChatCreated(created)) => naive_creation(created),
         (None, _) => Err(Code::ChatNotFound),
         (Some(chat), fact) => {
             let own = *chat.members.get(&event.actor).ok_or(Code::ChatNotFound)?;
-            naive_change(chat, event.actor, own, fact)
+            let mut next = naive_change(chat, event.actor, own, fact)?;
+            chat.stands(fact)?;
+            if let Fact::MessageDeleted(deleted) = fact {
+                next.deleted.push((deleted.seq, *seq));
+            }
+            Ok(next)
         }
     }
 }
@@ -109,7 +161,7 @@ fn naive_creation(created: &ChatCreated) -> Result<Naive, Code> {
     if members.is_empty() || (direct && members.len() != 2) {
         return Err(Code::CommandInvalid);
     }
-    Ok(Naive { direct, history: created.history, members })
+    Ok(Naive { direct, history: created.history, members, deleted: Vec::new() })
 }
 
 fn naive_change(chat: &Naive, actor: UserId, own: Role, fact: &Fact) -> Result<Naive, Code> {
@@ -170,6 +222,12 @@ fn same(chat: Option<&ChatState>, naive: Option<&Naive>) -> bool {
                 && chat.members.len() == naive.members.len()
                 && chat.history == naive.history
                 && (chat.chat_type == ChatType::Direct) == naive.direct
+                && chat.deletions
+                    == naive
+                        .deleted
+                        .iter()
+                        .map(|(target, at)| Deletion { target: *target, at: *at })
+                        .collect()
         }
         _ => false,
     }
@@ -179,11 +237,11 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(500))]
 
     #[test]
-    fn histories_agree_with_the_naive_model(history in history()) {
+    fn histories_agree_with_the_naive_model(history in prop_oneof![history(), history_of_messages()]) {
         let (mut chat, mut model) = (None, None);
-        for event in &history {
-            let expected = naive(model.as_ref(), event);
-            prop_assert_eq!(apply(&mut chat, event), expected.as_ref().map(|_| ()).map_err(|code| *code));
+        for entry in &history {
+            let expected = naive(model.as_ref(), entry);
+            prop_assert_eq!(apply(&mut chat, entry.0, &entry.1), expected.as_ref().map(|_| ()).map_err(|code| *code));
             if let Ok(next) = expected {
                 model = Some(next);
             }
@@ -192,12 +250,12 @@ proptest! {
     }
 
     #[test]
-    fn a_verdict_foretells_and_a_refusal_changes_nothing(history in history()) {
+    fn a_verdict_foretells_and_a_refusal_changes_nothing(history in prop_oneof![history(), history_of_messages()]) {
         let mut chat = None;
-        for event in &history {
+        for (seq, event) in &history {
             let before = chat.clone();
             let foretold = verdict(chat.as_ref(), event);
-            let applied = apply(&mut chat, event);
+            let applied = apply(&mut chat, *seq, event);
             prop_assert_eq!(foretold, applied);
             if applied.is_err() {
                 prop_assert_eq!(&before, &chat);
@@ -208,27 +266,28 @@ proptest! {
     #[test]
     fn without_its_refused_events_a_history_is_the_same(history in history()) {
         let (mut whole, mut valid) = (None, None);
-        for event in &history {
-            if apply(&mut whole, event).is_ok() {
-                prop_assert_eq!(apply(&mut valid, event), Ok(()));
+        for (seq, event) in &history {
+            if apply(&mut whole, *seq, event).is_ok() {
+                prop_assert_eq!(apply(&mut valid, *seq, event), Ok(()));
             }
         }
         prop_assert_eq!(whole, valid);
     }
 
     #[test]
-    fn verdicts_do_not_depend_on_the_batching(history in history(), sizes in vec(1..7_usize, 1..80)) {
+    fn verdicts_do_not_depend_on_the_batching(history in prop_oneof![history(), history_of_messages()], sizes in vec(1..7_usize, 1..80)) {
         let mut chat = None;
-        let at_once: Vec<_> = history.iter().map(|event| apply(&mut chat, event)).collect();
+        let at_once: Vec<_> = history.iter().map(|(seq, event)| apply(&mut chat, *seq, event)).collect();
         let (mut batched, mut kept, mut rest) = (Vec::new(), None::<ChatState>, history.as_slice());
         for size in sizes.iter().cycle() {
             let (batch, left) = rest.split_at((*size).min(rest.len()));
-            // What a checkpoint keeps between batches: members and settings, nothing of the events.
+            // What a checkpoint keeps between batches: members, settings and the last deletions.
             let mut state = kept.map(|state| ChatState {
                 members: state.members.iter().collect::<Members>(),
+                deletions: last_deletions(&state.deletions),
                 ..state
             });
-            batched.extend(batch.iter().map(|event| apply(&mut state, event)));
+            batched.extend(batch.iter().map(|(seq, event)| apply(&mut state, *seq, event)));
             (kept, rest) = (state, left);
             if rest.is_empty() {
                 break;
@@ -238,11 +297,31 @@ proptest! {
         prop_assert_eq!(chat, kept);
     }
 
+    /// A gateway that found no deletion up to `seen` is told of every later one, however long ago it has looked.
+    #[test]
+    fn nothing_valid_is_about_a_message_that_was_deleted_before(history in history_of_messages()) {
+        let mut chat = None;
+        let mut deleted: Vec<(Seq, Seq)> = Vec::new();
+        for (seq, event) in &history {
+            let verdict = apply(&mut chat, *seq, event);
+            if let Some((message, seen)) = looked(&event.fact)
+                && !deleted.iter().any(|(target, at)| *target == message && *at <= seen)
+            {
+                let gone = deleted.iter().any(|(target, _)| *target == message);
+                prop_assert!(verdict.is_err() || !gone);
+                prop_assert!(verdict != Err(Code::MessageDeleted) || gone);
+            }
+            if let (Fact::MessageDeleted(fact), Ok(())) = (&event.fact, verdict) {
+                deleted.push((fact.seq, *seq));
+            }
+        }
+    }
+
     #[test]
     fn a_group_with_others_in_it_has_an_owner_and_a_direct_chat_its_two(history in history()) {
         let mut chat = None;
-        for event in &history {
-            let _refused = apply(&mut chat, event).is_err();
+        for (seq, event) in &history {
+            let _refused = apply(&mut chat, *seq, event).is_err();
             let Some(state) = &chat else { continue };
             match state.chat_type {
                 ChatType::Direct => prop_assert_eq!(state.members.len(), 2),
@@ -259,8 +338,8 @@ proptest! {
         let mut chat = None;
         let mut intervals: Vec<(UserId, usize, Option<usize>)> = Vec::new();
         let mut snapshots: Vec<BTreeSet<UserId>> = Vec::new();
-        for (seq, event) in history.iter().enumerate() {
-            if apply(&mut chat, event).is_ok() {
+        for (seq, (at, event)) in history.iter().enumerate() {
+            if apply(&mut chat, *at, event).is_ok() {
                 let joined = match &event.fact {
                     Fact::ChatCreated(created) => created.members.as_slice(),
                     Fact::MembersJoined(joined) => joined.members.as_slice(),
@@ -317,7 +396,15 @@ fn a_chat_holds_ten_thousand_and_not_one_more() {
         history: History::All,
         members,
     });
-    assert_eq!(apply(&mut chat, &event(samples::user(1), created)), Ok(()));
+    assert_eq!(apply(&mut chat, Seq(1), &event(samples::user(1), created)), Ok(()));
     let one_more = Fact::MembersJoined(MembersJoined { members: vec![member(MAX_MEMBERS as u64 + 1)] });
-    assert_eq!(apply(&mut chat, &event(samples::user(1), one_more)), Err(Code::ChatFull));
+    assert_eq!(apply(&mut chat, Seq(2), &event(samples::user(1), one_more)), Err(Code::ChatFull));
+}
+
+/// As a store gives them again: the last ones, one of them more than is remembered. Where the forgotten one pointed to is
+/// not kept.
+fn last_deletions(deletions: &Deletions) -> Deletions {
+    let forgotten = Some(deletions.forgotten()).filter(|at| *at > Seq::ZERO);
+    let forgotten = forgotten.map(|at| Deletion { target: Seq::ZERO, at });
+    forgotten.into_iter().chain(deletions.iter()).collect()
 }

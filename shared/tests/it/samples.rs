@@ -70,10 +70,17 @@ pub(crate) fn events() -> Vec<(&'static str, event::Event)> {
                 author: user(7),
                 body: BODY.into(),
                 mentions: vec![mention()],
+                seen: None,
             }),
         ),
-        ("message-deleted", Fact::MessageDeleted(event::MessageDeleted { seq: Seq(4_711), author: user(9) })),
-        ("reacted", Fact::Reacted(event::Reacted { seq: Seq(4_711), emoji: "👍".into(), on: true })),
+        (
+            "message-deleted",
+            Fact::MessageDeleted(event::MessageDeleted { seq: Seq(4_711), author: user(9), seen: None }),
+        ),
+        (
+            "reacted",
+            Fact::Reacted(event::Reacted { seq: Seq(4_711), emoji: "👍".into(), on: true, seen: None }),
+        ),
         ("members-joined", Fact::MembersJoined(event::MembersJoined { members: members() })),
         ("member-left", Fact::MemberLeft(event::MemberLeft { user_id: user(7), reason: LeaveReason::Left })),
         (
@@ -84,8 +91,34 @@ pub(crate) fn events() -> Vec<(&'static str, event::Event)> {
         ("title-changed", Fact::TitleChanged(event::TitleChanged { title: "Tëam".into() })),
         ("settings-changed", Fact::SettingsChanged(event::SettingsChanged { history: History::Join })),
     ];
-    let event = |fact| event::Event { actor: user(7), device: "web:3f2a".into(), uuid: UUID, fact };
-    facts.into_iter().map(|(name, fact)| (name, event(fact))).collect()
+    facts.into_iter().map(|(name, fact)| (name, by_a_device(fact, None))).collect()
+}
+
+/// What only version 2 can hold.
+pub(crate) fn events_of_version_2() -> Vec<(&'static str, event::Event)> {
+    let seen = Some(Seq(4_720));
+    let facts = vec![
+        (
+            "message-edited",
+            Fact::MessageEdited(event::MessageEdited {
+                seq: Seq(4_711),
+                author: user(7),
+                body: BODY.into(),
+                mentions: vec![mention()],
+                seen,
+            }),
+        ),
+        (
+            "message-deleted",
+            Fact::MessageDeleted(event::MessageDeleted { seq: Seq(4_711), author: user(9), seen }),
+        ),
+        ("reacted", Fact::Reacted(event::Reacted { seq: Seq(4_711), emoji: "👍".into(), on: true, seen })),
+    ];
+    facts.into_iter().map(|(name, fact)| (name, by_a_device(fact, Some(Seq(4_730))))).collect()
+}
+
+fn by_a_device(fact: Fact, unique_as_of: Option<Seq>) -> event::Event {
+    event::Event { actor: user(7), device: "web:3f2a".into(), uuid: UUID, fact, unique_as_of }
 }
 
 fn message() -> frame::Message {
@@ -115,7 +148,8 @@ fn event(data: EventData) -> frame::Event {
 
 fn event_frames() -> Vec<(&'static str, ServerFrame)> {
     let data = |fact: Fact| {
-        let event = event::Event { actor: user(7), device: String::new(), uuid: UUID, fact };
+        let event =
+            event::Event { actor: user(7), device: String::new(), uuid: UUID, fact, unique_as_of: None };
         frame::delivered(chat(1), Seq(4_712), Seq(4_711), 1_764_000_000_456, &event, false)
     };
     let facts = events().into_iter().map(|(name, event)| (name, event.fact));

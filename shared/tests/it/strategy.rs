@@ -55,6 +55,10 @@ fn history() -> impl Strategy<Value = History> + Clone {
     prop_oneof![Just(History::All), Just(History::Join)]
 }
 
+fn seen() -> impl Strategy<Value = Option<Seq>> {
+    option::of(seq())
+}
+
 pub(crate) fn fact() -> impl Strategy<Value = Fact> {
     let chat_type = prop_oneof![Just(ChatType::Direct), Just(ChatType::Group)];
     let reason = prop_oneof![Just(LeaveReason::Left), Just(LeaveReason::Removed)];
@@ -67,15 +71,14 @@ pub(crate) fn fact() -> impl Strategy<Value = Fact> {
         (text(), option::of(seq()), mentions()).prop_map(|(body, reply_to, mentions)| {
             Fact::MessageSent(event::MessageSent { body, reply_to, mentions })
         }),
-        (seq(), user(), text(), mentions()).prop_map(|(seq, author, body, mentions)| {
-            Fact::MessageEdited(event::MessageEdited { seq, author, body, mentions })
+        (seq(), user(), text(), mentions(), seen()).prop_map(|(seq, author, body, mentions, seen)| {
+            Fact::MessageEdited(event::MessageEdited { seq, author, body, mentions, seen })
         }),
-        (seq(), user()).prop_map(|(seq, author)| Fact::MessageDeleted(event::MessageDeleted { seq, author })),
-        (seq(), text(), any::<bool>()).prop_map(|(seq, emoji, on)| Fact::Reacted(event::Reacted {
-            seq,
-            emoji,
-            on
-        })),
+        (seq(), user(), seen()).prop_map(|(seq, author, seen)| {
+            Fact::MessageDeleted(event::MessageDeleted { seq, author, seen })
+        }),
+        (seq(), text(), any::<bool>(), seen())
+            .prop_map(|(seq, emoji, on, seen)| { Fact::Reacted(event::Reacted { seq, emoji, on, seen }) }),
         members().prop_map(|members| Fact::MembersJoined(event::MembersJoined { members })),
         (user(), reason)
             .prop_map(|(user_id, reason)| Fact::MemberLeft(event::MemberLeft { user_id, reason })),
@@ -87,12 +90,9 @@ pub(crate) fn fact() -> impl Strategy<Value = Fact> {
 }
 
 pub(crate) fn event() -> impl Strategy<Value = Event> {
-    (user(), text(), uuid(), fact()).prop_map(|(actor, device, uuid, fact)| Event {
-        actor,
-        device,
-        uuid,
-        fact,
-    })
+    (user(), text(), uuid(), fact(), option::of(seq())).prop_map(
+        |(actor, device, uuid, fact, unique_as_of)| Event { actor, device, uuid, fact, unique_as_of },
+    )
 }
 
 /// `Message` and `Event` frames, as the log's events become them.

@@ -12,7 +12,12 @@ use uuid::Uuid;
 
 use super::{fold::Fold, groups::Groups};
 use crate::{
-    Checkpoint, Db, Error, accounts::user_id, chats::chat_id, checkpoint::CHECKPOINT, states::state_of,
+    Checkpoint, Db, Error,
+    accounts::user_id,
+    chats::chat_id,
+    checkpoint::CHECKPOINT,
+    kind::{deletions, stale},
+    states::{join_state, state_columns, state_of},
 };
 
 /// The class of our advisory locks: "MT".
@@ -26,22 +31,26 @@ const LOCK: &str = "SELECT pg_try_advisory_lock($1, $2)";
 /// The first statement of a batch's transaction, so that one that waits for a transaction which steps the checkpoint
 /// back waits here, and not later with rows that the other wants.
 const LOCK_CHECKPOINT: &str = "SELECT FROM checkpoints WHERE partition = $1 FOR UPDATE";
-const LOAD: &str = "
-    SELECT q.chat_id, ch.type, ch.history, m.users, m.roles, h.seq, h.message_seq, h.n,
+const LOAD: &str = concat!(
+    "SELECT q.chat_id, ",
+    state_columns!(),
+    ", h.seq, h.message_seq, h.n,
         EXISTS (SELECT 1 FROM refused WHERE chat_id = q.chat_id) AS has_refused
-    FROM unnest($1::bigint[]) AS q (chat_id)
-    LEFT JOIN chats ch ON ch.id = q.chat_id
-    LEFT JOIN LATERAL (
-        SELECT array_agg(user_id) AS users, array_agg(role) AS roles
-        FROM memberships WHERE chat_id = q.chat_id AND to_seq IS NULL
-    ) m ON ch.id IS NOT NULL
-    LEFT JOIN LATERAL (
+    FROM unnest($1::bigint[]) AS q (chat_id)",
+    join_state!(),
+    "LEFT JOIN LATERAL (
         SELECT seq, message_seq, n FROM events WHERE chat_id = q.chat_id ORDER BY seq DESC LIMIT 1
-    ) h ON ch.id IS NOT NULL";
-const STORED: &str = "
-    SELECT q.chat_id, q.actor, q.uuid FROM unnest($1::bigint[], $2::bigint[], $3::uuid[]) AS q (chat_id, actor, uuid)
+    ) h ON ch.id IS NOT NULL"
+);
+const STORED: &str = concat!(
+    "SELECT q.chat_id, q.actor, q.uuid FROM unnest($1::bigint[], $2::bigint[], $3::uuid[]) AS q (chat_id, actor, uuid)
     WHERE EXISTS (SELECT 1 FROM events e WHERE e.chat_id = q.chat_id AND e.actor = q.actor AND e.uuid = q.uuid)
-       OR EXISTS (SELECT 1 FROM refused r WHERE r.chat_id = q.chat_id AND r.actor = q.actor AND r.uuid = q.uuid)";
+       OR EXISTS (
+           SELECT 1 FROM refused r
+           WHERE r.chat_id = q.chat_id AND r.actor = q.actor AND r.uuid = q.uuid AND r.code <> ",
+    stale!(),
+    ")"
+);
 const LAST_IDS: &str = "SELECT (SELECT last_value FROM chat_ids), (SELECT last_value FROM user_ids)";
 
 /// A command's idempotency key.
@@ -168,7 +177,7 @@ impl Writer {
         rows.iter().map(stored_chat).collect()
     }
 
-    /// Those of the keys under which a command is stored already, valid or void.
+    /// Those of the keys under which a command is stored already, valid or refused. A stale event is no copy.
     ///
     /// # Errors
     /// [`Error`]

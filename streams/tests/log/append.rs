@@ -32,6 +32,26 @@ async fn an_event_appended_twice_is_stored_once() {
 }
 
 #[tokio::test]
+async fn a_command_is_stored_anew_once_after_an_event_that_counts_for_nothing() {
+    let server = Server::start();
+    let nats = server.nats().await;
+    let appender = Appender::start(&nats);
+    let event = message("hello");
+    let first = appender.append(chat(1), &event, soon()).await.unwrap();
+    let anew = Request {
+        chat: chat(1),
+        event: &event,
+        traceparent: None,
+        first: false,
+        anew_after: Some(first.seq),
+    };
+    let second = appender.send(anew, soon()).await.unwrap();
+    assert_eq!(second, Appended { seq: first.seq.next(), duplicate: false, maybe_own: false });
+    let again = appender.send(anew, soon()).await.unwrap();
+    assert_eq!(again, Appended { seq: second.seq, duplicate: true, maybe_own: false });
+}
+
+#[tokio::test]
 async fn a_trace_context_travels_and_can_not_break_the_headers() {
     let server = Server::start();
     let nats = server.nats().await;
@@ -39,7 +59,13 @@ async fn a_trace_context_travels_and_can_not_break_the_headers() {
     let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     for traceparent in [parent, "evil\r\nNats-Rollup: all"] {
         let event = message("x");
-        let request = Request { chat: chat(1), event: &event, traceparent: Some(traceparent), first: false };
+        let request = Request {
+            chat: chat(1),
+            event: &event,
+            traceparent: Some(traceparent),
+            first: false,
+            anew_after: None,
+        };
         appender.send(request, soon()).await.unwrap();
     }
     let entries = log(&nats).await;

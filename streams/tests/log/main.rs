@@ -36,6 +36,7 @@ fn message(body: impl Into<String>) -> Event {
         device: "test".to_owned(),
         uuid: Uuid::now_v7(),
         fact: Fact::MessageSent(MessageSent { body: body.into(), reply_to: None, mentions: Vec::new() }),
+        unique_as_of: None,
     }
 }
 

@@ -2,9 +2,10 @@
 //!
 //! The events between the projection's checkpoint and the ring's floor are in the log alone. One scan of that span at a
 //! time serves all sessions that wait for it. It loads the chats of the waiting sessions as of the checkpoint, folds
-//! the scanned entries by `shared::fold`, and queues each valid event to the members that have yet to get it. Memory is
-//! bounded by the chats of the waiting sessions. A session whose outbox stays full is left out and waits for the next
-//! scan.
+//! the scanned entries by `shared::fold`, and queues each valid event to the members that have yet to get it. The body of
+//! a message that a later valid event deletes is withheld, so the span is folded once before, if it may hold deletions.
+//! Memory is bounded by the chats of the waiting sessions. A session whose outbox stays full is left out and waits for
+//! the next scan.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -83,10 +84,12 @@ struct Span {
     upto: Seq,
     epoch: u32,
     readers: Vec<Reader>,
-    chats: HashMap<ChatId, Folded, FixedState>,
-    /// The messages that some entry of the span deletes, valid or not. Their bodies are withheld.
+    chats: Chats,
+    /// The messages that valid events of the span or the ring delete. Their bodies are withheld.
     deleted: HashSet<Seq>,
 }
+
+type Chats = HashMap<ChatId, Folded, FixedState>;
 
 /// A session that the scan feeds.
 struct Reader {
@@ -98,18 +101,19 @@ struct Reader {
 }
 
 /// A chat as of the entry that the scan has come to.
+#[derive(Clone)]
 struct Folded {
     state: Option<ChatState>,
     head: Seq,
 }
 
-/// Found by a first pass over the span, since the second pass needs it from its first entry on.
+/// Found by a first pass over the span, since the later ones need it from their first entry on.
 #[derive(Default)]
 struct Survey {
     /// Chats that some of the sessions' users may join within the span.
     joined: HashSet<ChatId>,
-    /// Messages that some entry of the span deletes, valid or not.
-    deleted: HashSet<Seq>,
+    /// Chats in which some entry of the span deletes a message, if it is valid.
+    deleting: HashSet<ChatId>,
 }
 
 impl Survey {
@@ -130,11 +134,39 @@ impl Survey {
             return;
         }
         let Ok(event) = Event::decode(&entry.payload) else { return };
-        if let Some(Revision::Delete(message)) = revision(&event.fact) {
-            self.deleted.insert(message);
+        if head.kind == Kind::MessageDeleted {
+            self.deleting.insert(chat);
         } else if joining(&event.fact).iter().any(|user| users.contains(user)) {
             self.joined.insert(chat);
         }
+    }
+}
+
+/// The messages of these chats that valid events in `(after, upto]` delete.
+async fn deletions(nats: &Nats, after: Seq, upto: Seq, mut chats: Chats) -> Result<HashSet<Seq>, Failure> {
+    let mut deleted = HashSet::new();
+    if chats.is_empty() {
+        return Ok(deleted);
+    }
+    let mut scan = Scan::new(nats, Partition::FIRST, after, upto);
+    while let Some(entries) = scan.next().await.map_err(|_| Failure::log_unavailable())? {
+        for entry in &entries {
+            let Some(chat) = entry.chat.and_then(|id| chats.get_mut(&id)) else { continue };
+            let Ok(event) = Event::decode(&entry.payload) else { continue };
+            let is_valid = chat.take(entry.seq, &event).is_some();
+            if let Some(Revision::Delete(message)) = revision(&event.fact).filter(|_| is_valid) {
+                deleted.insert(message);
+            }
+        }
+    }
+    Ok(deleted)
+}
+
+impl Folded {
+    /// Folds the chat's next event. Returns the valid event before it, if this one is valid.
+    fn take(&mut self, seq: Seq, event: &Event) -> Option<Seq> {
+        let is_valid = fold::apply(&mut self.state, seq, event).is_ok();
+        is_valid.then(|| std::mem::replace(&mut self.head, seq))
     }
 }
 
@@ -146,15 +178,23 @@ impl Span {
         let ids: Vec<UserId> = users.iter().copied().collect();
         let (checkpoint, memberships) = from.db.memberships_of(&ids, Seq::ZERO).await?;
         let survey = Survey::of(&from.nats, checkpoint.position.seq, upto, &users).await?;
-        let mut chats = survey.joined;
+        let mut chats = survey.joined.clone();
         chats.extend(memberships.iter().map(|membership| membership.chat));
         let chats: Vec<ChatId> = chats.into_iter().collect();
         let (checkpoint, states) = from.db.chat_states(&chats, Seq::ZERO).await?;
-        let chats =
+        let chats: Chats =
             states.into_iter().map(|row| (row.chat, Folded { state: row.state, head: row.head })).collect();
+        if checkpoint.epoch > epoch {
+            // The log has lost its tail. The states may be of the new history, which this gateway has yet to enter.
+            return Err(Failure::projection_behind());
+        }
         let after = checkpoint.position.seq;
+        let deleting = chats.iter().filter(|(chat, _)| survey.deleting.contains(*chat));
+        let deleting: Chats = deleting.map(|(chat, folded)| (*chat, folded.clone())).collect();
+        let mut deleted = deletions(&from.nats, after, upto, deleting).await?;
+        deleted.extend(from.hub.deletions_after(chats.keys().copied(), upto));
         let readers = sessions.into_iter().filter_map(|session| Reader::from(session, after)).collect();
-        Ok(Self { after, upto, epoch, readers, chats, deleted: survey.deleted })
+        Ok(Self { after, upto, epoch, readers, chats, deleted })
     }
 
     /// Reads the span and feeds the sessions. Ends early if the hub enters another epoch meanwhile, since the entries
@@ -185,10 +225,7 @@ impl Span {
             return;
         };
         let Ok(event) = Event::decode(&entry.payload) else { return };
-        if fold::apply(&mut chat.state, &event).is_err() {
-            return;
-        }
-        let prev = std::mem::replace(&mut chat.head, entry.seq);
+        let Some(prev) = chat.take(entry.seq, &event) else { return };
         let target = match revision(&event.fact) {
             Some(Revision::Edit(message)) => message,
             Some(Revision::Delete(_)) | None => entry.seq,

@@ -66,7 +66,7 @@ fn take(entry: &Entry, chat: &mut LoadedChat, users: &mut [LoadedUser]) {
     let Ok(event) = Event::decode(&entry.payload) else { return };
     // A chat that is loaded as of a later sequence has judged the entry, and its users may be as of an earlier one.
     if chat.upto < entry.seq {
-        if fold::apply(&mut chat.state, &event).is_err() {
+        if fold::apply(&mut chat.state, entry.seq, &event).is_err() {
             return;
         }
         chat.head = entry.seq;

@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     feed::stage::{World, until},
-    hub::stage::{chat, created, joined, left, removed, sent, user},
+    hub::stage::{chat, created, deleted, edited, joined, left, looked, removed, sent, user},
 };
 
 const LARGE_RING: usize = 1 << 20;
@@ -113,6 +113,26 @@ async fn what_the_projection_lacks_below_the_ring_is_read_from_the_log() {
     assert_eq!([1, 2, 3, 4].map(|id| is_member(1, id)), [true, false, true, true]);
     assert_eq!([1, 2, 3, 4].map(|id| is_member(2, id)), [false, false, true, true]);
     assert_eq!((world.stage.hub.member_count(chat(1)), world.stage.hub.member_count(chat(2))), (3, 2));
+}
+
+#[tokio::test]
+async fn deletions_of_the_projection_and_of_the_log_above_it_are_part_of_a_loaded_state() {
+    let mut world = World::new("deletions", SMALL_RING).await;
+    world.append(1, 1, created(&[1, 2])).await;
+    let messages = [world.append(1, 1, sent("one")).await, world.append(1, 1, sent("two")).await];
+    let projected = world.append(1, 1, looked(deleted(messages[0], 1), messages[1])).await;
+    world.project_to(projected).await;
+    world.append(1, 1, looked(deleted(messages[1], 1), messages[1])).await;
+    let last = world.say(1, 1, 60).await;
+    world.apply_to(last).await;
+    assert!(world.stage.hub.floor().seq > projected.next());
+    world.loader.user(user(2)).await.unwrap();
+    let mut device = world.stage.connect(2);
+    for message in messages {
+        let late = world.append(1, 1, looked(edited(message, 1), messages[1])).await;
+        world.apply_to(late).await;
+    }
+    assert_eq!(device.hears(), [""; 0]);
 }
 
 #[tokio::test]

@@ -97,8 +97,13 @@ impl Book {
         };
         if let (Some(chat), Some(event)) = (chat, &judged.event) {
             let (state, head) = self.chats.entry(chat).or_default();
-            let is_first = self.commands.insert((chat, event.actor, event.uuid));
-            judged.verdict = if is_first { fold::apply(state, event) } else { Err(Code::CommandUuidReused) };
+            let key = (chat, event.actor, event.uuid);
+            let is_first = !self.commands.contains(&key);
+            judged.verdict =
+                if is_first { fold::apply(state, seq, event) } else { Err(Code::CommandUuidReused) };
+            if judged.verdict != Err(fold::STALE) {
+                self.commands.insert(key);
+            }
             judged.state.clone_from(state);
             if judged.verdict.is_ok() {
                 judged.prev = std::mem::replace(head, seq);
@@ -119,7 +124,9 @@ impl Book {
         self.commands.clear();
         for Judged { entry, event, verdict, state, .. } in &self.entries {
             let (Some(chat), Some(event)) = (entry.chat, event) else { continue };
-            self.commands.insert((chat, event.actor, event.uuid));
+            if *verdict != Err(fold::STALE) {
+                self.commands.insert((chat, event.actor, event.uuid));
+            }
             let known = self.chats.entry(chat).or_default();
             if verdict.is_ok() {
                 *known = (state.clone(), entry.seq);

@@ -74,6 +74,22 @@ fn what_the_fold_refuses_reaches_nobody_and_is_no_part_of_the_chat() {
 }
 
 #[test]
+fn nothing_about_a_message_that_was_deleted_before_reaches_anybody() {
+    let mut stage = Stage::with_group(&[1, 2]);
+    let mut device = stage.connect(2);
+    let message = stage.append(1, 1, sent("a secret"));
+    stage.append(1, 1, looked(deleted(message, 1), message));
+    // Their gateways had looked before the deletion came.
+    for late in [edited(message, 1), reacted(message), deleted(message, 1)] {
+        stage.append(1, 1, looked(late, message));
+    }
+    stage.append(1, 1, sent("hi"));
+    assert_eq!(device.hears(), ["Message 2 after 1", "deleted 3 after 2", "Message 7 after 3"]);
+    let (mut back, _) = stage.resume(2, Seq(1));
+    assert_eq!(back.hears()[1..], ["deleted 3 after 2", "Message 7 after 3", "Live"]);
+}
+
+#[test]
 fn a_second_copy_of_a_command_reaches_nobody() {
     let mut stage = Stage::with_group(&[1, 2]);
     let mut device = stage.connect(2);

@@ -27,15 +27,32 @@ pub(crate) fn sent(body: &str) -> Fact {
 }
 
 pub(crate) fn edited(seq: Seq, author: u64) -> Fact {
-    Fact::MessageEdited(MessageEdited { seq, author: user(author), body: "new".into(), mentions: Vec::new() })
+    Fact::MessageEdited(MessageEdited {
+        seq,
+        author: user(author),
+        body: "new".into(),
+        mentions: Vec::new(),
+        seen: None,
+    })
 }
 
 pub(crate) fn deleted(seq: Seq, author: u64) -> Fact {
-    Fact::MessageDeleted(MessageDeleted { seq, author: user(author) })
+    Fact::MessageDeleted(MessageDeleted { seq, author: user(author), seen: None })
+}
+
+/// The same fact, by a gateway that had looked for a deletion of the message up to `seen`.
+pub(crate) fn looked(fact: Fact, seen: Seq) -> Fact {
+    let seen = Some(seen);
+    match fact {
+        Fact::MessageEdited(edited) => Fact::MessageEdited(MessageEdited { seen, ..edited }),
+        Fact::MessageDeleted(deleted) => Fact::MessageDeleted(MessageDeleted { seen, ..deleted }),
+        Fact::Reacted(reacted) => Fact::Reacted(Reacted { seen, ..reacted }),
+        other => other,
+    }
 }
 
 pub(crate) fn reacted(seq: Seq) -> Fact {
-    Fact::Reacted(Reacted { seq, emoji: "👍".into(), on: true })
+    Fact::Reacted(Reacted { seq, emoji: "👍".into(), on: true, seen: None })
 }
 
 pub(crate) fn joined(users: &[u64]) -> Fact {

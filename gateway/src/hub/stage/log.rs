@@ -62,7 +62,7 @@ impl Log {
     /// Appends an event of a user to a chat.
     pub(crate) fn append(&mut self, to: u64, actor: u64, fact: Fact) -> Entry {
         let Key { actor, uuid, .. } = self.next_key(to, actor);
-        let event = Event { actor, device: "web".into(), uuid, fact };
+        let event = Event { actor, device: "web".into(), uuid, fact, unique_as_of: None };
         self.append_raw(Some(to), event.encode())
     }
 
@@ -71,6 +71,13 @@ impl Log {
         let first = self.entry(seq);
         let (to, payload) = (first.chat.map(ChatId::get), first.payload.clone());
         self.append_raw(to, payload)
+    }
+
+    /// Appends the command of the entry at `seq` again, as another event.
+    pub(crate) fn append_again(&mut self, seq: Seq, fact: Fact) -> Entry {
+        let first = self.entry(seq);
+        let (to, event) = (first.chat.map(ChatId::get), Event::decode(&first.payload).unwrap());
+        self.append_raw(to, Event { fact, ..event }.encode())
     }
 
     /// Appends any bytes; `None`: to the subject of no chat.
@@ -115,8 +122,13 @@ impl Log {
         for entry in self.entries.iter().take_while(|entry| entry.seq <= upto) {
             let (Some(chat), Ok(event)) = (entry.chat, Event::decode(&entry.payload)) else { continue };
             let (state, head) = chats.entry(chat).or_default();
-            let is_first = commands.insert((chat, event.actor, event.uuid));
-            let verdict = if is_first { fold::apply(state, &event) } else { Err(Code::CommandUuidReused) };
+            let key = (chat, event.actor, event.uuid);
+            let is_first = !commands.contains(&key);
+            let verdict =
+                if is_first { fold::apply(state, entry.seq, &event) } else { Err(Code::CommandUuidReused) };
+            if verdict != Err(fold::STALE) {
+                commands.insert(key);
+            }
             let seq = entry.seq;
             let prev = if verdict.is_ok() { std::mem::replace(head, seq) } else { *head };
             look(Judged { entry, seq, chat, event: &event, verdict, prev, state });

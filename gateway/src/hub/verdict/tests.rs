@@ -58,6 +58,35 @@ fn bytes_that_are_no_event_are_answered_as_invalid() {
     assert_eq!(outcome.try_recv().unwrap().unwrap_err().code, Code::CommandInvalid);
 }
 
+/// A gateway that had looked before more deletions than the fold remembers: nobody can tell whether the message was one
+/// of them.
+#[test]
+fn a_command_that_was_looked_up_too_long_ago_may_be_sent_again() {
+    let mut stage = Stage::with_group(&[1]);
+    let kept = stage.append(1, 1, sent("kept"));
+    let others: Vec<Seq> = (0..=shared::fold::KEPT).map(|_| stage.append(1, 1, sent("hi"))).collect();
+    let before = stage.hub.position();
+    for other in others {
+        stage.append(1, 1, looked(deleted(other, 1), before));
+    }
+    let key = stage.log.next_key(1, 1);
+    let stale = stage.append(1, 1, looked(edited(kept, 1), before));
+    let (mut outcome, waiter) = caller();
+    stage.hub.await_verdict(stale, key, waiter);
+    assert_eq!(outcome.try_recv().unwrap(), Err(Failure::log_unavailable()));
+    assert_eq!(stage.hub.copy_of(key.chat, key.actor, key.uuid).0.map(|copy| copy.is_stale()), Some(true));
+    // The same command again, by a gateway that has looked just now.
+    let here = stage.hub.position();
+    let again = stage.log.append_again(stale, looked(edited(kept, 1), here));
+    stage.apply(&again);
+    let (mut outcome, waiter) = caller();
+    stage.hub.await_verdict(again.seq, key, waiter);
+    let stored = outcome.try_recv().unwrap().unwrap();
+    assert_eq!((stored.seq, stored.dup), (again.seq, false));
+    let copy = stage.hub.copy_of(key.chat, key.actor, key.uuid).0.unwrap();
+    assert_eq!((copy.seq, copy.verdict), (again.seq, crate::hub::ring::Verdict::Valid));
+}
+
 #[test]
 fn a_second_copy_is_answered_with_the_outcome_of_the_first() {
     let mut stage = Stage::with_group(&[1, 2]);

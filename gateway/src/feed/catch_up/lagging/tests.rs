@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     feed::stage::{World, until},
-    hub::stage::{Device, created, deleted, edited, joined, left, removed, sent},
+    hub::stage::{Device, created, deleted, edited, joined, left, looked, reacted, removed, sent},
     session::stage::{session, settings},
 };
 
@@ -88,17 +88,63 @@ async fn a_body_that_is_deleted_later_in_the_span_is_withheld() {
     world.append(1, 1, deleted(message, 1)).await;
     let last = world.say(1, 1, 40).await;
     world.apply_to(last).await;
-    let mut device = world.behind(2, projected).await;
-    waits(&world, &device);
+    assert_eq!(withheld(&world, projected).await, [message, message.next()], "the message and its edit");
+}
+
+/// The events of whose bodies user 2 is told nothing.
+async fn withheld(world: &World, from: Seq) -> Vec<Seq> {
+    let mut device = world.behind(2, from).await;
+    waits(world, &device);
     let mut told = Vec::new();
     until("the session is live", || {
         told.extend(device.hears());
         device.session.lane() == Lane::Live
     })
     .await;
+    world.assert_complete(&device, world.stage.hub.position());
     let blank = told.iter().filter_map(|line| line.strip_suffix(" blank"));
-    let seqs: Vec<u64> = blank.map(|line| line.split(' ').nth(1).unwrap().parse().unwrap()).collect();
-    assert_eq!(seqs, [message.get(), message.get() + 1], "the message and its edit");
+    blank.map(|line| Seq(line.split(' ').nth(1).unwrap().parse().unwrap())).collect()
+}
+
+#[tokio::test]
+async fn a_deletion_in_the_ring_withholds_a_body_of_the_span() {
+    let (mut world, projected) = lagging("ringdeleted").await;
+    let message = world.append(1, 1, sent("a secret")).await;
+    world.say(1, 1, 40).await;
+    let last = world.append(1, 1, deleted(message, 1)).await;
+    world.apply_to(last).await;
+    assert!(world.stage.hub.floor().seq > message);
+    world.loader.user(crate::hub::stage::user(2)).await.unwrap();
+    assert_eq!(withheld(&world, projected).await, [message]);
+}
+
+#[tokio::test]
+async fn a_void_deletion_withholds_nothing() {
+    let (mut world, projected) = lagging("undeleted").await;
+    let message = world.append(1, 1, sent("stays")).await;
+    world.append(1, 9, deleted(message, 9)).await;
+    world.append(1, 2, deleted(message, 1)).await;
+    let last = world.say(1, 1, 40).await;
+    world.apply_to(last).await;
+    assert_eq!(withheld(&world, projected).await, []);
+}
+
+/// The deletion is in the projection, and the edit is in the span: the loaded state knows of it.
+#[tokio::test]
+async fn an_edit_of_a_message_that_was_deleted_before_the_span_is_not_fed() {
+    let mut world = World::new("deletedbefore", SMALL_RING).await;
+    world.append(1, 1, created(&[1, 2, 3])).await;
+    let message = world.append(1, 1, sent("a secret")).await;
+    let projected = world.append(1, 1, looked(deleted(message, 1), message)).await;
+    world.project_to(projected).await;
+    for late in [edited(message, 1), reacted(message)] {
+        world.append(1, 1, looked(late, message)).await;
+    }
+    let last = world.say(1, 1, 60).await;
+    world.apply_to(last).await;
+    assert!(world.stage.hub.floor().seq.get() > projected.get() + 2);
+    // The device panics at a gap or at an event that it is not to get.
+    assert_eq!(withheld(&world, projected).await, []);
 }
 
 #[tokio::test]
