@@ -198,7 +198,9 @@ impl Session {
 
     /// Begins a catch-up and returns its number. Earlier ones end, as [`Session::is_catch_up`] tells them.
     pub fn next_catch_up(&self) -> u32 {
-        self.catch_ups.fetch_add(1, Ordering::AcqRel) + 1
+        let turn = self.catch_ups.fetch_add(1, Ordering::AcqRel) + 1;
+        self.outlet.recheck();
+        turn
     }
 
     /// Whether the catch-up with this number is still the last one, which feeds the session.
@@ -312,7 +314,12 @@ impl Session {
 
     /// Resolves once at most `low` bytes wait, or the session closes or ends.
     pub async fn drained(&self, low: usize) {
-        self.outlet.drained(low).await;
+        self.outlet.drained(low, || false).await;
+    }
+
+    /// The same for the catch-up with this number. A later one ends the wait.
+    pub async fn drained_in(&self, turn: u32, low: usize) {
+        self.outlet.drained(low, || !self.is_catch_up(turn)).await;
     }
 
     /// Asks the connection's task to close with this code. If it was asked before, the first code stays.

@@ -145,7 +145,7 @@ pub(super) async fn attach_again(hub: &Hub, past: &impl Past, session: &Arc<Sess
 pub(super) async fn feed(hub: &Hub, past: &impl Past, session: &Arc<Session>) -> bool {
     let turn = session.next_catch_up();
     loop {
-        session.drained(LOW_WATER_BYTES).await;
+        session.drained_in(turn, LOW_WATER_BYTES).await;
         if session.closing().is_some() || session.is_ended() || !session.is_catch_up(turn) {
             return false;
         }

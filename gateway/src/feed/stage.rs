@@ -114,7 +114,7 @@ impl World {
     pub(crate) async fn append_ahead(&mut self, chat: u64, actor: u64, fact: Fact, ahead_ms: u64) -> Entry {
         let made_ms = crate::infra::clock::unix_ms() + ahead_ms;
         let uuid = uuid::Builder::from_unix_timestamp_millis(made_ms, &[7; 10]).into_uuid();
-        let event = Event { actor: user(actor), device: "web".into(), uuid, fact };
+        let event = Event { actor: user(actor), device: "web".into(), uuid, fact, unique_as_of: None };
         self.append_event(chat, event).await;
         self.read().await;
         self.entries.last().unwrap().clone()

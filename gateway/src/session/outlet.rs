@@ -112,17 +112,23 @@ impl Outlet {
         self.dirty.swap(false, Ordering::AcqRel)
     }
 
-    /// Resolves once at most `low` bytes wait, or the session closes or ends.
-    pub(super) async fn drained(&self, low: usize) {
+    /// Resolves once at most `low` bytes wait, or the session closes or ends, or the wait is `over`. One task waits at a
+    /// time.
+    pub(super) async fn drained(&self, low: usize, over: impl Fn() -> bool) {
         std::future::poll_fn(|cx| {
             let mut outbox = self.outbox.lock();
-            if outbox.bytes() <= low || self.closing().is_some() || self.is_ended() {
+            if outbox.bytes() <= low || self.closing().is_some() || self.is_ended() || over() {
                 return Poll::Ready(());
             }
             outbox.wait_drained(cx.waker());
             Poll::Pending
         })
         .await;
+    }
+
+    /// Lets the task that waits for [`Outlet::drained`] look whether its wait is over.
+    pub(super) fn recheck(&self) {
+        self.outbox.lock().wake_if_drained(usize::MAX);
     }
 
     /// Asks the connection's task to close with this code; the first reason stays.

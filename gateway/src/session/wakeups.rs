@@ -158,9 +158,9 @@ fn a_catch_up_that_waits_for_the_outbox_goes_on_when_it_is_written() {
             let outlet = outlet.clone();
             thread::spawn(move || {
                 block_on(async {
-                    outlet.drained(0).await;
+                    outlet.drained(0, || false).await;
                     outlet.push(frame(2), 0);
-                    outlet.drained(0).await;
+                    outlet.drained(0, || false).await;
                 })
             })
         };
@@ -176,7 +176,7 @@ fn a_catch_up_goes_on_when_the_hub_drops_what_waits() {
         outlet.push(frame(1), 0);
         let catch_up = {
             let outlet = outlet.clone();
-            thread::spawn(move || block_on(outlet.drained(0)))
+            thread::spawn(move || block_on(outlet.drained(0, || false)))
         };
         let (resume, dropped) = outlet.outbox().drop_durable();
         assert_eq!((resume, dropped), (Seq(0), 1));
@@ -191,7 +191,7 @@ fn a_close_reaches_the_connection_and_the_catch_up() {
         outlet.push(frame(1), 0);
         let catch_up = {
             let outlet = outlet.clone();
-            thread::spawn(move || block_on(outlet.drained(0)))
+            thread::spawn(move || block_on(outlet.drained(0, || false)))
         };
         let sweep = {
             let outlet = outlet.clone();
@@ -214,7 +214,7 @@ fn a_connection_that_goes_away_ends_its_catch_up() {
         outlet.push(frame(1), 0);
         let catch_up = {
             let outlet = outlet.clone();
-            thread::spawn(move || block_on(outlet.drained(0)))
+            thread::spawn(move || block_on(outlet.drained(0, || false)))
         };
         outlet.end();
         catch_up.join().unwrap();

@@ -153,8 +153,10 @@ const LOSE: &str = "DELETE FROM memberships WHERE chat_id = ANY($1) AND from_seq
 // An interval that a change of the role closed ends just before the event that closed it.
 const REOPEN: &str = "
     UPDATE memberships SET to_seq = NULL, gone = false
-    WHERE chat_id = ANY($1) AND (to_seq > $2 OR (to_seq = $2 AND NOT gone))";
-const LOWER_OWN_MARKS: &str = concat!(
+    WHERE chat_id = ANY($1) AND (to_seq > $2 OR (to_seq = $2 AND NOT gone))
+    RETURNING chat_id, user_id";
+// A closed interval need not know the last mark, so one that is open again gets it anew.
+const RESET_OWN_MARKS: &str = concat!(
     "UPDATE memberships m SET own_seq = greatest(
         CASE WHEN m.joined_seq = c.created_seq THEN 0 ELSE m.joined_seq END,
         coalesce((SELECT max(e.seq) FROM events e
@@ -162,7 +164,8 @@ const LOWER_OWN_MARKS: &str = concat!(
     messages!(),
     ")          AND e.seq >= m.joined_seq), 0))
     FROM unnest($1::bigint[], $2::bigint[]) AS q (chat_id, user_id), chats c
-    WHERE m.chat_id = q.chat_id AND m.user_id = q.user_id AND c.id = m.chat_id AND m.own_seq > $3"
+    WHERE m.chat_id = q.chat_id AND m.user_id = q.user_id AND c.id = m.chat_id
+        AND (m.own_seq > $3 OR m.to_seq IS NULL)"
 );
 
 pub(super) struct Group {
@@ -190,9 +193,12 @@ impl Group {
     pub(super) async fn take_back(transaction: &Transaction<'_>, lost: &Lost) -> Result<(), Error> {
         let chats: Vec<i64> = lost.membership.iter().copied().collect();
         transaction.execute(LOSE, &[&chats, &lost.cut]).await?;
-        transaction.execute(REOPEN, &[&chats, &lost.cut]).await?;
-        let (chats, users): (Vec<i64>, Vec<i64>) = lost.senders.iter().copied().unzip();
-        transaction.execute(LOWER_OWN_MARKS, &[&chats, &users, &lost.cut]).await?;
+        let mut members = lost.senders.clone();
+        for row in transaction.query(REOPEN, &[&chats, &lost.cut]).await? {
+            members.insert((row.try_get(0)?, row.try_get(1)?));
+        }
+        let (chats, users): (Vec<i64>, Vec<i64>) = members.into_iter().unzip();
+        transaction.execute(RESET_OWN_MARKS, &[&chats, &users, &lost.cut]).await?;
         Ok(())
     }
 }

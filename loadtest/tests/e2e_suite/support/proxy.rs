@@ -69,6 +69,7 @@ impl Proxy {
 
     /// From now on what is read is held back.
     pub(crate) fn hold(&self, way: Cut) {
+        self.faults.holding.lock().unwrap().clear();
         self.faults.held.send_replace(way as u8);
     }
 
