@@ -12,6 +12,8 @@ use shared::{
 };
 use uuid::Uuid;
 
+use crate::infra::pages::Full;
+
 /// The author of a command.
 #[derive(Debug, Clone)]
 pub struct Actor {
@@ -120,6 +122,16 @@ impl From<sql::Error> for Failure {
     fn from(error: sql::Error) -> Self {
         let failure = Self::temporary(Code::ServerUnavailable, 1_000, "the database is unavailable");
         Self { source: Some(Arc::new(error)), ..failure }
+    }
+}
+
+impl From<Full> for Failure {
+    fn from(full: Full) -> Self {
+        let code = match full {
+            Full::User => Code::RateLimited,
+            Full::Gateway => Code::ServerUnavailable,
+        };
+        Self::temporary(code, 1_000, full.to_string())
     }
 }
 

@@ -34,9 +34,6 @@ pub struct HttpSettings {
     /// How long a request may take to be read and answered, in milliseconds.
     #[arg(long, env = "MT_REQUEST_TIMEOUT_MS", default_value_t = 20_000)]
     pub request_timeout_ms: u64,
-    /// Connections that may speak HTTP at a time; more wait in the system's backlog. WebSockets do not count.
-    #[arg(long, env = "MT_HTTP_CONNECTIONS", default_value_t = 16_384)]
-    pub http_connections: usize,
 }
 
 /// The routes together with the OpenAPI document of them.
@@ -77,6 +74,15 @@ pub fn router(services: &Arc<Services>, registry: Option<Arc<Registry>>) -> Rout
         .layer(middleware::from_fn_with_state(services.clone(), context::layer))
         .layer(DefaultBodyLimit::max(services.settings.body_bytes))
         .layer(middleware::from_fn_with_state(cross, request::cross::layer))
+        .with_state(services.clone())
+}
+
+/// The routes for operators, on a listener of their own: without the limits that are made for clients.
+pub fn operators(services: &Arc<Services>, registry: Arc<Registry>) -> Router {
+    Router::new()
+        .route("/healthz", get(routes::health::healthz))
+        .route("/readyz", get(routes::health::readyz))
+        .merge(otel::health::metrics_router(registry))
         .with_state(services.clone())
 }
 

@@ -5,16 +5,18 @@
 //! that probes and late clients always learn where they stand.
 
 mod assemble;
+mod descriptors;
 mod drain;
 pub mod provision;
 pub mod settings;
 mod signals;
 mod watch;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
 use prometheus_client::registry::Registry;
+use socket2::SockRef;
 use streams::nap::{WhileBusy, Work};
 use tokio::{
     net::{TcpListener, TcpSocket},
@@ -29,7 +31,10 @@ use self::{
 };
 use crate::{
     feed::{Feed, beginning},
-    http,
+    http::{
+        self,
+        server::{Admission, patient::Patience},
+    },
     hub::{Hub, Phase},
     submit::Commands,
 };
@@ -52,8 +57,7 @@ pub async fn run(
     naps: &WhileBusy,
     shutdown: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
-    let listener =
-        listen(settings.http_addr).with_context(|| format!("cannot listen on {}", settings.http_addr))?;
+    let listener = listen(&settings).with_context(|| format!("cannot listen on {}", settings.http_addr))?;
     let mut tasks = JoinSet::new();
     let mut registry = Registry::default();
     let gateway = assemble(&settings, &mut registry, &mut tasks).await?;
@@ -110,17 +114,27 @@ async fn serve_http(
     connections: &TaskTracker,
     tasks: &mut Tasks,
 ) -> anyhow::Result<()> {
-    let own_address = settings.metrics_addr;
-    let router = http::router(&gateway.http, own_address.is_none().then(|| registry.clone()));
+    let router = http::router(&gateway.http, settings.public_metrics.then(|| registry.clone()));
     let (cancel, connections, http) = (gateway.cancel.clone(), connections.clone(), settings.http.clone());
-    spawn(tasks, async move { http::server::serve(listener, router, &http, cancel, connections).await });
-    if let Some(address) = own_address {
-        let listener =
-            TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
-        let shutdown = gateway.cancel.clone().cancelled_owned();
-        let serving = otel::health::serve(listener, otel::health::metrics_router(registry), shutdown);
-        tasks.spawn(async move { serving.await.map_err(Into::into) });
-    }
+    let patience = Patience {
+        stall: Duration::from_millis(settings.session.stall_ms),
+        whole: Duration::from_millis(settings.session.write_ms),
+        pages: gateway.http.sockets.pages.clone(),
+    };
+    let admission = Admission {
+        addresses: gateway.http.addresses.clone(),
+        origins: gateway.http.origins.clone(),
+        patience,
+    };
+    spawn(tasks, async move {
+        http::server::serve(listener, router, &http, admission, cancel, connections).await;
+    });
+    let Some(address) = settings.ops_addr else { return Ok(()) };
+    let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
+    tracing::info!(addr = %listener.local_addr()?, "serving operators");
+    let serving = axum::serve(listener, http::operators(&gateway.http, registry))
+        .with_graceful_shutdown(gateway.cancel.clone().cancelled_owned());
+    tasks.spawn(async move { serving.await.map_err(Into::into) });
     Ok(())
 }
 
@@ -128,9 +142,17 @@ async fn serve_http(
 /// which costs each device a second; the system's `somaxconn` caps this.
 const BACKLOG: u32 = 16_384;
 
-fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+/// Listens for clients. Their connections inherit the bounds on what the kernel holds for them.
+fn listen(settings: &Settings) -> std::io::Result<TcpListener> {
+    let address = settings.http_addr;
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     socket.set_reuseaddr(true)?;
+    if settings.unsent_bytes > 0 {
+        SockRef::from(&socket).set_tcp_notsent_lowat(settings.unsent_bytes)?;
+    }
+    if let Some(bytes) = settings.send_buffer_bytes {
+        socket.set_send_buffer_size(bytes)?;
+    }
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }

@@ -10,7 +10,7 @@
 
 pub mod close;
 pub mod due;
-mod flood;
+pub mod flood;
 pub mod outbox;
 mod outlet;
 pub mod queue;
@@ -36,7 +36,7 @@ use uuid::Uuid;
 
 use self::{
     close::Close,
-    flood::Refusals,
+    flood::{Idle, Refusals},
     outbox::{Outbox, Queued},
     outlet::Outlet,
     queue::CommandQueues,
@@ -168,10 +168,31 @@ impl Session {
             .map_err(|early| early.wait_time_from(Instant::now()).as_millis() as u64 + 1)
     }
 
-    /// Uses up one best-effort frame of the session's allowance. `false`: there is none left, and it is dropped.
+    /// Uses up one best-effort frame of the session's allowance. `false`: there is none left, and it is dropped. Many of
+    /// those close the session.
     #[must_use]
-    pub fn spend_ephemeral(&self) -> bool {
+    pub fn spend_ephemeral(&self, now_ms: u64) -> bool {
+        self.spend_or_count(Idle::Dropped, now_ms)
+    }
+
+    /// Takes a frame that asks for nothing, or only for a word back, from the same allowance. `false`: there is none left,
+    /// and it gets no word. Many of those close the session.
+    pub fn spend_idle(&self, now_ms: u64) -> bool {
+        self.spend_or_count(Idle::Ignored, now_ms)
+    }
+
+    /// Takes a frame from the same allowance that is refused if there is none left. The refusal counts it.
+    #[must_use]
+    pub fn spend_answered(&self) -> bool {
         self.ephemeral_bucket.check().is_ok()
+    }
+
+    fn spend_or_count(&self, frame: Idle, now_ms: u64) -> bool {
+        let spent = self.spend_answered();
+        if !spent {
+            self.count_idle(frame, now_ms);
+        }
+        spent
     }
 
     pub fn lane(&self) -> Lane {
@@ -260,8 +281,8 @@ impl Session {
         self.outlet.push(Queued { bytes, covers: seq, stored_us: 0 }, now_ms);
     }
 
-    /// Queues an answer or a notice. Their number is bounded in two ways: by the commands in flight, and because
-    /// nothing is read from a client whose outbox is full ([`Session::is_choked`]).
+    /// Queues an answer or a notice. They are bounded in three ways: by the commands in flight, because nothing is read
+    /// from a client whose outbox is full ([`Session::is_choked`]), and because fetches wait for it to drain.
     pub fn push_control(&self, bytes: Bytes, now_ms: u64) {
         self.push_covering(bytes, Seq::ZERO, now_ms);
     }
@@ -369,9 +390,12 @@ impl Session {
         self.expiry_announced.store(false, Ordering::Release);
     }
 
-    /// Counts a refused frame. Returns the close if there were too many.
-    pub fn refuse(&self, malformed: bool, now_ms: u64) -> Option<Close> {
-        self.refusals.lock().count(malformed, now_ms)
+    /// Counts a frame that had no effect, and closes the session if there were too many.
+    pub fn count_idle(&self, frame: Idle, now_ms: u64) {
+        let close = self.refusals.lock().count(frame, now_ms);
+        if let Some(close) = close {
+            self.close(close, now_ms);
+        }
     }
 }
 

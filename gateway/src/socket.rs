@@ -39,10 +39,13 @@ use tokio_tungstenite::tungstenite::{
 };
 
 pub use self::services::Services;
-use crate::session::{
-    Session,
-    close::Close,
-    outbox::{LOW_WATER_BYTES, Queued},
+use crate::{
+    infra::addresses::Connection,
+    session::{
+        Session,
+        close::Close,
+        outbox::{LOW_WATER_BYTES, Queued},
+    },
 };
 
 /// The size of the buffer that the sockets of a thread share: it holds a burst of ordinary frames. Frames are copied
@@ -54,6 +57,9 @@ const FRAME_BUFFER: usize = 64;
 /// A socket that always has more to read lets other tasks run after this many reads.
 const READS_PER_TURN: usize = 8;
 
+/// Bytes of fragments without a content that count as one frame: some hundred of them.
+const FRAGMENTS: i32 = 1_024;
+
 thread_local! {
     static SHARED: RefCell<Box<[u8]>> = RefCell::new(vec![0; BUFFER].into());
 }
@@ -63,14 +69,20 @@ pub struct Socket {
     stream: TcpStream,
     context: WebSocketContext,
     close_sent: bool,
+    /// Too much waits to be written, so nothing is read.
+    choked: bool,
+    /// Bytes read that belong to no message so far: those of a message under way, and what fragments took beyond theirs.
+    unassigned: i32,
     /// The peer broke the protocol. What it still sends is read and thrown away: without reading, the kernel would
     /// reset the connection before the peer gets our close.
     broken: bool,
+    _connection: Arc<Connection>,
 }
 
 impl Socket {
     /// `early`: bytes that came with the upgrade request.
-    pub fn new(stream: TcpStream, early: &[u8], frame_bytes: usize) -> Self {
+    /// `connection` counts the connection until the socket is dropped.
+    pub fn new(stream: TcpStream, early: &[u8], frame_bytes: usize, connection: Arc<Connection>) -> Self {
         let config = WebSocketConfig::default()
             .read_buffer_size(FRAME_BUFFER)
             .write_buffer_size(0)
@@ -78,7 +90,15 @@ impl Socket {
             .max_message_size(Some(frame_bytes))
             .max_frame_size(Some(frame_bytes));
         let context = WebSocketContext::from_partially_read(early.to_vec(), Role::Server, Some(config));
-        Self { stream, context, close_sent: false, broken: false }
+        Self {
+            stream,
+            context,
+            close_sent: false,
+            choked: false,
+            unassigned: 0,
+            broken: false,
+            _connection: connection,
+        }
     }
 
     /// Runs until the connection ends.
@@ -111,7 +131,12 @@ impl Socket {
             if self.send_close(session).is_err() || flush(&self.stream, session, services, cx).is_err() {
                 return Poll::Ready(());
             }
-            if session.is_choked() {
+            let choked = session.is_choked();
+            if choked && !self.choked {
+                services.hub.metrics.choked_total.inc();
+            }
+            self.choked = choked;
+            if choked {
                 return Poll::Pending;
             }
             let read = SHARED.with_borrow_mut(|buffer| {
@@ -142,17 +167,26 @@ impl Socket {
 
     /// Feeds bytes to the protocol and acts on the frames in them. `Err`: the connection is over.
     fn consume(&mut self, session: &Arc<Session>, services: &Arc<Services>, bytes: &[u8]) -> Result<(), ()> {
-        let mut wire = Wire { bytes, session, now_ms: services.now_ms() };
+        let mut wire = Wire { bytes, session, answers: true, now_ms: services.now_ms() };
+        self.unassigned = self.unassigned.saturating_add_unsigned(bytes.len() as u32);
         while !self.broken {
-            match self.context.read(&mut wire) {
+            let message = self.context.read(&mut wire);
+            if let Ok(message) = &message {
+                self.unassigned -= wire_length(message.len());
+            }
+            match message {
                 Ok(Message::Text(text)) if session.closing().is_none() => {
                     dispatch::text(services, session, text.as_bytes())
                 }
                 Ok(Message::Binary(bytes)) if session.closing().is_none() => {
                     dispatch::binary(services, session, &bytes)
                 }
+                Ok(_) if session.closing().is_none() => dispatch::ignore(services, session),
                 Ok(_) => {}
-                Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.charge_fragments(services, session);
+                    return Ok(());
+                }
                 Err(error) => {
                     let close = violation(&error).ok_or(())?;
                     session.close(close, services.now_ms());
@@ -161,6 +195,16 @@ impl Socket {
             }
         }
         Ok(())
+    }
+
+    /// Counts what can't be part of a message under way against the session: fragments without a content, which the
+    /// protocol allows without end and which never become a message that could be counted.
+    fn charge_fragments(&mut self, services: &Services, session: &Session) {
+        let most = wire_length(services.settings.frame_bytes);
+        while self.unassigned > most && session.closing().is_none() {
+            self.unassigned -= FRAGMENTS;
+            dispatch::ignore(services, session);
+        }
     }
 
     /// Queues the close frame once the session is to close.
@@ -173,12 +217,22 @@ impl Socket {
         if code == Close::TooSlow.code() || code == Close::Revoked.code() {
             session.outbox().clear();
         }
-        let mut wire = Wire { bytes: &[], session, now_ms: 0 };
+        let mut wire = Wire { bytes: &[], session, answers: false, now_ms: 0 };
         self.context.close(&mut wire, Some(frame)).or_else(|error| match error {
             Error::ConnectionClosed => Ok(()),
             _ => Err(()),
         })
     }
+}
+
+/// How many bytes a client's message takes in one frame: RFC 6455, 5.2, with the mask.
+fn wire_length(payload: usize) -> i32 {
+    let header = match payload {
+        0..=125 => 6,
+        126..=0xFFFF => 8,
+        _ => 14,
+    };
+    i32::try_from(payload + header).unwrap_or(i32::MAX)
 }
 
 /// The close code for a violation of the protocol; `None` when the connection is simply over.
@@ -232,6 +286,8 @@ fn flush(
 struct Wire<'a> {
     bytes: &'a [u8],
     session: &'a Session,
+    /// What is written answers a frame of the peer, which a session that is to close does not do any more.
+    answers: bool,
     now_ms: u64,
 }
 
@@ -246,8 +302,10 @@ impl Read for Wire<'_> {
 
 impl Write for Wire<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let frame = Queued { bytes: Bytes::copy_from_slice(bytes), covers: Seq::ZERO, stored_us: 0 };
-        self.session.outbox().push(frame, self.now_ms);
+        if !self.answers || self.session.closing().is_none() {
+            let frame = Queued { bytes: Bytes::copy_from_slice(bytes), covers: Seq::ZERO, stored_us: 0 };
+            self.session.outbox().push(frame, self.now_ms);
+        }
         Ok(bytes.len())
     }
 

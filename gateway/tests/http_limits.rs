@@ -105,6 +105,21 @@ async fn lookups_and_commands_are_limited() {
 }
 
 #[tokio::test]
+async fn reads_are_limited() {
+    let env = [("MT_LIMIT_READS_PER_S", "1"), ("MT_LIMIT_READS_BURST", "3")];
+    let world = World::start("reads", 1, &env).await;
+    let (ada, bob) = (world.user("ada").await, world.user("bob").await);
+    for path in ["/v1/chats", "/v1/me", "/v1/devices"] {
+        ada.client.get(path).await.ok(200);
+    }
+    ada.client.get("/v1/chats").await.problem(429, "rate.limited");
+    // Neither what they change nor what others read is concerned.
+    ada.client.post("/v1/chats", json!({ "type": 1, "memberIds": [bob.id] })).await.ok(201);
+    bob.client.get("/v1/chats").await.ok(200);
+    until("a second has passed", async || ada.client.get("/v1/chats").await.status == 200).await;
+}
+
+#[tokio::test]
 async fn connects_are_limited_and_resumes_less() {
     let env = [("MT_LIMIT_CONNECTS_PER_MIN", "2"), ("MT_LIMIT_RESUMES_PER_MIN", "4")];
     let world = World::start("connects", 2, &env).await;

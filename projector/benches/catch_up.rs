@@ -113,10 +113,10 @@ async fn reads(db: &sql::Db, last: Seq, chats: u64) -> anyhow::Result<()> {
     let users = (chats / 10).max(2);
     let who = |round: u64| user(round * 31 % users + 1);
     let recent = |back: u64| Seq(last.get().saturating_sub(back));
-    timed("list of 50 chats", 200, async |round| db.chats(who(round), None, 50).await).await?;
+    timed("list of 50 chats", 200, async |round| db.chats(who(round), None, 50, 1 << 20).await).await?;
     timed("history, 50 messages", 200, async |round| {
         let chat = round * 17 % chats + 1;
-        db.history(pair(chat, chats)[0], chat_id(chat), PageFrom::Before(Seq(u64::MAX)), 50).await
+        db.history(pair(chat, chats)[0], chat_id(chat), PageFrom::Before(Seq(u64::MAX)), 50, 1 << 20).await
     })
     .await?;
     timed("replay of the last 10,000 events", 200, async |round| {

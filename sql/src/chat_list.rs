@@ -12,8 +12,9 @@ use crate::{
     accounts::user_id,
     chats::chat_id,
     checkpoint::from_checkpoint,
+    history::upto,
     kind::messages,
-    message::{Message, join_overlay, message, message_columns},
+    message::{Message, join_overlay, message, message_bytes, message_columns},
     pool::Param,
     states::{chat_type, checkpoint_of, history, role_of},
 };
@@ -50,14 +51,16 @@ pub struct ChatPage {
 }
 
 // `mine` are the memberships of the user ($1) with the head of each chat. All messages after a member's mark are of
-// others, as sending moves the mark. So the number of unread ones is the head's message number less the mark's.
+// others, as sending moves the mark. So the number of unread ones is the head's message number less the mark's. The last
+// messages bound the page by their bytes ($4): the first chat always passes.
 macro_rules! chats {
     ($where:literal) => {
         concat!(
             "SELECT c.*, l.*",
             from_checkpoint!(),
-            "LEFT JOIN LATERAL (
-                SELECT ch.id, ch.type, ch.title, ch.created_ts, ch.history, ch.member_count, mine.role,
+            "LEFT JOIN LATERAL ( SELECT * FROM (
+                SELECT sum(coalesce(e.bytes, 0)) OVER (ORDER BY mine.head DESC) AS upto,
+                    ch.id, ch.type, ch.title, ch.created_ts, ch.history, ch.member_count, mine.role,
                     mine.head, p.ids AS member_ids, k.read_seq,
                     mine.n
                     - coalesce((SELECT n FROM events WHERE chat_id = ch.id AND seq <= k.read_seq
@@ -88,13 +91,15 @@ macro_rules! chats {
                 LEFT JOIN LATERAL (
                     SELECT ",
             message_columns!(),
-            "       FROM events e",
+            ", ",
+            message_bytes!(),
+            "       AS bytes FROM events e",
             join_overlay!(),
             "       WHERE e.chat_id = ch.id AND e.seq = mine.message_seq AND (ch.history = 'all' OR EXISTS (
                         SELECT 1 FROM memberships v WHERE v.chat_id = ch.id AND v.user_id = $1
                             AND v.from_seq <= e.seq AND (v.to_seq IS NULL OR v.to_seq >= e.seq)))
                 ) e ON true
-            ) l ON true ORDER BY l.head DESC"
+            ) l WHERE l.upto - coalesce(l.bytes, 0) < $4 ) l ON true ORDER BY l.head DESC"
         )
     };
 }
@@ -124,7 +129,8 @@ fn chat(row: &Row) -> Result<Option<Chat>, Error> {
 }
 
 impl Db {
-    /// A page of the user's chats, newest activity first: those whose last event is before `before`.
+    /// A page of the user's chats, newest activity first: those whose last event is before `before`. As many as `limit`,
+    /// and no more once their last messages take `max_bytes` here.
     ///
     /// # Errors
     /// [`Error`]
@@ -133,12 +139,14 @@ impl Db {
         user: UserId,
         before: Option<Seq>,
         limit: usize,
+        max_bytes: usize,
     ) -> Result<(Checkpoint, ChatPage), Error> {
         let before = before.map_or(i64::MAX, crate::replay::bound);
         // One more than wanted tells whether there is another page.
-        let wanted = limit.max(1) as i64 + 1;
-        let (checkpoint, mut chats) = self.chat_rows(LIST, &[&user.as_i64(), &before, &wanted]).await?;
-        let more = chats.len() as i64 == wanted;
+        let (wanted, max_bytes) = (limit.max(1) as i64 + 1, max_bytes.max(1) as i64);
+        let (checkpoint, mut chats, bytes) =
+            self.chat_rows(LIST, &[&user.as_i64(), &before, &wanted, &max_bytes]).await?;
+        let more = chats.len() as i64 == wanted || bytes >= max_bytes;
         chats.truncate(limit.max(1));
         let next = chats.last().filter(|_| more).map(|chat| chat.last_seq);
         Ok((checkpoint, ChatPage { chats, next }))
@@ -149,17 +157,19 @@ impl Db {
     /// # Errors
     /// [`Error`]
     pub async fn chat(&self, user: UserId, chat: ChatId) -> Result<(Checkpoint, Option<Chat>), Error> {
-        let (checkpoint, mut chats) = self.chat_rows(ONE, &[&user.as_i64(), &chat.as_i64(), &1_i64]).await?;
+        let params: [Param<'_>; 4] = [&user.as_i64(), &chat.as_i64(), &1_i64, &i64::MAX];
+        let (checkpoint, mut chats, _) = self.chat_rows(ONE, &params).await?;
         Ok((checkpoint, chats.pop()))
     }
 
+    /// The chats, and the bytes that their last messages take.
     async fn chat_rows(
         &self,
         statement: &'static str,
         params: &[Param<'_>],
-    ) -> Result<(Checkpoint, Vec<Chat>), Error> {
+    ) -> Result<(Checkpoint, Vec<Chat>, i64), Error> {
         let rows = self.query(statement, params).await?;
         let chats = rows.iter().filter_map(|row| chat(row).transpose()).collect::<Result<_, _>>()?;
-        Ok((checkpoint_of(&rows)?, chats))
+        Ok((checkpoint_of(&rows)?, chats, upto(&rows)?))
     }
 }

@@ -58,7 +58,14 @@ macro_rules! join_overlay {
         ) x ON r.deleted_ts IS NULL "
     };
 }
-pub(crate) use {join_overlay, message_columns};
+/// The bytes that a message takes here; behind [`join_overlay`].
+macro_rules! message_bytes {
+    () => {
+        "coalesce(octet_length(e.payload), 0) + coalesce(octet_length(r.payload), 0)
+        + coalesce(octet_length(x.reactions), 0)"
+    };
+}
+pub(crate) use {join_overlay, message_bytes, message_columns};
 
 /// `None` for a row without a message.
 pub(crate) fn message(row: &Row) -> Result<Option<Message>, Error> {

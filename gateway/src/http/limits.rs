@@ -1,4 +1,4 @@
-//! Rate limits that all gateways share. They are counted in Redis by the generic cell rate algorithm (GCRA), and in
+//! Rate limits, most of which all gateways share. Those are counted in Redis by the generic cell rate algorithm (GCRA), and in
 //! this process while Redis is away.
 //!
 //! Invariants: a limit that is set to 0 is off. While Redis is away, requests are neither all admitted nor all
@@ -16,7 +16,7 @@ use prometheus_client::{metrics::counter::Counter, registry::Registry};
 use self::local::Local;
 use crate::{
     http::answer::problem::Problem,
-    infra::{metrics, redis::Redis},
+    infra::{addresses::network, metrics, redis::Redis},
 };
 
 const GCRA: &str = include_str!("limits/gcra.lua");
@@ -44,6 +44,12 @@ pub struct LimitSettings {
     /// How many of them may come at once.
     #[arg(long, env = "MT_LIMIT_HTTP_COMMANDS_BURST", default_value_t = 60)]
     pub limit_http_commands_burst: u32,
+    /// Reads over HTTP a second and user, at each gateway; 0: no limit.
+    #[arg(long, env = "MT_LIMIT_READS_PER_S", default_value_t = 50)]
+    pub limit_reads_per_s: u32,
+    /// How many of them may come at once.
+    #[arg(long, env = "MT_LIMIT_READS_BURST", default_value_t = 250)]
+    pub limit_reads_burst: u32,
 }
 
 /// Declares [`Limit`], [`Limit::ALL`] and the names from one list, so that none of them can lack a limit.
@@ -82,6 +88,16 @@ limits! {
     UserLookups = "lookup",
     /// Commands over HTTP, by user.
     HttpCommands = "http",
+    /// Reads over HTTP, by user.
+    Reads = "read",
+}
+
+impl Limit {
+    /// Whether each gateway counts alone: what the limit protects is a gateway's own, and a question to Redis would make
+    /// every read slower.
+    const fn is_local(self) -> bool {
+        matches!(self, Self::Reads)
+    }
 }
 
 /// One request every `interval`, and up to `burst` at once after a pause.
@@ -110,6 +126,9 @@ impl Rule {
                 Duration::from_secs(1),
                 settings.limit_http_commands_burst,
             ),
+            Limit::Reads => {
+                Self::new(settings.limit_reads_per_s, Duration::from_secs(1), settings.limit_reads_burst)
+            }
         }
     }
 }
@@ -175,6 +194,9 @@ impl Limits {
 
     async fn ask(&self, limit: Limit, key: &str, mode: Mode) -> Result<(), RetryAfter> {
         let Some(rule) = self.rules[limit as usize] else { return Ok(()) };
+        if limit.is_local() {
+            return self.local.ask(limit, key, mode);
+        }
         let name = self.redis.key(&format!("limit:{}:{key}", limit.name()));
         let args =
             vec![rule.interval.as_micros().to_string(), rule.burst.to_string(), mode.as_str().to_owned()];
@@ -197,13 +219,10 @@ impl Limits {
     }
 }
 
-/// The key of an address. An IPv6 client can use every address of its /64, so the whole /64 is one key.
+/// The key of an address, which is that of its network.
 pub fn address_key(address: IpAddr) -> String {
-    match address {
+    match network(address) {
         IpAddr::V4(v4) => v4.to_string(),
-        IpAddr::V6(v6) => {
-            let [a, b, c, d, ..] = v6.segments();
-            format!("{a:x}:{b:x}:{c:x}:{d:x}::/64")
-        }
+        IpAddr::V6(v6) => format!("{v6}/64"),
     }
 }

@@ -1,38 +1,52 @@
 //! TCP connections of clients: accepts them, speaks HTTP/1.1 on them, closes them.
 //!
+//! One that is beyond the bounds of its address, or of all, is told so in the shortest way and closed at once.
 //! Invariants: no failure of `accept` ends the loop; a connection that becomes a WebSocket leaves this module as a
 //! bare `TcpStream`; when the shutdown begins, no connection is accepted any more and idle ones are closed.
+
+pub mod patient;
 
 use std::{
     convert::Infallible,
     io,
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
 use axum::{Router, body::Body, extract::Request};
+use http::StatusCode;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use shared::code::Code;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
-use super::HttpSettings;
+use self::patient::{Patience, Patient};
+use super::{HttpSettings, answer::problem::Problem, request::origin::Origins};
+use crate::infra::addresses::{Addresses, Connection, Refused};
 
-/// The peer of the connection that a request came on.
-#[derive(Debug, Clone, Copy)]
-pub struct Peer(pub SocketAddr);
+/// The peer of the connection that a request came on, and the connection.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    pub address: IpAddr,
+    pub connection: Arc<Connection>,
+}
+
+/// Which connections are taken, and how long their clients may be slow.
+pub struct Admission {
+    pub addresses: Arc<Addresses>,
+    pub origins: Origins,
+    pub patience: Patience,
+}
 
 /// The largest head of a request. hyper's buffer is smaller at first and grows up to this.
 const MAX_HEAD: usize = 64 * 1_024;
 /// Requests with more headers are refused. Browsers behind proxies send about 30.
 const MAX_HEADERS: usize = 64;
-/// The wait before `accept` is tried again, after it failed or while all places are taken. Without it the loop would
-/// spin until a file descriptor or a place is free.
+/// The wait before `accept` is tried again after it failed. Without it the loop would spin until a file descriptor is
+/// free.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Accepts connections until `shutdown`. Those that are open then answer their last request; `tracker` counts them.
@@ -40,26 +54,32 @@ pub async fn serve(
     listener: TcpListener,
     router: Router,
     settings: &HttpSettings,
+    admission: Admission,
     shutdown: CancellationToken,
     tracker: TaskTracker,
 ) {
     if let Ok(addr) = listener.local_addr() {
         tracing::info!(%addr, "listening");
     }
-    let open = Arc::new(AtomicUsize::new(0));
     loop {
         let accepted = tokio::select! {
             () = shutdown.cancelled() => return,
-            accepted = accept(&listener, &open, settings.http_connections) => accepted,
+            accepted = accept(&listener) => accepted,
         };
         match accepted {
             Ok((stream, peer)) => {
-                let place = Place::take(&open);
-                let connection = speak(stream, Peer(peer), router.clone(), http(settings), shutdown.clone());
-                tracker.spawn(async move {
-                    connection.await;
-                    drop(place);
-                });
+                let address = peer.ip().to_canonical();
+                let bounded = (!admission.origins.trusts(address)).then_some(address);
+                let connection = match admission.addresses.accept(bounded) {
+                    Ok(connection) => Arc::new(connection),
+                    Err(refused) => {
+                        refuse(&stream, refused);
+                        continue;
+                    }
+                };
+                let stream = Patient::new(stream, admission.patience.clone());
+                let peer = Peer { address, connection };
+                tracker.spawn(speak(stream, peer, router.clone(), http(settings), shutdown.clone()));
             }
             Err(error) if concerns_one_connection(&error) => {}
             Err(error) => {
@@ -70,15 +90,30 @@ pub async fn serve(
     }
 }
 
-async fn accept(
-    listener: &TcpListener,
-    open: &AtomicUsize,
-    most: usize,
-) -> io::Result<(TcpStream, SocketAddr)> {
-    while open.load(Ordering::Relaxed) >= most {
-        tokio::time::sleep(PAUSE).await;
+async fn accept(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
+    let (stream, peer) = listener.accept().await?;
+    stream.set_nodelay(true)?;
+    Ok((stream, peer))
+}
+
+/// Says why the connection is closed, as far as the kernel takes that without waiting. No request has been read.
+fn refuse(stream: &TcpStream, refused: Refused) {
+    let (status, code) = if refused.is_own() {
+        (StatusCode::TOO_MANY_REQUESTS, Code::RateLimited)
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, Code::ServerUnavailable)
+    };
+    let body = Problem::new(code).body(status);
+    let mut answer = format!(
+        "HTTP/1.1 {status}\r\ncontent-type: application/problem+json\r\ncontent-length: {}\r\nretry-after: 1\r\n\
+         connection: close\r\n\r\n",
+        body.len()
+    )
+    .into_bytes();
+    answer.extend_from_slice(&body);
+    if let Err(error) = stream.try_write(&answer) {
+        tracing::trace!(%error, "a refused client is gone");
     }
-    listener.accept().await
 }
 
 /// Whether the failure concerns only the peer, which was gone before it was accepted, and not the listener.
@@ -97,19 +132,15 @@ fn http(settings: &HttpSettings) -> http1::Builder {
 }
 
 async fn speak(
-    stream: TcpStream,
+    stream: Patient,
     peer: Peer,
     router: Router,
     http: http1::Builder,
     shutdown: CancellationToken,
 ) {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::trace!(%error, "the peer is gone");
-        return;
-    }
     let service = service_fn(move |request: Request<Incoming>| {
         let mut request = request.map(Body::new);
-        request.extensions_mut().insert(peer);
+        request.extensions_mut().insert(peer.clone());
         let router = router.clone();
         async move { Ok::<_, Infallible>(router.oneshot(request).await.unwrap_or_else(|never| match never {})) }
     });
@@ -124,21 +155,5 @@ async fn speak(
     if let Err(error) = outcome {
         // Clients may break off at any time: no reason for a warning.
         tracing::trace!(%error, "the connection ended");
-    }
-}
-
-/// One of the places for connections, taken until it is dropped.
-struct Place(Arc<AtomicUsize>);
-
-impl Place {
-    fn take(open: &Arc<AtomicUsize>) -> Self {
-        open.fetch_add(1, Ordering::Relaxed);
-        Self(open.clone())
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -9,7 +9,7 @@ use crate::{
     auth::Auth,
     feed::reads::Reads,
     hub::{Hub, Phase},
-    infra::redis::Redis,
+    infra::{addresses::Addresses, redis::Redis},
     socket,
     submit::Commands,
 };
@@ -38,6 +38,7 @@ pub struct Services {
     pub db: sql::Db,
     pub limits: Limits,
     pub origins: Origins,
+    pub addresses: Arc<Addresses>,
     pub hub: Arc<Hub>,
     pub redis: Redis,
     /// `/readyz` asks it whether it is connected; nothing else here uses it.

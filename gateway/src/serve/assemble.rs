@@ -9,13 +9,13 @@ use shared::cursor::Sealer;
 use streams::{Appender, Barrier, Nats, Partition};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Tasks, cancelled_with, settings::Settings, signals, spawn, watch};
+use super::{Tasks, cancelled_with, descriptors, settings::Settings, signals, spawn, watch};
 use crate::{
     auth::{Auth, Families, Passwords, Revocations, Tickets, Tokens, keys::Keys},
     feed::{catch_up::CatchUps, epochs::Epochs, loader::Loader, reads::Reads},
     http::{self, limits::Limits, request::origin::Origins},
     hub::Hub,
-    infra::{clock::Clock, metrics::Metrics, redis::Redis},
+    infra::{addresses::Addresses, clock::Clock, metrics::Metrics, pages::Pages, redis::Redis},
     presence::{self, Presence},
     socket,
     submit::{self, Commands},
@@ -72,6 +72,7 @@ pub(super) async fn assemble(
         limits: settings.chat,
         duplicate_window: Duration::from_millis(settings.nats.duplicate_window_ms),
     }));
+    let pages = Arc::new(Pages::new(settings.pages.clone(), registry));
     let sockets = Arc::new(socket::Services {
         hub: hub.clone(),
         commands: commands.clone(),
@@ -82,10 +83,12 @@ pub(super) async fn assemble(
         epochs,
         presence: presence.clone(),
         auth: auth.clone(),
+        pages: pages.clone(),
         settings: settings.session.clone(),
         tracker: tracker.clone(),
         traced: settings.otel.otlp_endpoint.is_some(),
     });
+    let addresses = Addresses::new(settings.addresses.clone(), descriptors::for_clients(), registry);
     let http = Arc::new(http::services::Services {
         auth: auth.clone(),
         commands,
@@ -93,6 +96,7 @@ pub(super) async fn assemble(
         db,
         limits: Limits::new(&settings.limits, redis.clone(), registry),
         origins: Origins::new(&settings.origin),
+        addresses: Arc::new(addresses),
         hub: hub.clone(),
         redis,
         nats,
@@ -101,7 +105,7 @@ pub(super) async fn assemble(
     });
 
     let poll = Duration::from_millis(settings.auth.revocation_poll_ms);
-    let sessions = watch::sessions(hub.clone(), http.commands.clone(), settings.session.intervals());
+    let sessions = watch::sessions(http.clone(), settings.session.intervals());
     spawn(tasks, cancelled_with(cancel.clone(), loads));
     spawn(tasks, cancelled_with(cancel.clone(), sessions));
     spawn(tasks, presence::run(presence, cancel.clone()));

@@ -45,9 +45,16 @@ pub(super) async fn run(hub: &Hub, tracker: &TaskTracker, drain_ms: u64) {
     }
 }
 
+/// A reader that takes nothing for so long is not waited for: it would not get its answers, and the others wait for it.
+const STALLED_MS: u64 = 1_000;
+
 /// Closes a session once its commands are answered.
 async fn close_answered(hub: &Hub, session: &Session, end: tokio::time::Instant) {
-    while session.inflight() > 0 && tokio::time::Instant::now() + POLL < end {
+    let stalled = || {
+        let since = session.outbox().stalled_since_ms();
+        since.is_some_and(|since| hub.clock.now_ms().saturating_sub(since) > STALLED_MS)
+    };
+    while session.inflight() > 0 && !stalled() && tokio::time::Instant::now() + POLL < end {
         tokio::time::sleep(POLL).await;
     }
     session.close(Close::Draining, hub.clock.now_ms());

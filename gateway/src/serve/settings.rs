@@ -12,7 +12,7 @@ use super::provision::ProvisionArgs;
 use crate::{
     auth::AuthSettings,
     http::{HttpSettings, limits::LimitSettings, request::origin::OriginSettings},
-    infra::redis::RedisSettings,
+    infra::{addresses::AddressSettings, pages::PageSettings, redis::RedisSettings},
     presence::PresenceSettings,
     session::settings::SessionSettings,
     submit::capacity::ChatSettings,
@@ -43,9 +43,19 @@ pub struct Settings {
     /// Where clients connect.
     #[arg(long, env = "MT_HTTP_ADDR", default_value = "0.0.0.0:8080")]
     pub http_addr: SocketAddr,
-    /// Serve /metrics here instead of at the clients' address.
-    #[arg(long, env = "MT_METRICS_ADDR")]
-    pub metrics_addr: Option<SocketAddr>,
+    /// What the kernel may hold of a client's connection that it has not sent yet (TCP_NOTSENT_LOWAT); 0: as much as it
+    /// likes, which is megabytes for a client that does not read.
+    #[arg(long, env = "MT_UNSENT_BYTES", default_value_t = 16_384)]
+    pub unsent_bytes: u32,
+    /// What it may hold in all (SO_SNDBUF). Unset, it finds out how much each link needs.
+    #[arg(long, env = "MT_SEND_BUFFER_BYTES")]
+    pub send_buffer_bytes: Option<u32>,
+    /// Where operators' probes and scrapers connect: /healthz, /readyz and /metrics, which clients can't keep busy here.
+    #[arg(long, env = "MT_OPS_ADDR")]
+    pub ops_addr: Option<SocketAddr>,
+    /// Whether clients' address serves /metrics as well.
+    #[arg(long, env = "MT_PUBLIC_METRICS", default_value_t = true, action = clap::ArgAction::Set)]
+    pub public_metrics: bool,
     #[command(flatten)]
     pub nats: NatsSettings,
     #[command(flatten)]
@@ -68,6 +78,10 @@ pub struct Settings {
     pub chat: ChatSettings,
     #[command(flatten)]
     pub session: SessionSettings,
+    #[command(flatten)]
+    pub pages: PageSettings,
+    #[command(flatten)]
+    pub addresses: AddressSettings,
     /// Memory for the recent past of the log: what reconnecting devices are served from.
     #[arg(long, env = "MT_RING_BYTES", default_value_t = 8 << 20)]
     pub ring_bytes: usize,

@@ -6,23 +6,21 @@ use std::{sync::Arc, time::Duration};
 use streams::Partition;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::{
-    http::services::Services, hub::Hub, session::settings::Intervals, socket::sweep::Sweep, submit::Commands,
-};
+use crate::{http::services::Services, hub::Hub, session::settings::Intervals, socket::sweep::Sweep};
 
 /// How often the tail is compared with the end of the log.
 const LOG_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Sweeps the sessions at each tick.
-pub(super) async fn sessions(hub: Arc<Hub>, commands: Arc<Commands>, intervals: Intervals) {
-    let metrics = hub.metrics.clone();
-    let mut sweep = Sweep::new(hub, intervals);
+pub(super) async fn sessions(http: Arc<Services>, intervals: Intervals) {
+    let metrics = http.hub.metrics.clone();
+    let mut sweep = Sweep::new(http.hub.clone(), http.sockets.pages.clone(), intervals);
     let mut ticks = interval(intervals.tick);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         sweep.tick();
-        metrics.append_retries.set(commands.append_retries());
+        metrics.append_retries.set(http.commands.append_retries());
     }
 }
 

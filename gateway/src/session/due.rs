@@ -21,7 +21,14 @@ pub struct Now {
     /// Milliseconds of the gateway's clock.
     pub mono_ms: u64,
     pub unix_ms: u64,
+    /// The memory for pages is nearly used up, so a reader may not sit on one for long.
+    pub pages_short: bool,
 }
+
+/// How long a reader may take for a page while the memory for pages is short. A reader on an ordinary link takes less.
+const SHORT_WRITE_MS: u64 = 5_000;
+/// What waits for a reader is most likely a page if it is more than this.
+const PAGE_LIKE_BYTES: usize = 32 * 1024;
 
 /// The `Ping` frame of this tick, encoded once for everyone.
 pub struct Pings {
@@ -56,8 +63,7 @@ impl Session {
             }
             return;
         }
-        let stalled = self.outbox().stalled_since_ms();
-        if stalled.is_some_and(|since| now.mono_ms.saturating_sub(since) > intervals.stall_ms) {
+        if self.is_too_slow(intervals, now) {
             return self.close(Close::TooSlow, now.mono_ms);
         }
         self.sweep_token(intervals, now);
@@ -71,6 +77,16 @@ impl Session {
             self.push_control(wire::CONTROL_PING, now.mono_ms);
             self.push_control(pings.of(self.identity.encoding), now.mono_ms);
         }
+    }
+
+    /// Whether the reader has taken nothing for too long, or has been at one frame for too long.
+    fn is_too_slow(&self, intervals: &Intervals, now: Now) -> bool {
+        let outbox = self.outbox();
+        let longer =
+            |since: Option<u64>, ms| since.is_some_and(|since| now.mono_ms.saturating_sub(since) > ms);
+        let is_page = now.pages_short && outbox.bytes() > PAGE_LIKE_BYTES;
+        let write_ms = if is_page { SHORT_WRITE_MS.min(intervals.write_ms) } else { intervals.write_ms };
+        longer(outbox.stalled_since_ms(), intervals.stall_ms) || longer(outbox.writing_since_ms(), write_ms)
     }
 
     fn sweep_token(&self, intervals: &Intervals, now: Now) {
@@ -96,17 +112,18 @@ mod tests {
         tick: std::time::Duration::from_millis(100),
         heartbeat_ms: 1_000,
         stall_ms: 5_000,
+        write_ms: 20_000,
         linger_ms: 300,
         expiry_notice_ms: 60_000,
         memory_ms: 10_000,
     };
 
     fn at(session: &Session, mono_ms: u64) {
-        session.sweep(&INTERVALS, Now { mono_ms, unix_ms: 0 }, &Pings::new(mono_ms));
+        session.sweep(&INTERVALS, Now { mono_ms, unix_ms: 0, pages_short: false }, &Pings::new(mono_ms));
     }
 
     fn at_unix(session: &Session, unix_ms: u64) {
-        session.sweep(&INTERVALS, Now { mono_ms: 0, unix_ms }, &Pings::new(0));
+        session.sweep(&INTERVALS, Now { mono_ms: 0, unix_ms, pages_short: false }, &Pings::new(0));
     }
 
     fn ping(t: u64) -> [Heard; 2] {
@@ -163,6 +180,40 @@ mod tests {
     }
 
     #[test]
+    fn a_reader_that_takes_one_byte_of_a_frame_now_and_then_is_closed_in_the_end() {
+        let session = session(1, &settings());
+        session.push_control(Bytes::from_static(&[0; 30]), 100);
+        for now_ms in (1_000..=20_000).step_by(1_000) {
+            session.outbox().advance(1, now_ms);
+            session.heard(now_ms);
+            at(&session, now_ms);
+            assert_eq!(session.closing(), None, "after {now_ms} ms");
+        }
+        session.heard(20_101);
+        at(&session, 20_101);
+        assert_eq!(session.closing(), Some(Close::TooSlow.code()));
+    }
+
+    #[test]
+    fn while_the_memory_for_pages_is_short_a_reader_may_not_sit_on_one() {
+        let short = |session: &Session, mono_ms| {
+            session.heard(mono_ms);
+            session.sweep(&INTERVALS, Now { mono_ms, unix_ms: 0, pages_short: true }, &Pings::new(0));
+            session.closing()
+        };
+        let (page, little) = (session(1, &settings()), session(1, &settings()));
+        page.push_control(vec![0; PAGE_LIKE_BYTES + 1_001].into(), 0);
+        little.push_control(vec![0; 1_000].into(), 0);
+        for session in [&page, &little] {
+            session.outbox().advance(1, 4_000);
+            assert_eq!(short(session, 5_000), None);
+        }
+        page.outbox().advance(1, 5_000);
+        assert_eq!(short(&page, 5_001), Some(Close::TooSlow.code()));
+        assert_eq!(short(&little, 5_001), None, "it holds no page");
+    }
+
+    #[test]
     fn the_end_of_a_token_is_announced_once_and_again_after_a_renewal() {
         let session = session_until(1, 100_000, &settings());
         at_unix(&session, 39_999);
@@ -193,7 +244,11 @@ mod tests {
         let session = session_until(1, 100_000, &settings());
         session.close(Close::Draining, 10_000);
         let later = |mono_ms| {
-            session.sweep(&INTERVALS, Now { mono_ms, unix_ms: 99_000 }, &Pings::new(mono_ms));
+            session.sweep(
+                &INTERVALS,
+                Now { mono_ms, unix_ms: 99_000, pages_short: false },
+                &Pings::new(mono_ms),
+            );
         };
         later(10_300);
         assert!(!session.is_ended(), "its peer may still read why");

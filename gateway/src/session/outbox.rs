@@ -1,8 +1,9 @@
 //! The frames that wait to be written to one session, encoded, in the order in which they go on the wire.
 //!
 //! The bytes of a frame are shared by all sessions that are sent it. Invariants:
-//! - live events and best-effort frames stay within [`Bounds`]: `Outlet` asks before it queues them. Their callers
-//!   bound the answers and the events of a catch-up;
+//! - live events and best-effort frames stay within [`Bounds`]: `Outlet` asks before it queues them;
+//! - the events of a catch-up and a page are queued only when little waits, one piece of them at a time. Nothing is
+//!   read from a client whose outbox is past its bounds, so its answers end with what had been read until then;
 //! - frames are written in the order in which they were queued, each whole;
 //! - `written` is the position up to which every durable event has been handed to the kernel. So a session that falls
 //!   behind can drop its queued durable frames and read them from the log again, without a gap or a duplicate.
@@ -43,8 +44,10 @@ pub struct Outbox {
     written: Seq,
     /// When a byte was last written, or the outbox last stopped being empty; ms of the gateway's clock.
     moved_ms: u64,
-    /// Wakes the session's catch-up when the outbox has drained.
-    drained: Option<Waker>,
+    /// Since when the first frame is the first.
+    first_ms: u64,
+    /// Wakes the session's catch-up and its fetch when the outbox has drained.
+    drained: Vec<Waker>,
 }
 
 impl Outbox {
@@ -75,9 +78,14 @@ impl Outbox {
         self.frames.len() < bounds.frames && self.bytes + length <= bounds.bytes
     }
 
+    /// Whether more waits than the bounds allow.
+    pub fn is_over(&self, bounds: Bounds) -> bool {
+        self.frames.len() > bounds.frames || self.bytes > bounds.bytes
+    }
+
     pub fn push(&mut self, frame: Queued, now_ms: u64) {
         if self.frames.is_empty() {
-            self.moved_ms = now_ms;
+            (self.moved_ms, self.first_ms) = (now_ms, now_ms);
         }
         self.bytes += frame.bytes.len();
         self.frames.push_back(frame);
@@ -86,6 +94,11 @@ impl Outbox {
     /// Since when nothing was written although something waits.
     pub fn stalled_since_ms(&self) -> Option<u64> {
         (!self.frames.is_empty()).then_some(self.moved_ms)
+    }
+
+    /// Since when the frame is being written that is not whole on the wire yet.
+    pub fn writing_since_ms(&self) -> Option<u64> {
+        (!self.frames.is_empty()).then_some(self.first_ms)
     }
 
     /// Drops all durable frames, since they can be read from the log again, except one that is half on the wire.
@@ -158,6 +171,7 @@ impl Outbox {
                 oldest_us = front.stored_us;
             }
             self.frames.pop_front();
+            self.first_ms = now_ms;
         }
         if self.frames.is_empty() {
             // An idle session keeps no queue.
@@ -166,18 +180,18 @@ impl Outbox {
         oldest_us
     }
 
-    /// Wakes the catch-up that waits, if no more than `low` bytes are left.
+    /// Wakes those who wait, if no more than `low` bytes are left.
     pub fn wake_if_drained(&mut self, low: usize) {
-        if self.bytes <= low
-            && let Some(waker) = self.drained.take()
-        {
-            waker.wake();
+        if self.bytes <= low {
+            std::mem::take(&mut self.drained).into_iter().for_each(Waker::wake);
         }
     }
 
-    /// Sets the waker for [`Outbox::wake_if_drained`].
+    /// Adds a waker for [`Outbox::wake_if_drained`].
     pub fn wait_drained(&mut self, waker: &Waker) {
-        self.drained = Some(waker.clone());
+        if !self.drained.iter().any(|waiting| waiting.will_wake(waker)) {
+            self.drained.push(waker.clone());
+        }
     }
 }
 

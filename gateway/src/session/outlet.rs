@@ -1,10 +1,10 @@
 //! The place where the hub hands frames to the connection's task: the outbox, and the wake-ups around it.
 //!
-//! Three parties use it, perhaps on three threads. The hub queues frames and asks for the close; the connection's task
-//! writes them; a catch-up waits until little is left. Invariants: a party that waits is woken once its condition
-//! holds; a wait ends when the session closes or ends; nothing is queued once a close was asked for, which is looked at
-//! under the outbox' lock, so that nothing follows the close frame. The model checker looks at every order of their steps
-//! (`wakeups.rs`), so the locks and atomics come from `sync`, which the checker replaces by its own.
+//! Several parties use it, perhaps on several threads. The hub queues frames and asks for the close; the connection's
+//! task writes them; a catch-up and a fetch wait until little is left. Invariants: a party that waits is woken once its
+//! condition holds; a wait ends when the session closes or ends; nothing is queued once a close was asked for, which is
+//! looked at under the outbox' lock, so that nothing follows the close frame. The model checker looks at every order of
+//! their steps (`wakeups.rs`), so the locks and atomics come from `sync`, which the checker replaces by its own.
 
 use std::task::{Poll, Waker};
 
@@ -96,7 +96,7 @@ impl Outlet {
 
     /// Whether so much waits to be written that nothing more is read.
     pub(super) fn is_choked(&self) -> bool {
-        self.outbox.lock().bytes() > self.bounds.bytes
+        self.outbox.lock().is_over(self.bounds)
     }
 
     pub(super) fn is_dirty(&self) -> bool {
@@ -150,8 +150,7 @@ impl Outlet {
         self.closing_since_ms.load(Ordering::Acquire)
     }
 
-    /// Ends the connection's task without waiting for the peer any longer, and wakes a catch-up that waits for the
-    /// outbox.
+    /// Ends the connection's task without waiting for the peer any longer, and wakes those who wait for the outbox.
     pub(super) fn end(&self) {
         self.ended.store(true, Ordering::Release);
         self.outbox.lock().wake_if_drained(usize::MAX);

@@ -1,8 +1,9 @@
-//! The commands of a session that wait for earlier ones to the same chat.
+//! The commands of a session that wait for earlier ones to the same chat, and its fetches that wait for earlier ones.
 //!
 //! Invariants:
 //! - at most one command per chat is under way, so the log has them in the order in which the client sent them;
 //! - commands to different chats do not wait for each other;
+//! - at most one fetch is under way, so at most one page waits for a client that does not read;
 //! - a session without commands holds no queue.
 //!
 //! The queues are bounded by the number of commands in flight ([`Session::begin_command`]).
@@ -11,15 +12,25 @@ use std::collections::VecDeque;
 
 use foldhash::fast::FixedState;
 use hashbrown::{HashMap, hash_map::Entry};
-use shared::id::ChatId;
+use shared::{frame::Fetch, id::ChatId};
 use tokio::time::Instant;
 
 use super::Session;
 use crate::command::Command;
 
-/// Each chat with a command under way, and the commands behind it.
 #[derive(Debug, Default)]
-pub(super) struct CommandQueues(HashMap<ChatId, VecDeque<Queued>, FixedState>);
+pub(super) struct CommandQueues {
+    /// Each chat with a command under way, and the commands behind it.
+    chats: HashMap<ChatId, VecDeque<Queued>, FixedState>,
+    /// The fetches behind the one that is under way; `None`: none is.
+    fetches: Option<VecDeque<Fetch>>,
+}
+
+impl CommandQueues {
+    fn is_idle(&self) -> bool {
+        self.chats.is_empty() && self.fetches.is_none()
+    }
+}
 
 /// A command and the time by which its client must be answered.
 #[derive(Debug)]
@@ -33,7 +44,7 @@ impl Session {
     /// and then asks [`Session::next_command`] until there are no more.
     #[must_use]
     pub fn enqueue(&self, queued: Queued) -> Option<Queued> {
-        match self.queues.lock().get_or_insert_default().0.entry(queued.command.chat) {
+        match self.queues.lock().get_or_insert_default().chats.entry(queued.command.chat) {
             Entry::Occupied(mut queue) => {
                 queue.get_mut().push_back(queued);
                 None
@@ -49,10 +60,41 @@ impl Session {
     pub fn next_command(&self, chat: ChatId) -> Option<Queued> {
         let mut queues = self.queues.lock();
         let all = queues.as_mut()?;
-        let next = all.0.get_mut(&chat)?.pop_front();
+        let next = all.chats.get_mut(&chat)?.pop_front();
         if next.is_none() {
-            all.0.remove(&chat);
-            if all.0.is_empty() {
+            all.chats.remove(&chat);
+            if all.is_idle() {
+                *queues = None;
+            }
+        }
+        next
+    }
+
+    /// Queues a fetch behind the one under way. If there is none, the fetch is returned: the caller answers it now, and
+    /// then asks [`Session::next_fetch`] until there are no more.
+    #[must_use]
+    pub fn enqueue_fetch(&self, fetch: Fetch) -> Option<Fetch> {
+        let mut queues = self.queues.lock();
+        match &mut queues.get_or_insert_default().fetches {
+            Some(waiting) => {
+                waiting.push_back(fetch);
+                None
+            }
+            none => {
+                *none = Some(VecDeque::new());
+                Some(fetch)
+            }
+        }
+    }
+
+    /// The next fetch, after the one under way has ended. `None`: there is none, and none is under way any more.
+    pub fn next_fetch(&self) -> Option<Fetch> {
+        let mut queues = self.queues.lock();
+        let all = queues.as_mut()?;
+        let next = all.fetches.as_mut()?.pop_front();
+        if next.is_none() {
+            all.fetches = None;
+            if all.is_idle() {
                 *queues = None;
             }
         }
@@ -119,6 +161,26 @@ mod tests {
         assert!(session.next_command(chat(1)).is_none());
         assert!(session.queues.lock().is_some(), "chat 2 has a command under way");
         assert!(session.next_command(chat(2)).is_none());
+        assert!(session.queues.lock().is_none());
+    }
+
+    #[test]
+    fn fetches_come_out_one_by_one_and_wait_for_no_command() {
+        let session = session(1, &settings());
+        let fetch = |id| Fetch {
+            uuid: Uuid::from_u128(id),
+            chat_id: chat(1),
+            after: None,
+            limit: None,
+            before: None,
+        };
+        assert!(session.enqueue(command(1, 1)).is_some());
+        assert_eq!(session.enqueue_fetch(fetch(1)).map(|fetch| fetch.uuid), Some(Uuid::from_u128(1)));
+        assert!(session.enqueue_fetch(fetch(2)).is_none(), "it waits");
+        assert!(session.next_command(chat(1)).is_none());
+        assert_eq!(session.next_fetch().map(|fetch| fetch.uuid), Some(Uuid::from_u128(2)));
+        assert!(session.queues.lock().is_some(), "a fetch is under way");
+        assert!(session.next_fetch().is_none());
         assert!(session.queues.lock().is_none());
     }
 

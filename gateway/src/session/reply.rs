@@ -3,7 +3,7 @@
 use shared::{code::Code, frame};
 use uuid::Uuid;
 
-use super::{Session, wire};
+use super::{Session, flood::Idle, wire};
 use crate::command::{Failure, Stored};
 
 /// Answers a command that was taken ([`Session::begin_command`]).
@@ -19,10 +19,8 @@ pub fn outcome(session: &Session, uuid: Uuid, outcome: Result<Stored, Failure>, 
 /// Refuses a frame that was never taken as a command, and closes the session if it floods.
 pub fn refuse(session: &Session, uuid: Option<Uuid>, failure: &Failure, now_ms: u64) {
     send(session, &error(uuid, failure).into(), now_ms);
-    let malformed = failure.code == Code::FrameMalformed;
-    if let Some(close) = session.refuse(malformed, now_ms) {
-        session.close(close, now_ms);
-    }
+    let frame = if failure.code == Code::FrameMalformed { Idle::Malformed } else { Idle::Refused };
+    session.count_idle(frame, now_ms);
 }
 
 /// Queues a frame that the log does not have.

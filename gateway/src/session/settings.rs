@@ -46,9 +46,13 @@ pub struct SessionSettings {
     /// Between two heartbeats; twice this in silence closes.
     #[arg(long, env = "MT_HEARTBEAT_MS", default_value_t = 25_000)]
     pub heartbeat_ms: u64,
-    /// A reader without progress for this long is closed.
+    /// A reader without progress for this long is closed; over HTTP as well.
     #[arg(long, env = "MT_STALL_MS", default_value_t = 30_000)]
     pub stall_ms: u64,
+    /// A reader that has not taken the whole of a frame for this long is closed, whatever progress it makes; over HTTP
+    /// one that has not taken all that waits.
+    #[arg(long, env = "MT_WRITE_MS", default_value_t = 60_000)]
+    pub write_ms: u64,
     /// How long a closed session may take to read the close.
     #[arg(long, env = "MT_LINGER_MS", default_value_t = 10_000)]
     pub linger_ms: u64,
@@ -71,6 +75,8 @@ pub struct Intervals {
     pub heartbeat_ms: u64,
     /// A reader that takes nothing for this long is closed.
     pub stall_ms: u64,
+    /// A reader that takes longer than this for one frame is closed.
+    pub write_ms: u64,
     /// How long a closed session may take to read the close.
     pub linger_ms: u64,
     /// How long before the token's end the session is told.
@@ -95,6 +101,7 @@ impl SessionSettings {
             tick: Duration::from_millis(shortest / 4).clamp(SHORTEST_TICK, TICK),
             heartbeat_ms: self.heartbeat_ms,
             stall_ms: self.stall_ms,
+            write_ms: self.write_ms,
             linger_ms: self.linger_ms,
             expiry_notice_ms: self.expiry_notice_ms,
             memory_ms: self.memory_ms,

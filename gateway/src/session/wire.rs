@@ -22,6 +22,13 @@ pub const CONTROL_PING: Bytes = Bytes::from_static(&[PING, 0]);
 
 /// Encodes a frame for the wire.
 pub fn encode(frame: &ServerFrame, encoding: Encoding) -> Bytes {
+    let (buffer, start) = encode_into(frame, encoding);
+    // Frames wait in queues, so spare capacity would be memory wasted.
+    Bytes::from(buffer.into_boxed_slice()).slice(start..)
+}
+
+/// Encodes a frame for the wire into a buffer of its own. It begins at the index that is returned.
+pub fn encode_into(frame: &ServerFrame, encoding: Encoding) -> (Vec<u8>, usize) {
     let mut buffer = Vec::with_capacity(HEADER + 256);
     buffer.resize(HEADER, 0);
     let opcode = match encoding {
@@ -36,8 +43,17 @@ pub fn encode(frame: &ServerFrame, encoding: Encoding) -> Bytes {
     };
     let payload = buffer.len() - HEADER;
     let start = put_header(&mut buffer, opcode, payload);
-    // Frames wait in queues, so spare capacity would be memory wasted.
-    Bytes::from(buffer).slice(start..)
+    (buffer, start)
+}
+
+/// How many bytes the frame takes inside another one, about: a page joins its frames with one byte.
+pub fn length_of(frame: &ServerFrame, encoding: Encoding, scratch: &mut Vec<u8>) -> usize {
+    scratch.clear();
+    match encoding {
+        Encoding::Json => codec::encode_json(frame, scratch),
+        Encoding::MessagePack => codec::encode_msgpack(frame, scratch),
+    }
+    scratch.len() + 1
 }
 
 /// A frame that is encoded when somebody first needs it, once per encoding.

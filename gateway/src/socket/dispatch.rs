@@ -2,7 +2,8 @@
 //!
 //! Runs on the session's task and never waits: commands go into the queue of their chat, fetches to a task of their
 //! own. Invariant: each frame is answered, or ignored where the protocol says so, or dropped where it is best effort.
-//! Frames of unknown types are ignored, since a newer client may send them.
+//! Frames of unknown types are ignored, since a newer client may send them. Whatever a frame does, it uses up some
+//! allowance of its session, so a flood of any kind is closed.
 
 use std::sync::Arc;
 
@@ -38,7 +39,7 @@ pub(super) fn binary(services: &Arc<Services>, session: &Arc<Session>, bytes: &[
 fn decoded(services: &Arc<Services>, session: &Arc<Session>, decoded: Result<Option<ClientFrame>, Rejected>) {
     match decoded {
         Ok(Some(frame)) => dispatch(services, session, frame),
-        Ok(None) => {}
+        Ok(None) => ignore(services, session),
         Err(rejected) => {
             let failure = Failure::refused(rejected.code, rejected.message);
             refuse(services, session, rejected.uuid, &failure);
@@ -78,10 +79,17 @@ fn dispatch(services: &Arc<Services>, session: &Arc<Session>, frame: ClientFrame
         ClientFrame::SetPresence(set) => signal::set_presence(services, session, set),
         ClientFrame::Auth(auth) => renew(services, session, &auth),
         ClientFrame::Ping(ping) => {
-            reply::send(session, &frame::Pong { t: ping.t }.into(), services.now_ms());
+            if session.spend_idle(services.now_ms()) {
+                reply::send(session, &frame::Pong { t: ping.t }.into(), services.now_ms());
+            }
         }
-        ClientFrame::Pong(_) => {}
+        ClientFrame::Pong(_) => ignore(services, session),
     }
+}
+
+/// A frame that asks for nothing.
+pub(super) fn ignore(services: &Services, session: &Session) {
+    session.spend_idle(services.now_ms());
 }
 
 fn command(services: &Arc<Services>, session: &Arc<Session>, command: Command) {
@@ -93,6 +101,11 @@ fn command(services: &Arc<Services>, session: &Arc<Session>, command: Command) {
 
 /// `Auth`: a fresh token, which must be of the same user and login.
 fn renew(services: &Services, session: &Session, auth: &frame::Auth) {
+    // Checking a signature is the most expensive thing that a frame can ask for.
+    if !session.spend_answered() {
+        let failure = Failure::temporary(Code::RateLimited, 1_000, "too many frames; slow down");
+        return refuse(services, session, auth.uuid, &failure);
+    }
     let outcome = match services.auth.tokens.verify(&auth.token) {
         Ok(identity) if !is_own(session, &identity) => Err(Code::AuthMismatch),
         Ok(_) => services.auth.identify(&auth.token),

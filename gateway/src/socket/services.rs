@@ -8,6 +8,7 @@ use crate::{
     auth::Auth,
     feed::{catch_up::CatchUps, epochs::Epochs, loader::Loader, reads::Reads},
     hub::Hub,
+    infra::pages::Pages,
     presence::Presence,
     session::settings::SessionSettings,
     submit::Commands,
@@ -24,6 +25,7 @@ pub struct Services {
     pub epochs: Arc<Epochs>,
     pub presence: Arc<Presence>,
     pub auth: Arc<Auth>,
+    pub pages: Arc<Pages>,
     pub settings: SessionSettings,
     /// Sessions, their commands and their reads: a drain waits for all of them.
     pub tracker: TaskTracker,

@@ -19,7 +19,7 @@ use crate::{command::Failure, presence::MAX_WATCHED, session::Session};
 
 /// `Read`: up to here the user has seen the chat.
 pub(super) fn read(services: &Arc<Services>, session: &Arc<Session>, read: frame::Read) {
-    if !session.spend_ephemeral() {
+    if !session.spend_ephemeral(services.now_ms()) {
         return;
     }
     let frame::Read { chat_id: chat, seq, uuid } = read;
@@ -35,7 +35,7 @@ pub(super) fn read(services: &Arc<Services>, session: &Arc<Session>, read: frame
 
 /// `Typing`: for the other members.
 pub(super) fn typing(services: &Arc<Services>, session: &Arc<Session>, typing: frame::client::Typing) {
-    if !session.spend_ephemeral() {
+    if !session.spend_ephemeral(services.now_ms()) {
         return;
     }
     let frame::client::Typing { chat_id: chat, uuid } = typing;
@@ -48,7 +48,7 @@ pub(super) fn typing(services: &Arc<Services>, session: &Arc<Session>, typing: f
 
 /// `Delivered`: everything that the cursor covers is on the device.
 pub(super) fn delivered(services: &Arc<Services>, session: &Arc<Session>, delivered: frame::Delivered) {
-    if !session.spend_ephemeral() {
+    if !session.spend_ephemeral(services.now_ms()) {
         return;
     }
     match services.hub.sealer.open(session.user(), &delivered.cursor) {
@@ -62,7 +62,7 @@ pub(super) fn delivered(services: &Arc<Services>, session: &Arc<Session>, delive
 
 /// `WatchPresence`: whose presence the session wants besides that of its partners in direct chats.
 pub(super) fn watch(services: &Arc<Services>, session: &Arc<Session>, watch: frame::WatchPresence) {
-    if !session.spend_ephemeral() {
+    if !session.spend_ephemeral(services.now_ms()) {
         return;
     }
     let uuid = watch.uuid;
@@ -79,7 +79,7 @@ pub(super) fn watch(services: &Arc<Services>, session: &Arc<Session>, watch: fra
 
 /// `SetPresence`: whether the user is looking.
 pub(super) fn set_presence(services: &Arc<Services>, session: &Arc<Session>, set: frame::SetPresence) {
-    if !session.spend_ephemeral() {
+    if !session.spend_ephemeral(services.now_ms()) {
         return;
     }
     services.presence.set_away(session, set.state == frame::PresenceState::Away);

@@ -19,7 +19,7 @@ use crate::{
     auth,
     command::Failure,
     hub::attach::Attached,
-    infra::clock::unix_ms,
+    infra::{addresses::Connection, clock::unix_ms},
     session::{
         self, Session,
         close::Close,
@@ -31,6 +31,8 @@ use crate::{
 /// The upgrade request, as far as the session depends on it.
 pub struct Opening {
     pub identity: auth::Identity,
+    /// Counts the connection for as long as it lives.
+    pub connection: Arc<Connection>,
     pub device: Box<str>,
     pub encoding: Encoding,
     pub cursor: Option<Result<Cursor, Invalid>>,
@@ -63,7 +65,7 @@ pub async fn start(services: Arc<Services>, stream: TcpStream, early: &[u8], ope
     let session =
         Arc::new(Session::new(identity, opening.identity.expires_ms, &services.settings, services.now_ms()));
     // Boxed, since a future that takes the socket by value holds it twice or more for the life of the session.
-    let socket = Box::new(Socket::new(stream, early, services.settings.frame_bytes));
+    let socket = Box::new(Socket::new(stream, early, services.settings.frame_bytes, opening.connection));
     let refusal = if !opening.version_known {
         Some(Close::UnsupportedVersion)
     } else if services.hub.sessions_of(session.user()) >= services.settings.per_user {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::{
     hub::Hub,
-    infra::clock::unix_ms,
+    infra::{clock::unix_ms, pages::Pages},
     session::{
         Session,
         due::{Now, Pings},
@@ -25,23 +25,27 @@ const CURSOR_BATCH: usize = 32;
 /// The timer's state between two ticks.
 pub struct Sweep {
     hub: Arc<Hub>,
+    pages: Arc<Pages>,
     intervals: Intervals,
     forgot_ms: u64,
 }
 
 impl Sweep {
-    pub const fn new(hub: Arc<Hub>, intervals: Intervals) -> Self {
-        Self { hub, intervals, forgot_ms: 0 }
+    pub const fn new(hub: Arc<Hub>, pages: Arc<Pages>, intervals: Intervals) -> Self {
+        Self { hub, pages, intervals, forgot_ms: 0 }
     }
 
     /// Does what has become due since the last tick.
     pub fn tick(&mut self) {
         let now_ms = self.hub.clock.now_ms();
         let pings = Pings::new(now_ms);
-        let now = Now { mono_ms: now_ms, unix_ms: unix_ms() };
+        let pages_short = self.pages.are_short();
+        let now = Now { mono_ms: now_ms, unix_ms: unix_ms(), pages_short };
+        let mut queued_bytes = 0;
         let mut dirty: Vec<Arc<Session>> = Vec::new();
         for session in self.hub.sessions() {
             session.sweep(&self.intervals, now, &pings);
+            queued_bytes += session.queued_bytes();
             if session.is_dirty() {
                 dirty.push(session);
             }
@@ -50,6 +54,7 @@ impl Sweep {
             self.hub.send_cursors(batch, now_ms);
         }
         self.hub.expire_waiters(now_ms);
+        self.hub.metrics.queued_bytes.set(i64::try_from(queued_bytes).unwrap_or(i64::MAX));
         self.hub.measure();
         if now_ms.saturating_sub(self.forgot_ms) > self.intervals.memory_ms / FORGETS_PER_MEMORY {
             self.hub.forget_idle(now_ms.saturating_sub(self.intervals.memory_ms));

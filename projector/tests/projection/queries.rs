@@ -18,6 +18,11 @@ use crate::{
     model::{Model, ModelChat, Seen, Valid},
 };
 
+/// More bytes than the test's pages take.
+const ALL: usize = 1 << 30;
+/// Pages by items and bytes: whichever bound ends a page first, the pages together are the whole.
+const BOUNDS: [(usize, usize); 3] = [(1, ALL), (7, ALL), (100, 150)];
+
 fn seen(message: &Message) -> Seen {
     let reactions = message.reactions.iter().map(|reaction| {
         assert_eq!(reaction.count as usize, reaction.user_ids.len());
@@ -84,7 +89,7 @@ async fn chat_lists_and_unread_counts_are_exact() {
     for seed in 300..320 {
         let model = filled(&mut store, seed).await;
         for reader in (1..=USERS).map(user) {
-            let (checkpoint, page) = store.db.chats(reader, None, 100).await.unwrap();
+            let (checkpoint, page) = store.db.chats(reader, None, 100, ALL).await.unwrap();
             assert_eq!(checkpoint, store.checkpoint());
             let mut expected: Vec<_> =
                 model.chats.iter().filter(|(_, chat)| chat.members().contains(&reader)).collect();
@@ -114,16 +119,19 @@ async fn chat_lists_and_unread_counts_are_exact() {
 }
 
 async fn check_paging(store: &Store, reader: UserId, whole: &[sql::chat_list::Chat]) {
-    let (mut before, mut paged) = (None, Vec::new());
-    loop {
-        let (_, page) = store.db.chats(reader, before, 1).await.unwrap();
-        paged.extend(page.chats);
-        before = page.next;
-        if before.is_none() {
-            break;
+    for (items, bytes) in BOUNDS {
+        let (mut before, mut paged) = (None, Vec::new());
+        loop {
+            let (_, page) = store.db.chats(reader, before, items, bytes).await.unwrap();
+            assert!(bytes == ALL || page.chats.len() <= 4, "a last message takes 50 bytes or more");
+            paged.extend(page.chats);
+            before = page.next;
+            if before.is_none() {
+                break;
+            }
         }
+        assert_eq!(paged, whole);
     }
-    assert_eq!(paged, whole);
 }
 
 #[tokio::test]
@@ -134,7 +142,7 @@ async fn history_is_the_current_state_of_what_one_may_read() {
         for (id, chat) in &model.chats {
             for reader in (1..=USERS).map(user) {
                 let (_, page) =
-                    store.db.history(reader, *id, PageFrom::After(Seq::ZERO), 1_000).await.unwrap();
+                    store.db.history(reader, *id, PageFrom::After(Seq::ZERO), 1_000, ALL).await.unwrap();
                 if !chat.members().contains(&reader) {
                     assert!(page.is_none());
                     continue;
@@ -155,18 +163,22 @@ async fn history_is_the_current_state_of_what_one_may_read() {
 }
 
 async fn check_history_pages(store: &Store, reader: UserId, id: shared::id::ChatId, readable: &[Seen]) {
-    let (mut before, mut backwards) = (Seq(u64::MAX), Vec::new());
-    loop {
-        let (_, page) = store.db.history(reader, id, PageFrom::Before(before), 7).await.unwrap();
-        let page = page.expect("a member");
-        backwards.extend(page.messages.iter().map(seen));
-        match page.messages.last() {
-            Some(last) if page.more => before = last.seq,
-            _ => break,
+    for (items, bytes) in BOUNDS {
+        let (mut before, mut backwards) = (Seq(u64::MAX), Vec::new());
+        loop {
+            let (_, page) =
+                store.db.history(reader, id, PageFrom::Before(before), items, bytes).await.unwrap();
+            let page = page.expect("a member");
+            assert!(bytes == ALL || page.messages.len() <= 4, "a message takes 50 bytes or more");
+            backwards.extend(page.messages.iter().map(seen));
+            match page.messages.last() {
+                Some(last) if page.more => before = last.seq,
+                _ => break,
+            }
         }
+        backwards.reverse();
+        assert_eq!(backwards, readable);
     }
-    backwards.reverse();
-    assert_eq!(backwards, readable);
 }
 
 #[tokio::test]

@@ -175,7 +175,8 @@ impl Problem {
         self.status.unwrap_or_else(of_code)
     }
 
-    fn body(&self, status: StatusCode) -> Vec<u8> {
+    /// The document, for an answer with this status.
+    pub fn body(&self, status: StatusCode) -> Vec<u8> {
         let body = ProblemBody {
             r#type: format!("{TYPE_PREFIX}{}", self.code),
             title: self.code.title(),

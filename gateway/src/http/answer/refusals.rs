@@ -51,7 +51,11 @@ refusals! {
         401: "`auth.*`",
         404: "`chat.not_found`",
         422: "`request.invalid`",
+        429: "`rate.limited`",
+        503: "`server.unavailable`",
     }
+    /// A read while too many answers wait to be read, or a dependency is away.
+    PagesFull { 503: "`server.unavailable`", }
     /// A command to a group.
     CommandToGroup {
         401: "`auth.*`",

@@ -1,4 +1,4 @@
-//! The limits as one process counts them alone, used while Redis is away.
+//! The limits as one process counts them alone: those that are its own, and all others while Redis is away.
 //!
 //! Invariant: memory is bounded. A count whose allowance is full again says nothing, and is dropped when there are
 //! many.

@@ -15,7 +15,7 @@ use crate::{
     http::{answer::problem::Problem, limits::Limit, server::Peer, services::Services},
 };
 
-/// The user behind a valid access token whose family was not revoked.
+/// The user behind a valid access token whose family was not revoked. Every read counts against their limit.
 pub struct Caller(pub Identity);
 
 impl Caller {
@@ -42,7 +42,14 @@ impl FromRequestParts<Arc<Services>> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, services: &Arc<Services>) -> Result<Self, Problem> {
         let token = bearer(&parts.headers).ok_or(Code::AuthMissing)?;
-        Ok(Self(services.auth.identify(token)?))
+        let caller = Self(services.auth.identify(token)?);
+        if let Some(peer) = parts.extensions.get::<Peer>() {
+            peer.connection.show_token();
+        }
+        if parts.method.is_safe() {
+            services.limits.check(Limit::Reads, &caller.user().to_string()).await?;
+        }
+        Ok(caller)
     }
 }
 
@@ -61,12 +68,12 @@ impl FromRequestParts<Arc<Services>> for Client {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, services: &Arc<Services>) -> Result<Self, Problem> {
-        let Some(Peer(peer)) = parts.extensions.get::<Peer>() else {
+        let Some(Peer { address: peer, .. }) = parts.extensions.get::<Peer>() else {
             tracing::error!("a request without a peer");
             return Err(Code::ServerInternal.into());
         };
-        let address = services.origins.client_address(&parts.headers, peer.ip());
-        let plain_http = services.origins.is_plain_http(&parts.headers, peer.ip());
+        let address = services.origins.client_address(&parts.headers, *peer);
+        let plain_http = services.origins.is_plain_http(&parts.headers, *peer);
         Ok(Self { address, plain_http })
     }
 }

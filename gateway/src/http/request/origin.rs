@@ -98,7 +98,8 @@ impl Origins {
         forwarded.is_none_or(|proto| proto.as_bytes().eq_ignore_ascii_case(b"http"))
     }
 
-    fn trusts(&self, address: IpAddr) -> bool {
+    /// Whether it is the address of a trusted proxy.
+    pub fn trusts(&self, address: IpAddr) -> bool {
         self.trusted.iter().any(|network| network.contains(&address))
     }
 

@@ -24,9 +24,11 @@ use crate::{
     feed::reads::Fresh,
     http::{
         answer::{
+            pages::{self, Page},
             problem::Problem,
             refusals::{
-                ChatNotCreated, CommandToGroup, Invalid, Limited, ReadInChat, Unauthenticated, WithBody,
+                ChatNotCreated, CommandToGroup, Invalid, Limited, PagesFull, ReadInChat, Unauthenticated,
+                WithBody,
             },
             schema::{self, ChatTypeNumber, HistoryText, Name},
             view::{Chat, is_false},
@@ -39,6 +41,7 @@ use crate::{
         },
         services::Services,
     },
+    infra::pages::STORED_BYTES,
 };
 
 /// Chats on a page if the caller does not say how many.
@@ -60,36 +63,51 @@ pub struct Chats {
     stale: bool,
 }
 
+impl Page for Chats {
+    type Item = Chat;
+
+    fn items(&self) -> &[Chat] {
+        &self.chats
+    }
+
+    fn cut(&mut self, items: usize) {
+        self.chats.truncate(items);
+        self.next_page = self.chats.last().map(|chat| page::of_chats(chat.last_seq.get()));
+    }
+}
+
 /// The caller's chats, those with the newest activity first.
 #[utoipa::path(get, path = "/v1/chats", tag = "chats", security(("accessToken" = [])), params(
     ("limit" = Option<u32>, Query, minimum = 1, maximum = 200, description = "50 by default"),
     ("page" = Option<String>, Query, description = "the `nextPage` of the page before"),
 ), responses(
     (status = 200, body = Chats),
-    Unauthenticated, Invalid,
+    Unauthenticated, Invalid, Limited, PagesFull,
 ))]
 pub async fn list(
     State(services): State<Arc<Services>>,
     caller: Caller,
     uri: Uri,
-) -> Result<axum::Json<Chats>, Problem> {
+) -> Result<Response, Problem> {
     let mut fields = Fields::of_query(&uri);
     let limit = fields.optional("limit", rules::query_limit::<MAX_PAGE>).unwrap_or(PAGE);
     let before = fields.optional("page", page::chats).map(Seq);
     fields.finish(Some(()))?;
     let user = caller.user();
+    let turn = pages::turn(&services, user).await?;
     let query = async || {
-        let (checkpoint, found) = services.db.chats(user, before, limit).await?;
+        let (checkpoint, found) = services.db.chats(user, before, limit, STORED_BYTES).await?;
         Ok((checkpoint, (checkpoint, found)))
     };
     let Fresh { value: (checkpoint, found), stale } = services.reads.fresh(query).await?;
     let cursor = Cursor { epoch: checkpoint.epoch, position: checkpoint.position };
-    Ok(axum::Json(Chats {
+    let chats = Chats {
         chats: found.chats.into_iter().map(Chat::from).collect(),
         cursor: services.hub.sealer.seal(user, cursor),
         next_page: found.next.map(|seq| page::of_chats(seq.get())),
         stale,
-    }))
+    };
+    pages::answer(turn, chats).await
 }
 
 #[derive(ToSchema)]
@@ -235,10 +253,11 @@ pub async fn show(
     State(services): State<Arc<Services>>,
     caller: Caller,
     Id(id): Id<ChatId>,
-) -> Result<axum::Json<Chat>, Problem> {
+) -> Result<Response, Problem> {
+    let turn = pages::turn(&services, caller.user()).await?;
     let Fresh { value, stale } = find(&services, caller.user(), id).await?;
     let chat = value.ok_or(Code::ChatNotFound)?;
-    Ok(axum::Json(Chat { stale, ..chat }))
+    pages::one(turn, &Chat { stale, ..chat }).await
 }
 
 #[derive(ToSchema)]
@@ -269,7 +288,7 @@ pub async fn update(
     caller: Caller,
     Id(chat): Id<ChatId>,
     Json(asked): Json<UpdateChat>,
-) -> Result<axum::Json<Chat>, Problem> {
+) -> Result<Response, Problem> {
     caller.may_command(&services).await?;
     let actor = caller.actor();
     if let Some(title) = asked.title {

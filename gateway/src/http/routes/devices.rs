@@ -13,7 +13,7 @@ use crate::{
     http::{
         answer::{
             problem::Problem,
-            refusals::{Invalid, NoSuchDevice, Unauthenticated},
+            refusals::{Invalid, Limited, NoSuchDevice, Unauthenticated},
         },
         request::caller::{Caller, Id},
         services::Services,
@@ -43,7 +43,7 @@ pub struct Device {
 /// The caller's devices, the last seen first.
 #[utoipa::path(get, path = "/v1/devices", tag = "account", security(("accessToken" = [])), responses(
     (status = 200, body = Devices),
-    Unauthenticated,
+    Unauthenticated, Limited,
 ))]
 pub async fn list(
     State(services): State<Arc<Services>>,

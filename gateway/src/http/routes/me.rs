@@ -38,7 +38,7 @@ impl FromFields for UpdateMe {
 /// The caller's account; also what tells why a WebSocket was refused.
 #[utoipa::path(get, path = "/v1/me", tag = "account", security(("accessToken" = [])), responses(
     (status = 200, body = Me),
-    Unauthenticated,
+    Unauthenticated, Limited,
 ))]
 pub async fn show(State(services): State<Arc<Services>>, caller: Caller) -> Result<axum::Json<Me>, Problem> {
     let user = services.db.user(caller.user()).await?.ok_or(Code::UserNotFound)?;

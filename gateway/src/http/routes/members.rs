@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::{extract::State, response::Response};
 use http::{StatusCode, Uri};
 use serde::Serialize;
 use shared::{
@@ -18,6 +18,7 @@ use crate::{
     feed::reads::Fresh,
     http::{
         answer::{
+            pages::{self, Page},
             problem::Problem,
             refusals::{ChatFull, CommandToGroup, MemberNotRemoved, MemberUnchanged, ReadInChat, WithBody},
             schema::{self, RoleText},
@@ -48,6 +49,19 @@ pub struct Members {
     stale: bool,
 }
 
+impl Page for Members {
+    type Item = Member;
+
+    fn items(&self) -> &[Member] {
+        &self.members
+    }
+
+    fn cut(&mut self, items: usize) {
+        self.members.truncate(items);
+        self.next_page = self.members.last().map(|member| page::of_members(member.user_id.get()));
+    }
+}
+
 /// The members of a chat, by ascending id.
 #[utoipa::path(get, path = "/v1/chats/{id}/members", tag = "chats", security(("accessToken" = [])), params(
     ("id" = inline(schema::Id), Path),
@@ -62,20 +76,22 @@ pub async fn list(
     caller: Caller,
     Id(chat): Id<ChatId>,
     uri: Uri,
-) -> Result<axum::Json<Members>, Problem> {
+) -> Result<Response, Problem> {
     let mut fields = Fields::of_query(&uri);
     let limit = fields.optional("limit", rules::query_limit::<MAX_PAGE>).unwrap_or(PAGE);
     let after = fields.optional("page", page::members);
     fields.finish(Some(()))?;
     let after = after.and_then(|id| UserId::new(id).ok());
+    let turn = pages::turn(&services, caller.user()).await?;
     let query = async || services.db.members(caller.user(), chat, after, limit).await;
     let Fresh { value, stale } = services.reads.fresh(query).await?;
     let found = value.ok_or(Code::ChatNotFound)?;
-    Ok(axum::Json(Members {
+    let members = Members {
         members: found.members.into_iter().map(Member::from).collect(),
         next_page: found.next.map(|user| page::of_members(user.get())),
         stale,
-    }))
+    };
+    pages::answer(turn, members).await
 }
 
 #[derive(ToSchema)]

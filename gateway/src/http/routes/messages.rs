@@ -23,6 +23,7 @@ use crate::{
     feed::reads::Fresh,
     http::{
         answer::{
+            pages::{self, Page},
             problem::Problem,
             refusals::{MessageNotSent, ReadInChat, Unauthenticated, WithBody},
             schema::{self, BodyText, MentionSchema, SeqText},
@@ -36,6 +37,7 @@ use crate::{
         },
         services::Services,
     },
+    infra::pages::STORED_BYTES,
 };
 
 /// Messages on a page if the caller does not say how many.
@@ -53,6 +55,19 @@ pub struct Messages {
     stale: bool,
 }
 
+impl Page for Messages {
+    type Item = Message;
+
+    fn items(&self) -> &[Message] {
+        &self.messages
+    }
+
+    fn cut(&mut self, items: usize) {
+        self.messages.truncate(items);
+        self.more = true;
+    }
+}
+
 /// The messages of a chat. Every message that was acked before the request began is among them.
 #[utoipa::path(get, path = "/v1/chats/{id}/messages", tag = "chats", security(("accessToken" = [])), params(
     ("id" = inline(schema::Id), Path),
@@ -68,7 +83,7 @@ pub async fn list(
     caller: Caller,
     Id(chat): Id<ChatId>,
     uri: Uri,
-) -> Result<axum::Json<Messages>, Problem> {
+) -> Result<Response, Problem> {
     let mut fields = Fields::of_query(&uri);
     let before = fields.optional("before", rules::query_seq);
     let after = fields.optional("after", rules::query_seq);
@@ -81,11 +96,12 @@ pub async fn list(
         Some(seq) => PageFrom::After(seq),
         None => PageFrom::Before(before.unwrap_or(Seq(shared::id::MAX_ID))),
     };
-    let query = async || services.db.history(caller.user(), chat, from, limit).await;
+    let turn = pages::turn(&services, caller.user()).await?;
+    let query = async || services.db.history(caller.user(), chat, from, limit, STORED_BYTES).await;
     let Fresh { value, stale } = services.reads.fresh(query).await?;
     let found = value.ok_or(Code::ChatNotFound)?;
     let messages = found.messages.into_iter().map(Message::from).collect();
-    Ok(axum::Json(Messages { messages, more: found.more, stale }))
+    pages::answer(turn, Messages { messages, more: found.more, stale }).await
 }
 
 #[derive(ToSchema)]

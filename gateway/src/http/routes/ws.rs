@@ -3,7 +3,7 @@
 //! A request that is refused is refused before the upgrade, where an HTTP answer can say why. Then the bare TCP stream
 //! is handed to a session. Invariant: hyper's connection ends with the upgrade, so a session holds none of its buffers.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     extract::{Request, State},
@@ -12,7 +12,6 @@ use axum::{
 };
 use hyper_util::rt::TokioIo;
 use shared::{code::Code, text};
-use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use uuid::Uuid;
 
@@ -22,8 +21,10 @@ use crate::{
         answer::problem::Problem,
         limits::Limit,
         request::{fields::Fields, rules},
+        server::{Peer, patient::Patient},
         services::{Services, Unready},
     },
+    infra::addresses::{Connection, Refused},
     session::wire::Encoding,
     socket::start::{self, Opening},
 };
@@ -32,6 +33,9 @@ use crate::{
 const PROTOCOL: &str = "mini-telegram.v1";
 /// An offered subprotocol with this prefix holds an access token: browsers can set no other header here.
 const BEARER: &str = "bearer.";
+
+/// When a client may come back whose address has enough connections.
+const LATER: Duration = Duration::from_secs(1);
 
 /// The parameters of the query. Of a repeated one the last counts.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -79,9 +83,13 @@ async fn prepare(services: &Arc<Services>, mut request: Request) -> Result<Respo
         Err(_) => return Err(Problem::unavailable()),
     }
     let accept = handshake(&request)?;
+    let peer = request.extensions().get::<Peer>().cloned().ok_or(Code::ServerInternal)?;
+    let client = services.origins.client_address(request.headers(), peer.address);
+    let in_progress = services.addresses.upgrade(client).map_err(too_many)?;
     let query = Query::of(request.uri());
     let (identity, selected) = authenticate(services, &query, request.headers()).await?;
-    let opening = opening(services, &query, identity).await?;
+    let connection = peer.connection.of_client(client).map_err(too_many)?;
+    let opening = opening(services, &query, identity, connection).await?;
     if !services.hub.knows(opening.identity.user) {
         services.sockets.loader.user(opening.identity.user).await?;
     }
@@ -90,12 +98,18 @@ async fn prepare(services: &Arc<Services>, mut request: Request) -> Result<Respo
     services.sockets.tracker.spawn(async move {
         // A client that goes away between the request and the answer simply has no session.
         let Ok(upgraded) = upgrade.await else { return };
-        let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else { return };
+        let Ok(parts) = upgraded.downcast::<TokioIo<Patient>>() else { return };
         // A copy, since `read_buf` itself keeps all of hyper's buffer in memory.
         let early = parts.read_buf.to_vec();
-        start::start(sockets, parts.io.into_inner(), &early, opening).await;
+        start::start(sockets, parts.io.into_inner().into_stream(), &early, opening).await;
+        drop(in_progress);
     });
     Ok(switching(&accept, selected))
+}
+
+/// The client's address, or all together, have enough connections.
+fn too_many(refused: Refused) -> Problem {
+    if refused.is_own() { Problem::limited(LATER) } else { Problem::unavailable() }
 }
 
 /// Checks that the request is an opening handshake (RFC 6455, 4.2.1), and returns the accept key of the answer.
@@ -142,7 +156,12 @@ async fn authenticate(
 }
 
 /// Reads what the session starts with, and counts the connect against the user's limit.
-async fn opening(services: &Services, query: &Query, identity: Identity) -> Result<Opening, Problem> {
+async fn opening(
+    services: &Services,
+    query: &Query,
+    identity: Identity,
+    connection: Arc<Connection>,
+) -> Result<Opening, Problem> {
     let device = match query.device.as_deref() {
         Some(label) if !text::is_device(label) => return Err(Problem::invalid("device", "malformed")),
         Some(label) if label.contains(':') => label.to_owned(),
@@ -159,6 +178,7 @@ async fn opening(services: &Services, query: &Query, identity: Identity) -> Resu
     services.limits.check(limit, &identity.user.to_string()).await?;
     Ok(Opening {
         identity,
+        connection,
         device: device.into(),
         encoding,
         cursor: opened,

@@ -15,6 +15,7 @@ use crate::{
     auth::revocation::Revoked,
     feed::stage::until,
     hub::stage::{chat, created, sent, user},
+    infra::pages::PAGE_BYTES,
     session::close::Close,
     socket::stage::{Served, error_code, message},
 };
@@ -90,6 +91,65 @@ async fn a_fetch_is_answered_with_a_page_of_the_members_chat_alone() {
     let uuid = Uuid::now_v7();
     assert_eq!(served.refusal(&mut stranger, uuid, fetch(uuid, None)).await, "chat.not_found");
     assert_eq!(stranger.session.inflight(), 0);
+}
+
+/// A reader that takes nothing costs one page, whatever it asks for; one that reads on gets all of them, in order.
+#[tokio::test]
+async fn of_many_fetches_one_page_waits_for_a_reader_at_a_time() {
+    const FETCHES: usize = 40;
+    let mut served = group("pages").await;
+    let mut last = Seq::ZERO;
+    for _ in 0..15 {
+        last = served.world.append(1, 1, sent(&"\u{1}".repeat(16_000))).await;
+    }
+    served.world.stage.hub.passed(last).await;
+    let mut device = served.connect(2).await;
+    let uuids: Vec<Uuid> = (0..FETCHES).map(|_| Uuid::now_v7()).collect();
+    for uuid in &uuids {
+        let fetch = frame::Fetch {
+            uuid: *uuid,
+            chat_id: chat(1),
+            after: Some(Seq(2)),
+            limit: Some(200),
+            before: None,
+        };
+        served.send(&device, fetch);
+    }
+    until("a page waits", || device.session.queued_bytes() > 900_000).await;
+    assert!(device.session.is_choked(), "nothing more is read from it");
+    assert!(device.session.queued_bytes() <= PAGE_BYTES + 100, "{}", device.session.queued_bytes());
+    assert_eq!(served.services.pages.taken(), device.session.queued_bytes());
+    assert_eq!(device.session.inflight() as usize, FETCHES - 1);
+
+    let mut answered = Vec::new();
+    until("all pages come", || {
+        for frame in device.reads(100_000) {
+            let ServerFrame::Page(page) = frame else { panic!("{frame:?}") };
+            assert!(page.more && page.events.len() == 10, "{}", page.events.len());
+            answered.push(page.uuid);
+        }
+        answered.len() == FETCHES
+    })
+    .await;
+    assert_eq!(answered, uuids);
+    until("nothing is in flight", || device.session.inflight() == 0).await;
+    assert_eq!(served.services.pages.taken(), 0);
+}
+
+#[tokio::test]
+async fn fetches_that_wait_end_with_the_session() {
+    let served = group("fetches_end").await;
+    let device = served.connect(2).await;
+    device.session.push_control(vec![0; 50_000].into(), 0);
+    for _ in 0..5 {
+        let fetch =
+            frame::Fetch { uuid: Uuid::now_v7(), chat_id: chat(1), after: None, limit: None, before: None };
+        served.send(&device, fetch);
+    }
+    assert_eq!(device.session.inflight(), 5);
+    device.session.close(Close::TooSlow, 0);
+    until("nothing is in flight", || device.session.inflight() == 0).await;
+    assert_eq!(served.services.pages.taken(), 0);
 }
 
 #[tokio::test]
@@ -185,6 +245,44 @@ async fn a_frame_of_an_unknown_type_is_ignored() {
     }
     assert_eq!(device.reads(usize::MAX), []);
     assert_eq!(device.session.closing(), None);
+}
+
+#[tokio::test]
+async fn a_flood_of_frames_that_ask_for_nothing_is_closed() {
+    let served = Served::new("idle_flood").await;
+    let frames: [&[u8]; 4] = [
+        br#"{"type":"FromTheFuture"}"#,
+        br#"{"type":"Pong","t":1}"#,
+        br#"{"type":"Ping","t":1}"#,
+        br#"{"type":"Auth","token":"no token"}"#,
+    ];
+    for frame in frames {
+        let mut device = served.connect(1).await;
+        let mut sent = 0;
+        while device.session.closing().is_none() {
+            served.send_text(&device, frame);
+            sent += 1;
+            assert!(sent < 1_000, "{}", String::from_utf8_lossy(frame));
+        }
+        assert!(sent > 200, "a client may send some: {sent}");
+        assert_eq!(device.session.closing(), Some(Close::Flooding.code()));
+        assert!(device.reads(usize::MAX).len() <= 300);
+    }
+}
+
+#[tokio::test]
+async fn a_burst_of_best_effort_frames_is_dropped_and_a_flood_of_them_closed() {
+    let served = group("typing_flood").await;
+    let device = served.connect(2).await;
+    let typing = || frame::client::Typing { chat_id: chat(1), uuid: None };
+    for _ in 0..800 {
+        served.send(&device, typing());
+    }
+    assert_eq!(device.session.closing(), None);
+    for _ in 0..600 {
+        served.send(&device, typing());
+    }
+    assert_eq!(device.session.closing(), Some(Close::Flooding.code()));
 }
 
 #[tokio::test]

@@ -16,13 +16,14 @@ const INTERVALS: Intervals = Intervals {
     tick: Duration::from_millis(100),
     heartbeat_ms: 1_000,
     stall_ms: 5_000,
+    write_ms: 60_000,
     linger_ms: 300,
     expiry_notice_ms: 60_000,
     memory_ms: 4_000,
 };
 
 fn sweep(stage: &Stage) -> Sweep {
-    Sweep::new(stage.hub.clone(), INTERVALS)
+    Sweep::new(stage.hub.clone(), Pages::for_tests(), INTERVALS)
 }
 
 async fn pass(ms: u64) {

@@ -66,7 +66,7 @@ impl Fleet {
         let child = Command::new(&self.binary)
             .envs(&self.env)
             .env("MT_HTTP_ADDR", "127.0.0.1:0")
-            .env_remove("MT_METRICS_ADDR")
+            .env_remove("MT_OPS_ADDR")
             .stdin(Stdio::null())
             .stderr(output.try_clone()?)
             .stdout(output)

@@ -75,6 +75,11 @@ impl Raw {
         self.stream.write_all(bytes).await.unwrap();
     }
 
+    /// Sends as much as the peer takes before it ends the connection.
+    pub(crate) async fn try_send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).await.ok();
+    }
+
     fn parse(&mut self) -> Option<Frame> {
         let (&first, rest) = self.read.split_first()?;
         let (length, head) = match *rest.first()? {
@@ -138,7 +143,8 @@ pub(crate) fn close() -> Vec<u8> {
     frame(CLOSE, &1000_u16.to_be_bytes())
 }
 
-fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+/// A client's frame with this first byte: FIN and the opcode.
+pub(crate) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![first];
     match (u8::try_from(payload.len()), u16::try_from(payload.len())) {
         (Ok(length @ ..126), _) => frame.push(0x80 | length),

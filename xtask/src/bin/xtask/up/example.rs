@@ -8,15 +8,19 @@ use super::fleet::Fleet;
 
 pub(crate) fn text(fleet: &Fleet, backing: &Backing, data: &Path) -> String {
     let mut text = String::from("\nMini-Telegram is up.\n\n");
-    let rows = fleet.all().map(|(name, addr)| (name, format!("http://{addr}"))).chain([
-        ("nats", backing.nats.url()),
-        ("postgres", backing.database_url()),
-        ("redis", backing.redis.url()),
-        ("logs", data.join(LOGS).to_string_lossy().into_owned()),
-    ]);
+    let services = fleet.all().map(|(name, addr)| (name.to_owned(), addr)).chain(fleet.operators());
+    let rows = services.map(|(name, addr)| (name, format!("http://{addr}"))).chain(
+        [
+            ("nats", backing.nats.url()),
+            ("postgres", backing.database_url()),
+            ("redis", backing.redis.url()),
+            ("logs", data.join(LOGS).to_string_lossy().into_owned()),
+        ]
+        .map(|(name, value)| (name.to_owned(), value)),
+    );
     for (name, value) in rows {
         // Writing to a String can't fail.
-        writeln!(text, "  {name:12} {value}").ok();
+        writeln!(text, "  {name:14} {value}").ok();
     }
     if let Some(gateway) = fleet.gateways().next() {
         text.push_str(&EXAMPLE.replace("GATEWAY", &gateway.to_string()));

@@ -24,6 +24,9 @@ const DRAIN: Duration = Duration::from_secs(30);
 /// Who is still not ready is said so often.
 const TELL: Duration = Duration::from_secs(5);
 
+/// How far operators' ports of the gateways are from their clients' ports.
+const OPS_PORTS: u16 = 1_000;
+
 /// What all of them share.
 #[derive(Debug)]
 pub(crate) struct Setting {
@@ -55,6 +58,8 @@ pub(crate) fn set_up(setting: &Setting, stop: &Stop) -> Result<()> {
 struct Member {
     service: Service,
     addr: SocketAddr,
+    /// Where a gateway answers operators; the other services answer nobody else.
+    ops: Option<SocketAddr>,
 }
 
 /// The running services.
@@ -68,6 +73,7 @@ pub(crate) struct Fleet {
 impl Fleet {
     pub(crate) fn start(setting: &Setting, gateways: u16, host: IpAddr, first_port: u16) -> Result<Self> {
         let mut next = first_port;
+        let mut next_ops = first_port.saturating_add(OPS_PORTS);
         let mut members = Vec::new();
         let names = (1..=gateways).map(|n| ("gateway", format!("gateway-{n}"), "MT_HTTP_ADDR", host));
         let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -81,15 +87,20 @@ impl Fleet {
                 step(format!("port {next} is taken: {name} listens on {port}"));
             }
             next = port.checked_add(1).context("no ports left")?;
-            let env = setting
-                .env
-                .iter()
-                .cloned()
-                .chain([(variable.to_owned(), SocketAddr::new(host, port).to_string())]);
+            let ops = if program == "gateway" {
+                let port = port::first_free_from(next_ops)?;
+                next_ops = port.checked_add(1).context("no ports left")?;
+                Some(SocketAddr::new(local, port))
+            } else {
+                None
+            };
+            let listens = [(variable.to_owned(), SocketAddr::new(host, port).to_string())];
+            let operators = ops.map(|addr| ("MT_OPS_ADDR".to_owned(), addr.to_string()));
+            let env = setting.env.iter().cloned().chain(listens).chain(operators);
             let log = setting.logs.join(format!("{name}.log"));
             let service = Service::spawn(&name, setting.bin.join(program), &[], env, log)?;
             let reach = if host.is_unspecified() { local } else { host };
-            members.push(Member { service, addr: SocketAddr::new(reach, port) });
+            members.push(Member { service, addr: SocketAddr::new(reach, port), ops });
         }
         Ok(Self { members, gateways: usize::from(gateways) })
     }
@@ -102,6 +113,12 @@ impl Fleet {
     /// Name and address of every service.
     pub(crate) fn all(&self) -> impl Iterator<Item = (&str, SocketAddr)> {
         self.members.iter().map(|member| (member.service.name(), member.addr))
+    }
+
+    /// Where the gateways answer operators, by their names.
+    pub(crate) fn operators(&self) -> impl Iterator<Item = (String, SocketAddr)> {
+        let ops = |member: &Member| Some((format!("{}-ops", member.service.name()), member.ops?));
+        self.members.iter().filter_map(ops)
     }
 
     /// The URL and the process of a service.
@@ -134,7 +151,7 @@ impl Fleet {
     /// The first service that is not ready, and why.
     fn first_unready(&self) -> Option<String> {
         self.members.iter().find_map(|member| {
-            match http_get(&format!("http://{}/readyz", member.addr), PROBE) {
+            match http_get(&format!("http://{}/readyz", member.ops.unwrap_or(member.addr)), PROBE) {
                 Some((200, _)) => None,
                 Some((_, body)) => Some(format!("{}: {body}", member.service.name())),
                 None => Some(format!("{}: no answer", member.service.name())),
