@@ -181,6 +181,7 @@ impl Commands {
     pub fn note_log(&self, bounds: &Bounds, asked_ms: u64) {
         self.hub.expect(bounds.last);
         self.set_full(bounds.is_nearly_full());
+        self.hub.metrics.log_fill.set(bounds.fill().unwrap_or_default());
         self.freshness.read(bounds, asked_ms);
     }
 

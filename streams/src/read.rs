@@ -40,6 +40,11 @@ pub struct Bounds {
 }
 
 impl Bounds {
+    /// How much of the log's bound is taken; none if it has no bound.
+    pub fn fill(&self) -> Option<f64> {
+        (self.max_bytes > 0).then(|| self.bytes as f64 / self.max_bytes as f64)
+    }
+
     /// Whether the log is so full that only events which make room, or must not fail, should be appended.
     pub fn is_nearly_full(&self) -> bool {
         self.max_bytes > 0 && u128::from(self.bytes) * 100 >= u128::from(self.max_bytes) * 95

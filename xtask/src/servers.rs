@@ -45,6 +45,13 @@ pub struct Server {
     child: Option<Child>,
 }
 
+/// The bytes that are free on the disk of a folder.
+pub fn free_bytes(folder: &Path) -> Result<u64> {
+    let disk = rustix::fs::statvfs(folder)
+        .with_context(|| format!("looking at the disk of {}", folder.display()))?;
+    Ok(disk.f_bavail * disk.f_frsize)
+}
+
 impl Server {
     /// NATS with JetStream in `dir`.
     pub fn nats(dir: &Path, options: &Options) -> Result<Self> {
@@ -144,6 +151,16 @@ impl Server {
             Some(child) => Ok(child.exited()?.is_none()),
             None => Ok(false),
         }
+    }
+
+    /// NATS: what a write of its failed with. Until it is restarted, it stores nothing.
+    pub fn failed_write(&self) -> Option<String> {
+        (self.program == Program::Nats).then(|| nats::failed_write(&self.dir)).flatten()
+    }
+
+    /// The bytes that are free where its data is.
+    pub fn free_bytes(&self) -> Result<u64> {
+        free_bytes(&self.dir)
     }
 
     /// Crashes it: Postgres with its backends, which would keep the next postmaster out while they end.

@@ -8,7 +8,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use xtask::process::{children_of, parent_of};
 use xtask::servers::{http_get, port};
 use xtask::testing::{binary, fresh_dir};
@@ -170,6 +170,49 @@ fn a_service_that_ends_stops_everything_and_its_log_is_shown() {
     let (status, said) = up.wait();
     assert!(!status.success());
     assert!(said.contains("gateway-1 ended with signal: 9") && said.contains("\"listening\""), "{said}");
+    wait_gone(&left);
+    fs::remove_dir_all(&dir).expect("the folder");
+}
+
+#[test]
+fn a_log_that_could_not_write_is_mended_once_there_is_room() {
+    let dir = fresh_dir("up-disk").expect("a folder");
+    let port = port::choose(None).expect("a port").to_string();
+    let up = Up::start(&dir, &["--port", &port], &[]).wait_up();
+    let gateway = up.gateway();
+    let nats = descendants(up.child.id()).into_iter().find(|pid| name(*pid) == "nats-server").expect("NATS");
+    // No file of this process grows any more. The one that is started in its place has the whole disk.
+    let none = Rlimit { current: Some(1), maximum: Some(1) };
+    let pid = Pid::from_raw(i32::try_from(nats).expect("a pid"));
+    prlimit(pid, Resource::Fsize, none).expect("a limit");
+    let account = r#"{"email":"full@example.com","password":"correct horse"}"#;
+    let config = ureq::Agent::config_builder().http_status_as_error(false).build();
+    let agent = ureq::Agent::from(config);
+    let mut answer = agent
+        .post(format!("{gateway}/v1/auth/register"))
+        .header("content-type", "application/json")
+        .send(account)
+        .expect("an answer");
+    let text = answer.body_mut().read_to_string().expect("a body");
+    let token =
+        text.split("\"accessToken\":\"").nth(1).and_then(|rest| rest.split('"').next()).expect("a token");
+    let group = || {
+        let request =
+            agent.post(format!("{gateway}/v1/chats")).header("authorization", format!("Bearer {token}"));
+        let sent = request
+            .header("content-type", "application/json")
+            .send(r#"{"type":2,"memberIds":[],"title":"x"}"#);
+        sent.expect("an answer").status().as_u16()
+    };
+    // The gateway may well have patience enough that the caller sees no error at all.
+    let deadline = Instant::now() + UP;
+    while group() != 201 {
+        assert!(Instant::now() < deadline, "{}", up.said());
+    }
+    assert!(up.said().contains("nats-server could not write and starts again"), "{}", up.said());
+    let left = descendants(up.child.id());
+    up.signal(Signal::INT);
+    assert!(up.wait().0.success());
     wait_gone(&left);
     fs::remove_dir_all(&dir).expect("the folder");
 }

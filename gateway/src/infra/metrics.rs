@@ -45,6 +45,10 @@ pub struct Metrics {
     pub append_retries: Gauge,
     pub looked_up_total: Counters,
     pub clock_skew: Gauge<f64, AtomicU64>,
+    /// The log's bytes as a share of its bound; 0: it has none.
+    pub log_fill: Gauge<f64, AtomicU64>,
+    /// 1: appends are answered.
+    pub log_stores: Gauge,
     pub tail_recreations: Gauge,
     pub tail_position: Gauge,
     pub epoch: Gauge,
@@ -103,6 +107,16 @@ impl Metrics {
                 registry,
                 "gateway_clock_skew_seconds",
                 "How far the gateway's clock is ahead of the log's",
+            ),
+            log_fill: add(
+                registry,
+                "gateway_log_fill_ratio",
+                "The log's bytes as a share of its bound: from 0.95 on messages are refused; 0: no bound",
+            ),
+            log_stores: add(
+                registry,
+                "gateway_log_stores",
+                "1 while the log says what became of appends; 0: none is answered",
             ),
             tail_recreations: add(registry, "gateway_tail_recreations", "Consumers made anew"),
             tail_position: add(registry, "gateway_tail_position", "The last sequence applied"),

@@ -29,6 +29,7 @@ pub(super) async fn sessions(http: Arc<Services>, intervals: Intervals) {
 pub(super) async fn log(hub: Arc<Hub>, http: Arc<Services>) {
     let mut ticks = interval(LOG_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut stored = true;
     loop {
         ticks.tick().await;
         // If the log can't be asked, readiness and the appends show it.
@@ -40,9 +41,26 @@ pub(super) async fn log(hub: Arc<Hub>, http: Arc<Services>) {
         // The callers of overdue appends may have given up, and an unready gateway gets no new ones. So it appends by
         // itself, to learn when the log takes writes again.
         http.commands.prove_append().await;
+        let stores = http.commands.is_answered();
+        hub.metrics.log_stores.set(stores.into());
+        if stores != std::mem::replace(&mut stored, stores) {
+            tell_of_appends(stores, hub.is_proven());
+        }
         // If the database can't be asked, readiness shows it. A cut that this gateway's own tail finds is looked up at
         // once, so this poll is for the cuts that other readers of the log found.
         drop(http.sockets.epochs.learn().await);
         http.db.close_idle();
+    }
+}
+
+/// Tells the operator that the log has ceased to answer appends, or answers them again.
+fn tell_of_appends(stores: bool, is_heard: bool) {
+    match (stores, is_heard) {
+        (true, _) => tracing::info!("the log answers appends again"),
+        // A server whose write failed once refuses all later ones, until it is started anew.
+        (false, true) => tracing::error!(
+            "the log's server answers and stores nothing: its disk may be full; free space, then restart it"
+        ),
+        (false, false) => tracing::error!("the log answers no appends"),
     }
 }

@@ -9,6 +9,7 @@ use loadtest::{
     client::socket::{Connect, Received, Refused, Socket},
     provision::Account,
 };
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::{Value, json};
 
 use crate::support::{
@@ -239,6 +240,38 @@ async fn a_gateway_is_unready_while_the_log_is_full() {
     cluster.wait_ready(0).await;
     open_live(&connect).await;
     send(&mut socket, chat, "room again").await;
+}
+
+/// A server of NATS whose write has failed answers, and stores nothing more until it is started anew.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_stores_nothing_makes_gateways_unready_and_loses_nothing() {
+    let mut cluster = Build::new("disk_full").private().start().await;
+    let accounts = cluster.accounts(1).await;
+    let chat = cluster.group(&[&accounts[0]]).await;
+    let (mut socket, cursor) = cluster.live(0, &accounts[0]).await;
+    let before = send(&mut socket, chat, "before").await;
+    let nats = cluster.stack().nats.pid().and_then(|pid| Pid::from_raw(pid as i32));
+    let grow = |most: Option<u64>| {
+        prlimit(nats, Resource::Fsize, Rlimit { current: most, maximum: None }).expect("a limit");
+    };
+    grow(Some(1));
+    let (_, refused) = send_frame(chat, "while nothing is stored");
+    socket.say(&refused).await.unwrap();
+    unready(&cluster, 0, SOON).await;
+    let checks = cluster.anonymous(0).get("/readyz").await.unwrap().json();
+    assert!(checks["checks"]["log"].as_str().is_some_and(|log| log.contains("disk")), "{checks}");
+    let error = answer(&mut socket, &refused["uuid"], secs(20)).await;
+    assert_eq!((&error["type"], &error["temporary"]), (&json!("Error"), &json!(true)), "{error}");
+    // Room alone does not help: NATS remembers the failed write.
+    grow(None);
+    cluster.stack().nats.restart().unwrap();
+    cluster.wait_ready(0).await;
+    let ack = ask(&mut socket, &refused).await;
+    assert_eq!((&ack["type"], &ack["dup"]), (&json!("Ack"), &json!(false)), "{ack}");
+    let connect = cluster.connect(0, &accounts[0]).with("cursor", &cursor);
+    let (resumed, events, _, _) = replay(&connect).await;
+    assert!(resumed);
+    assert_eq!(seqs(&events), [before, ack["seq"].as_u64().unwrap()]);
 }
 
 /// A command whose first attempt the log has stored without being heard is no duplicate: nobody sent it before.

@@ -65,7 +65,17 @@ jetstream {{
 
 /// The health endpoint says ok once JetStream has recovered its streams.
 pub(super) fn ready(dir: &Path) -> bool {
-    let Ok(monitor) = fs::read_to_string(dir.join(MONITOR)) else { return false };
-    let url = format!("http://127.0.0.1:{}/healthz", monitor.trim());
-    http_get(&url, Duration::from_secs(1)).is_some_and(|(status, _)| status == 200)
+    health(dir).is_some_and(|(status, _)| status == 200)
+}
+
+/// Why the server stores nothing any more, if a write of its has failed. It keeps that for good, also when the disk has
+/// room again.
+pub(super) fn failed_write(dir: &Path) -> Option<String> {
+    let (status, body) = health(dir)?;
+    (status != 200 && body.contains("write error")).then_some(body)
+}
+
+fn health(dir: &Path) -> Option<(u16, String)> {
+    let monitor = fs::read_to_string(dir.join(MONITOR)).ok()?;
+    http_get(&format!("http://127.0.0.1:{}/healthz", monitor.trim()), Duration::from_secs(1))
 }

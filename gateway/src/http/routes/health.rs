@@ -47,7 +47,7 @@ pub async fn readyz(State(services): State<Arc<Services>>) -> Response {
     let log = match unready {
         Some(Unready::Starting) => Some("down: still reading the recent past"),
         Some(Unready::Unproven) => Some("down: nothing heard of it for seconds"),
-        Some(Unready::Unanswered) => Some("down: appends are not answered"),
+        Some(Unready::Unanswered) => Some("down: its server answers, but stores nothing: is the disk full?"),
         Some(Unready::Full) => Some("down: full"),
         Some(Unready::Draining | Unready::Revocations) | None => None,
     };

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use xtask::binaries::Program;
@@ -19,10 +20,19 @@ const DATABASE: &str = "minitelegram";
 const DRAIN_MS: &str = "3000";
 
 /// A full log refuses messages and still takes deletions; a full disk takes nothing. 8 GiB are 30 million messages.
-const LOG_MAX_BYTES: &str = "8589934592";
+const LOG_MAX_BYTES: u64 = 8 << 30;
+/// The share of a smaller disk's free space that the log may take: the database grows with it.
+const LOG_SHARE: u64 = 3;
+/// NATS is started again after a failed write once its disk has this much room: a few blocks of the log.
+const ROOM: u64 = 64 << 20;
+/// How often NATS is asked whether a write of its has failed.
+const ASK_EVERY: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
 pub(crate) struct Backing {
+    asked_at: Instant,
+    /// A failed write was told of.
+    told: bool,
     pub(crate) nats: Server,
     pub(crate) postgres: Server,
     pub(crate) redis: Server,
@@ -50,6 +60,8 @@ impl Backing {
             Ok(server)
         };
         let backing = Self {
+            asked_at: Instant::now(),
+            told: false,
             nats: start(Program::Nats, 4222)?,
             postgres: start(Program::Postgres, 5432)?,
             redis: start(Program::Redis, 6379)?,
@@ -88,7 +100,7 @@ impl Backing {
         .to_vec();
         let defaults = [
             ("MT_DRAIN_MS", DRAIN_MS.to_owned()),
-            ("MT_LOG_MAX_BYTES", LOG_MAX_BYTES.to_owned()),
+            ("MT_LOG_MAX_BYTES", log_max_bytes(data).to_string()),
             ("TOKIO_WORKER_THREADS", servers::fair_threads().to_string()),
             // The services' allocator gives memory back at once, not when it next comes by.
             ("MIMALLOC_PURGE_DELAY", "0".to_owned()),
@@ -109,6 +121,26 @@ impl Backing {
                 bail!("a server has ended; see {}", server.log_path().display());
             }
         }
+        if self.asked_at.elapsed() < ASK_EVERY {
+            return Ok(());
+        }
+        self.asked_at = Instant::now();
+        self.mend_log()
+    }
+
+    /// Starts NATS again if a write of its has failed and there is room now: by itself it stores nothing any more.
+    fn mend_log(&mut self) -> Result<()> {
+        let Some(why) = self.nats.failed_write() else {
+            self.told = false;
+            return Ok(());
+        };
+        if self.nats.free_bytes()? >= ROOM {
+            step("nats-server could not write and starts again: there is room now");
+            return self.nats.restart();
+        }
+        if !std::mem::replace(&mut self.told, true) {
+            step(format!("nats-server cannot write, so nobody can send; free some space: {}", why.trim()));
+        }
         Ok(())
     }
 
@@ -119,6 +151,24 @@ impl Backing {
         }
         Ok(())
     }
+}
+
+/// What earlier runs have logged, and a share of what the disk has left beside it.
+fn log_max_bytes(data: &Path) -> u64 {
+    let free = servers::free_bytes(data).unwrap_or(u64::MAX);
+    let logged = size_of(&data.join(Program::Nats.label()));
+    LOG_MAX_BYTES.min(logged + free / LOG_SHARE).max(ROOM)
+}
+
+/// The bytes of all files in a folder.
+fn size_of(folder: &Path) -> u64 {
+    let Ok(entries) = fs::read_dir(folder) else { return 0 };
+    let size = |entry: fs::DirEntry| match entry.metadata() {
+        Ok(data) if data.is_dir() => size_of(&entry.path()),
+        Ok(data) => data.len(),
+        Err(_) => 0,
+    };
+    entries.flatten().map(size).sum()
 }
 
 /// Removes what earlier runs have left.
