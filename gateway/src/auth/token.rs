@@ -1,6 +1,6 @@
 //! Access tokens: JWTs signed with ES256. Every gateway verifies them alone, with the public keys of the installation.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, str::FromStr};
 
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, errors::ErrorKind, jwk::JwkSet};
 use serde::{Deserialize, Serialize};
@@ -12,6 +12,9 @@ use crate::infra::clock::unix_ms;
 
 /// Longer than any access token that we issue; longer text is refused before it is parsed.
 const MAX_LENGTH: usize = 1_024;
+/// How far the clock of the gateway that issued a token may run ahead of this one, in seconds. A token from further
+/// ahead was not issued by a gateway whose clock works.
+const CLOCK_SKEW_S: u64 = 10;
 
 /// Issues and verifies access tokens.
 pub struct Tokens {
@@ -32,9 +35,9 @@ struct Claims {
     aud: String,
     /// The user's id, in decimal, since `sub` is a string.
     sub: String,
-    /// The token family.
+    /// The token family, in the one form in which we write it.
     #[serde(rename = "did")]
-    family: Uuid,
+    family: String,
     iat: u64,
     exp: u64,
 }
@@ -48,6 +51,7 @@ impl Tokens {
     pub fn new(keys: &Keys, settings: &AuthSettings) -> Self {
         let mut validation = Validation::new(Algorithm::ES256);
         validation.leeway = 0;
+        validation.validate_nbf = true;
         validation.set_required_spec_claims(&["iss", "aud", "sub", "exp"]);
         validation.set_issuer(&[&settings.jwt_issuer]);
         validation.set_audience(&[&settings.jwt_audience]);
@@ -90,7 +94,8 @@ impl Tokens {
     pub fn issue_for(&self, user: UserId, family: Uuid, ttl_s: u64) -> Result<String, CannotSign> {
         let now = unix_ms() / 1_000;
         let (iss, aud) = (self.issuer.clone(), self.audience.clone());
-        let claims = Claims { iss, aud, sub: user.to_string(), family, iat: now, exp: now + ttl_s };
+        let (sub, family) = (user.to_string(), family.to_string());
+        let claims = Claims { iss, aud, sub, family, iat: now, exp: now.saturating_add(ttl_s) };
         jsonwebtoken::encode(&self.header, &claims, &self.signing).map_err(|error| {
             tracing::error!(%error, "an access token could not be signed");
             CannotSign
@@ -116,14 +121,27 @@ impl Tokens {
             return Err(Code::AuthInvalidToken);
         }
         let header = jsonwebtoken::decode_header(token).map_err(|_| Code::AuthInvalidToken)?;
+        // RFC 7515, 4.1.11: extensions that must be understood are not understood here.
+        if header.crit.is_some() {
+            return Err(Code::AuthInvalidToken);
+        }
         let key = header.kid.and_then(|kid| self.verifying.get(&kid)).ok_or(Code::AuthInvalidToken)?;
         let decoded = jsonwebtoken::decode::<Claims>(token, key, &self.validation);
-        let Claims { sub, family, exp, .. } = decoded.map_err(|error| code_of(&error))?.claims;
-        let user = sub.parse().map_err(|_| Code::AuthInvalidToken)?;
+        let Claims { sub, family, iat, exp, .. } = decoded.map_err(|error| code_of(&error))?.claims;
+        if iat > unix_ms() / 1_000 + CLOCK_SKEW_S {
+            return Err(Code::AuthInvalidToken);
+        }
+        let (user, family) = (canonical(&sub)?, canonical(&family)?);
         let identity = Identity { user, family, expires_ms: exp.saturating_mul(1_000) };
         self.verified.put(token, identity);
         Ok(identity)
     }
+}
+
+/// The value of a claim, which must be written as we write it: otherwise one identity would have many names.
+fn canonical<T: FromStr + ToString>(text: &str) -> Result<T, Code> {
+    let value = text.parse::<T>().map_err(|_| Code::AuthInvalidToken)?;
+    if value.to_string() == text { Ok(value) } else { Err(Code::AuthInvalidToken) }
 }
 
 fn code_of(error: &jsonwebtoken::errors::Error) -> Code {
@@ -194,15 +212,48 @@ mod tests {
             ("aud", json!(["mini-telegram", "other"])),
             ("sub", json!("0")),
             ("sub", json!("x")),
+            ("sub", json!("07")),
+            ("sub", json!("+7")),
+            ("sub", json!(" 7")),
+            ("sub", json!(7)),
             ("did", json!("x")),
+            ("did", json!(Uuid::nil().simple().to_string())),
+            ("did", json!(Uuid::max().to_string().to_uppercase())),
+            ("did", json!(Uuid::nil().urn().to_string())),
+            ("iat", json!(unix_ms() / 1_000 + CLOCK_SKEW_S + 60)),
+            ("iat", json!("now")),
+            ("nbf", json!(unix_ms() / 1_000 + 60)),
+            ("nbf", json!("soon")),
         ] {
             let mut changed = claims();
             changed[claim] = wrong;
             assert_eq!(verify(&changed), Err(Code::AuthInvalidToken), "{claim}");
         }
+        for (claim, right) in [
+            ("nbf", json!(unix_ms() / 1_000)),
+            // The gateway that issued it runs a little ahead.
+            ("iat", json!(unix_ms() / 1_000 + CLOCK_SKEW_S / 2)),
+        ] {
+            let mut changed = claims();
+            changed[claim] = right;
+            assert!(verify(&changed).is_ok(), "{claim}");
+        }
         let mut over = claims();
         over["exp"] = json!(unix_ms() / 1_000);
         assert_eq!(verify(&over), Err(Code::AuthExpired), "no leeway");
+    }
+
+    #[test]
+    fn a_header_with_extensions_that_must_be_understood_is_refused() {
+        let keys = keys();
+        let tokens = Tokens::new(&keys, &settings());
+        let plain = Header { kid: Some(keys.kid.clone()), ..Header::new(Algorithm::ES256) };
+        for names in [vec!["b64".to_owned()], Vec::new()] {
+            let header = Header { crit: Some(names), ..plain.clone() };
+            let token = jsonwebtoken::encode(&header, &claims(), &keys.signing).unwrap();
+            assert_eq!(tokens.verify(&token), Err(Code::AuthInvalidToken));
+        }
+        assert!(tokens.verify(&jsonwebtoken::encode(&plain, &claims(), &keys.signing).unwrap()).is_ok());
     }
 
     #[test]
