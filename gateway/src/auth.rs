@@ -35,7 +35,8 @@ pub struct AuthSettings {
     #[arg(long, env = "MT_JWT_AUDIENCE", default_value = "mini-telegram")]
     pub jwt_audience: String,
     /// How long an access token lives, in seconds.
-    #[arg(long, env = "MT_ACCESS_TTL_S", default_value_t = 900, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    #[arg(long, env = "MT_ACCESS_TTL_S", default_value_t = 900,
+        value_parser = clap::value_parser!(u64).range(1..=revocation::LONGEST_ACCESS_TTL_S))]
     pub access_ttl_s: u64,
     /// How long a refresh token lives, in seconds.
     #[arg(long, env = "MT_REFRESH_TTL_S", default_value_t = 604_800, value_parser = clap::value_parser!(u64).range(1..=31_536_000))]
@@ -46,9 +47,13 @@ pub struct AuthSettings {
     /// Passwords hashed at a time; by default half of the cores.
     #[arg(long, env = "MT_BCRYPT_PARALLEL")]
     pub bcrypt_parallel: Option<usize>,
-    /// Passwords that may wait to be hashed; what comes on top is told to come back later.
+    /// Passwords that may wait to be hashed, of known places and of others each; what comes on top is told to come back
+    /// later.
     #[arg(long, env = "MT_BCRYPT_QUEUE", default_value_t = 32)]
     pub bcrypt_queue: usize,
+    /// How long a password may wait to be hashed, in milliseconds.
+    #[arg(long, env = "MT_BCRYPT_WAIT_MS", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(100..=19_000))]
+    pub bcrypt_wait_ms: u64,
     /// How often revocations are read again, in milliseconds, for those whose signal was missed.
     #[arg(long, env = "MT_REVOCATION_POLL_MS", default_value_t = 500, value_parser = clap::value_parser!(u64).range(50..=10_000))]
     pub revocation_poll_ms: u64,

@@ -120,6 +120,119 @@ async fn reads_are_limited() {
 }
 
 #[tokio::test]
+async fn whoever_may_not_add_members_learns_nothing_about_accounts() {
+    let env = [("MT_LIMIT_HTTP_COMMANDS_PER_S", "1"), ("MT_LIMIT_HTTP_COMMANDS_BURST", "12")];
+    let world = World::start("oracle", 1, &env).await;
+    let (ada, bob, eve) = (world.user("ada").await, world.user("bob").await, world.user("eve").await);
+    let group = json!({ "type": 2, "memberIds": [bob.id], "title": "tea" });
+    let group = ada.client.post("/v1/chats", group).await.ok(201)["id"].clone();
+    let add = async |user: &support::User, chat: &Value, id: u64| {
+        user.client.post(&format!("/v1/chats/{chat}/members"), json!({ "userIds": [id] })).await
+    };
+    for id in [eve.id, 9_007_199_254_740_991] {
+        add(&eve, &json!(999_999), id).await.problem(404, "chat.not_found");
+        add(&eve, &group, id).await.problem(404, "chat.not_found");
+        // A plain member adds nobody.
+        add(&bob, &group, id).await.problem(403, "chat.forbidden");
+    }
+    add(&ada, &group, 9_007_199_254_740_991).await.problem(422, "request.invalid");
+    add(&ada, &group, eve.id).await.ok(200);
+    let mut limited = 0;
+    for _ in 0..10 {
+        limited += u32::from(add(&eve, &json!(999_999), bob.id).await.status == 429);
+    }
+    assert!(limited > 0, "every try is a command");
+}
+
+#[tokio::test]
+async fn every_way_to_try_ids_and_e_mails_is_one_limit() {
+    let env =
+        [BEHIND_A_PROXY, ("MT_LIMIT_LOOKUPS_PER_MIN", "4"), ("MT_LIMIT_LOOKUPS_PER_ADDRESS_PER_MIN", "9")];
+    let world = World::start("tries", 2, &env).await;
+    let (ada, bob) = (world.user("ada").await, world.user("bob").await);
+    let at = |gateway: usize, user: &support::User, address: &str| {
+        user.at(&world, gateway).with("x-forwarded-for", address)
+    };
+    let home = at(0, &ada, "203.0.113.1");
+    let members = |ids: &[u64]| json!({ "type": 2, "memberIds": ids });
+    home.get("/v1/users?email=nobody@example.org").await.ok(200);
+    home.get("/v1/users/9007199254740991").await.problem(404, "user.not_found");
+    home.post("/v1/chats", members(&[9_007_199_254_740_990])).await.problem(422, "request.invalid");
+    home.post("/v1/chats", json!({ "type": 1, "memberIds": [9_007_199_254_740_990_u64] }))
+        .await
+        .problem(422, "request.invalid");
+    let elsewhere = at(1, &ada, "203.0.113.2");
+    elsewhere.get("/v1/users?email=nobody@example.org").await.problem(429, "rate.limited");
+    elsewhere.get("/v1/users/9007199254740991").await.problem(429, "rate.limited");
+    elsewhere.post("/v1/chats", members(&[9_007_199_254_740_990])).await.problem(429, "rate.limited");
+    // An id that she has is no try, and neither is anybody with whom she shares a chat.
+    let chat = elsewhere.post("/v1/chats", members(&[bob.id])).await.ok(201);
+    until("they share a chat", async || elsewhere.get(&format!("/v1/users/{}", bob.id)).await.status == 200)
+        .await;
+    for _ in 0..5 {
+        elsewhere.get(&format!("/v1/users/{}", bob.id)).await.ok(200);
+    }
+    elsewhere.get(&format!("/v1/chats/{}/members", chat["id"])).await.ok(200);
+
+    // Ids from the times when they were counted up are tries whether they are somebody's or not, and all of them count.
+    let other = at(0, &bob, "203.0.113.3");
+    other.post("/v1/chats", members(&[1, 2, 3, 4, 5, 6])).await.problem(429, "rate.limited");
+    other.get("/v1/users?email=nobody@example.org").await.problem(429, "rate.limited");
+
+    // And the address as a whole: four tries of Ada's were from there.
+    let register = async |n: usize| {
+        let body = json!({ "email": bob.email, "password": PASSWORD });
+        from(&world, n % 2, "203.0.113.1").post("/v1/auth/register", body).await.status
+    };
+    let mut told = 0;
+    while register(told).await == 409 {
+        told += 1;
+    }
+    // A slow machine may earn a try or two meanwhile.
+    assert!((5..=7).contains(&told), "{told}");
+}
+
+#[tokio::test]
+async fn clients_force_traces_when_they_are_logged_in_and_now_and_then() {
+    // Nobody listens there: the spans are lost, and the log shows which of its events are traced.
+    let env = [
+        ("MT_OTLP_ENDPOINT", "http://127.0.0.1:9"),
+        ("MT_TRACE_RATIO", "0"),
+        ("MT_LIMIT_FORCED_TRACES_PER_MIN", "2"),
+    ];
+    let world = World::start("forced", 1, &env).await;
+    let (ada, bob) = (world.user("ada").await, world.user("bob").await);
+    let chat = ada.client.post("/v1/chats", json!({ "type": 1, "memberIds": [bob.id] })).await.ok(201);
+    let path = format!("/v1/chats/{}/messages", chat["id"]);
+    let id = |n: usize| format!("{:032x}", n + 1);
+    for n in 0..5 {
+        let client = ada.client.clone().with("traceparent", &format!("00-{}-b7ad6b7169203331-01", id(n)));
+        client.post(&path, json!({ "uuid": uuid::Uuid::now_v7(), "body": "traced?" })).await.ok(201);
+    }
+    ada.client.post(&path, json!({ "uuid": uuid::Uuid::now_v7(), "body": "not traced" })).await.ok(201);
+    // The id is taken over even if the trace is not recorded, for those who are not logged in, too.
+    let anonymous = world.client(0).with("traceparent", &format!("00-{}-b7ad6b7169203331-01", id(9)));
+    assert_eq!(anonymous.get("/v1/me").await.problem(401, "auth.missing")["traceId"], id(9));
+
+    let settings = streams::NatsSettings {
+        nats_url: world.isolated.nats_url().to_owned(),
+        stream_prefix: world.isolated.stream_prefix().to_owned(),
+        ..streams::NatsSettings::default()
+    };
+    let nats = streams::Nats::connect(&settings, "tests").await.unwrap();
+    let partition = streams::Partition::FIRST;
+    let last = nats.bounds(partition).await.unwrap().last;
+    let mut scan = streams::Scan::new(&nats, partition, shared::id::Seq::ZERO, last);
+    let mut traced = Vec::new();
+    while let Some(batch) = scan.next().await.unwrap() {
+        traced.extend(
+            batch.into_iter().filter_map(|entry| entry.traceparent).map(|text| text[3..35].to_owned()),
+        );
+    }
+    assert_eq!(traced, [id(0), id(1)]);
+}
+
+#[tokio::test]
 async fn connects_are_limited_and_resumes_less() {
     let env = [("MT_LIMIT_CONNECTS_PER_MIN", "2"), ("MT_LIMIT_RESUMES_PER_MIN", "4")];
     let world = World::start("connects", 2, &env).await;
@@ -151,7 +264,13 @@ async fn connects_are_limited_and_resumes_less() {
 
 #[tokio::test]
 async fn a_hundred_logins_at_once_hurt_nobody_else() {
-    let env = [("MT_BCRYPT_COST", "12"), ("MT_BCRYPT_PARALLEL", "1"), ("MT_BCRYPT_QUEUE", "8")];
+    let env = [
+        ("MT_BCRYPT_COST", "12"),
+        ("MT_BCRYPT_PARALLEL", "1"),
+        ("MT_BCRYPT_QUEUE", "8"),
+        // Nine hashes, on a busy machine.
+        ("MT_BCRYPT_WAIT_MS", "19000"),
+    ];
     let world = World::start("hashing", 1, &env).await;
     let user = world.user("ada").await;
     let mut logins = tokio::task::JoinSet::new();
@@ -180,6 +299,57 @@ async fn a_hundred_logins_at_once_hurt_nobody_else() {
     assert!(opened >= 9 && busy > 0 && opened + busy == 100, "{opened} opened, {busy} refused");
     // One of two cores hashes; a request that has to wait for a hash would take 250 ms and more.
     assert!(slowest < Duration::from_millis(500), "{slowest:?}");
+}
+
+#[tokio::test]
+async fn owners_log_in_from_known_places_while_strangers_try_passwords() {
+    let env = [
+        BEHIND_A_PROXY,
+        ("MT_BCRYPT_COST", "10"),
+        ("MT_BCRYPT_PARALLEL", "1"),
+        ("MT_BCRYPT_QUEUE", "32"),
+        ("MT_LIMIT_AUTH_PER_MIN", "5"),
+        ("MT_LIMIT_LOGIN_FAILURES_PER_MIN", "5"),
+    ];
+    let world = World::start("underattack", 1, &env).await;
+    let home = from(&world, 0, "203.0.113.1");
+    let (ada, bob) = (home.register("ada").await, home.register("bob").await);
+    // Bob's phone is logged in to his account, and is on its way.
+    let phone = from(&world, 0, "203.0.113.2").with("cookie", &format!("refreshToken={}", bob.refresh));
+    let start = Instant::now();
+    login(&home, &bob.email, PASSWORD).await.ok(200);
+    let alone = start.elapsed();
+    let mut attack = tokio::task::JoinSet::new();
+    for n in 0..72 {
+        let stranger = from(&world, 0, &format!("198.51.100.{n}"));
+        attack.spawn(async move {
+            let mut told = Vec::new();
+            for guess in 0..5 {
+                let email = format!("victim-{n}-{guess}@example.org");
+                let answer = login(&stranger, &email, "wrong guess").await;
+                if answer.status == 503 {
+                    told.push(answer.header("retry-after").parse::<u64>().unwrap());
+                }
+            }
+            told
+        });
+    }
+    let waiting = async || {
+        let metrics = world.client(0).get("/metrics").await.text;
+        let line = metrics.lines().find_map(|line| line.strip_prefix("gateway_bcrypt_queue "));
+        line.is_some_and(|waiting| waiting.parse::<u64>().unwrap() >= 20)
+    };
+    until("the queue of strangers is long", waiting).await;
+    let mut slowest = Duration::ZERO;
+    for (client, email) in [(&home, &ada.email), (&phone, &bob.email), (&home, &ada.email)] {
+        let start = Instant::now();
+        login(client, email, PASSWORD).await.ok(200);
+        slowest = slowest.max(start.elapsed());
+    }
+    assert!(waiting().await, "the attack goes on");
+    // Behind all strangers it would be more than twenty times as long as alone.
+    assert!(slowest < alone * 8 + Duration::from_secs(1), "{slowest:?}, alone {alone:?}");
+    attack.abort_all();
 }
 
 #[tokio::test]

@@ -12,5 +12,5 @@ mod propagation;
 mod settings;
 
 pub use init::{Guard, InitError, init};
-pub use propagation::{set_parent, traceparent};
+pub use propagation::{is_sampled, set_parent, traceparent};
 pub use settings::OtelSettings;

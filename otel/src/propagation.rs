@@ -30,6 +30,12 @@ pub fn set_parent(span: &Span, traceparent: &str) {
     }
 }
 
+/// Whether the sender of this text wants the trace to be recorded.
+pub fn is_sampled(traceparent: &str) -> bool {
+    let context = TraceContextPropagator::new().extract(&Header(traceparent));
+    context.span().span_context().is_sampled()
+}
+
 /// A carrier of this one header.
 struct Header<'a>(&'a str);
 
@@ -82,6 +88,15 @@ mod tests {
         let text = text.expect("the remote side sampled it");
         assert_eq!(text[..36], REMOTE[..36]);
         assert_ne!(text, REMOTE);
+    }
+
+    #[test]
+    fn who_wants_a_trace_recorded_says_so_in_the_flags() {
+        assert!(is_sampled(REMOTE));
+        assert!(is_sampled(&REMOTE.replace("-01", "-03")), "other flags beside it");
+        for text in [&REMOTE.replace("-01", "-00"), "", "01", "00-0-0-01"] {
+            assert!(!is_sampled(text), "{text}");
+        }
     }
 
     #[test]

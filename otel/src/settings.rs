@@ -9,10 +9,11 @@ pub struct OtelSettings {
     pub log: String,
 
     /// OTLP/gRPC address of a collector, such as http://127.0.0.1:4317. Unset: no spans are exported.
-    #[arg(long = "otlp-endpoint", env = "MT_OTLP_ENDPOINT")]
+    #[arg(long = "otlp-endpoint", env = "MT_OTLP_ENDPOINT", hide_env_values = true)]
     pub otlp_endpoint: Option<String>,
 
-    /// Share of new traces that are sampled, 0 to 1. A trace begun elsewhere keeps its own decision.
+    /// Share of new traces that are sampled, 0 to 1. A trace begun by another service keeps its own decision, one begun
+    /// by a client only if it may force one.
     #[arg(long = "trace-ratio", env = "MT_TRACE_RATIO", default_value_t = 0.01, value_parser = ratio)]
     pub trace_ratio: f64,
 }

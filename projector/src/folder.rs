@@ -3,7 +3,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use shared::id::{ChatId, Position, UserId};
+use shared::id::{ChatId, Position};
 use sql::{
     Checkpoint,
     projection::{Key, Rows, Writer, Written},
@@ -34,9 +34,8 @@ pub struct Folded {
     pub dead_letters: u64,
     /// The log held a command twice that was stored before.
     pub duplicates: bool,
-    /// The greatest ids of chats and users that are new in it.
-    pub last_chat: Option<ChatId>,
-    pub last_user: Option<UserId>,
+    /// The chats that are new in it.
+    pub chats: Vec<ChatId>,
     /// The entry before which the batch had to end.
     pub too_new: Option<TooNew>,
 }
@@ -161,8 +160,7 @@ impl Folded {
         Self {
             refused: rows.refused.len() as u64,
             dead_letters: rows.dead_letters.len() as u64,
-            last_chat: rows.chats.new.iter().map(|chat| chat.chat).max(),
-            last_user: rows.memberships.opened.iter().map(|opened| opened.user).max(),
+            chats: rows.chats.new.iter().map(|chat| chat.chat).collect(),
             ..Self::default()
         }
     }

@@ -35,18 +35,37 @@ const CREATE: &str = "
 const BY_EMAIL: &str = "SELECT id, email, display_name, password_hash FROM users WHERE email = $1";
 const BY_ID: &str = "SELECT id, email, display_name FROM users WHERE id = $1";
 const PROFILES: &str = "SELECT id, display_name FROM users WHERE id = ANY($1) ORDER BY id";
+const RENEW_HASH: &str = "UPDATE users SET password_hash = $3 WHERE id = $1 AND password_hash = $2";
+// A sample of pages, some 100,000 accounts: the shares are wanted, not the numbers. `reltuples` is -1 before the first
+// analysis. The cost stands in a hash's third field: `$2b$12$…`.
+const COSTS: &str = "
+    SELECT split_part(password_hash, '$', 3) AS cost, count(*) AS accounts
+    FROM users TABLESAMPLE SYSTEM (least(100, 1e7 / greatest(1, (
+        SELECT reltuples FROM pg_class WHERE oid = 'users'::regclass
+    ))))
+    WHERE password_hash IS NOT NULL GROUP BY 1";
 const RENAME: &str = "UPDATE users SET display_name = $2 WHERE id = $1";
 const PROVISION: &str = "
-    WITH fresh AS MATERIALIZED (SELECT nextval('user_ids') AS id, gen_random_uuid() AS did FROM generate_series(1, $2)),
+    WITH fresh AS MATERIALIZED (SELECT new_user_id() AS id, gen_random_uuid() AS did FROM generate_series(1, $2)),
     accounts AS (
         INSERT INTO users (id, email, display_name, created_ts)
         SELECT id, $1 || '-' || id || '@provisioned.invalid', $1 || '-' || id, $3 FROM fresh
     ),
     families AS (
-        INSERT INTO token_families (did, user_id, device, created_ts, last_seen_ts, expires_ts)
-        SELECT did, id, $4, $3, $3, $5 FROM fresh
+        INSERT INTO token_families (did, user_id, device, created_ts, last_seen_ts, expires_ts, access_until_ts)
+        SELECT did, id, $4, $3, $3, $5, $5 FROM fresh
     )
     SELECT id, did FROM fresh ORDER BY id";
+/// Ids below this were counted up, one after the other, by earlier builds: who has one can guess others. Ids of accounts
+/// that are made now are random, and one in two million is below this.
+pub const GUESSABLE_BELOW: u64 = 1 << 32;
+
+// A few thousand look-ups by index for each of `others` at most: as many as `user` has chats.
+const ACQUAINTED: &str = "
+    SELECT q.id FROM unnest($2::bigint[]) AS q (id) WHERE EXISTS (
+        SELECT 1 FROM memberships mine JOIN memberships other ON other.chat_id = mine.chat_id
+        WHERE mine.user_id = $1 AND mine.to_seq IS NULL AND other.user_id = q.id AND other.to_seq IS NULL
+    )";
 /// Accounts made by one statement: a second of work at most.
 const PROVISION_CHUNK: usize = 5_000;
 
@@ -109,12 +128,46 @@ impl Db {
         rows.iter().map(profile).collect()
     }
 
+    /// Those of the others who are in a chat with the user, as of the projection's checkpoint.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn acquainted(&self, user: UserId, others: &[UserId]) -> Result<Vec<UserId>, Error> {
+        let others: Vec<i64> = others.iter().map(|id| id.as_i64()).collect();
+        let rows = self.query(ACQUAINTED, &[&user.as_i64(), &others]).await?;
+        rows.iter().map(|row| user_id(row.try_get("id")?)).collect()
+    }
+
     /// Changes the display name; `false` if there is no such account.
     ///
     /// # Errors
     /// [`Error`]
     pub async fn set_display_name(&self, id: UserId, display_name: &str) -> Result<bool, Error> {
         Ok(self.execute(RENAME, &[&id.as_i64(), &display_name]).await? > 0)
+    }
+
+    /// Replaces the hash of a password that did not change; `false` if it did meanwhile.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn renew_password_hash(&self, id: UserId, old: &str, new: &str) -> Result<bool, Error> {
+        Ok(self.execute(RENEW_HASH, &[&id.as_i64(), &old, &new]).await? > 0)
+    }
+
+    /// The costs of the accounts' password hashes, and how many accounts of a sample have each.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn password_costs(&self) -> Result<Vec<(u32, u64)>, Error> {
+        let rows = self.query(COSTS, &[]).await?;
+        let mut costs = Vec::new();
+        for row in rows {
+            let (cost, accounts): (&str, i64) = (row.try_get("cost")?, row.try_get("accounts")?);
+            if let Ok(cost) = cost.parse() {
+                costs.push((cost, accounts as u64));
+            }
+        }
+        Ok(costs)
     }
 
     /// Makes accounts without a password, each with one device: how an operator makes many test users.

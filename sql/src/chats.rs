@@ -18,8 +18,12 @@ const CLAIM_GROUP: &str = "
     INSERT INTO group_keys (user_id, key, chat_id) VALUES ($1, $2, nextval('chat_ids')) ON CONFLICT DO NOTHING
     RETURNING chat_id";
 const RAISE_IDS: &str = "
-    SELECT CASE WHEN (SELECT last_value FROM chat_ids) < $1 THEN setval('chat_ids', $1) END,
-           CASE WHEN (SELECT last_value FROM user_ids) < $2 THEN setval('user_ids', $2) END";
+    SELECT setval('chat_ids', $1) FROM chat_ids WHERE last_value < $1 AND last_value >= $1 - $2";
+
+/// How far ahead of the last id that the database gave an id of the log may be, to be believed. A restored database lacks
+/// the chats of some days. One entry with a made-up id must not use up all ids below it: it would take two million of
+/// them.
+pub const MOST_AHEAD: u64 = 1 << 32;
 
 pub(crate) fn chat_id(id: i64) -> Result<ChatId, Error> {
     ChatId::try_from(id).map_err(|_| Error::Corrupt("a chat id is out of range"))
@@ -67,12 +71,14 @@ impl Db {
         first_id(&self.query_one(look, params).await?)
     }
 
-    /// Makes sure that ids up to these are not given again: the log may hold ids that a restored database has not given.
+    /// Makes sure that ids of chats up to this one are not given again: the log may hold ids that a restored database has
+    /// not given. One that is further ahead than [`MOST_AHEAD`] changes nothing. (Ids of accounts need no such care: they
+    /// are random.)
     ///
     /// # Errors
     /// [`Error`]
-    pub async fn raise_ids(&self, chats: ChatId, users: UserId) -> Result<(), Error> {
-        self.query(RAISE_IDS, &[&chats.as_i64(), &users.as_i64()]).await.map(drop)
+    pub async fn raise_chat_ids(&self, chats: ChatId) -> Result<(), Error> {
+        self.query(RAISE_IDS, &[&chats.as_i64(), &(MOST_AHEAD as i64)]).await.map(drop)
     }
 }
 

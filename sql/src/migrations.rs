@@ -55,6 +55,18 @@ const STEPS: &[Step] = &[
         up: DELETIONS,
         down: include_str!("../migrations/0006_deletions.down.sql"),
     },
+    Step {
+        version: 7,
+        name: "access_until",
+        up: include_str!("../migrations/0007_access_until.up.sql"),
+        down: include_str!("../migrations/0007_access_until.down.sql"),
+    },
+    Step {
+        version: 8,
+        name: "user_ids",
+        up: include_str!("../migrations/0008_user_ids.up.sql"),
+        down: include_str!("../migrations/0008_user_ids.down.sql"),
+    },
 ];
 
 /// Migrating failed.

@@ -6,7 +6,14 @@
 use std::collections::HashSet;
 
 use shared::id::{ChatId, Seq, UserId};
-use sql::{Db, SqlSettings, marks::Mark, migrations, tokens::Rotation};
+use sql::{
+    Db, SqlSettings,
+    accounts::GUESSABLE_BELOW,
+    chats::MOST_AHEAD,
+    marks::Mark,
+    migrations,
+    tokens::{Lives, RevokedFamily, Rotation},
+};
 use uuid::Uuid;
 use xtask::testing::Isolated;
 
@@ -26,6 +33,11 @@ fn user(id: u64) -> UserId {
 
 fn chat(id: u64) -> ChatId {
     ChatId::new(id).unwrap()
+}
+
+/// An access token lives for 15 units of time.
+fn lives(now_ms: u64, refresh_until_ms: u64) -> Lives {
+    Lives { now_ms, access_until_ms: now_ms + 15, refresh_until_ms }
 }
 
 #[tokio::test]
@@ -61,20 +73,23 @@ async fn a_refresh_token_is_good_once() {
     let (_corner, db) = open("tokens");
     let user = db.create_user("t@x.example", "T", "hash", 1).await.unwrap().unwrap();
     let did = Uuid::now_v7();
-    db.create_family(did, user, "web", b"one", 10, 100).await.unwrap();
+    db.create_family(did, user, "web", b"one", lives(10, 100)).await.unwrap();
     let rotated = Rotation::Rotated { user, did, device: "web".to_owned() };
-    assert_eq!(db.rotate(b"one", b"two", 20, 120).await.unwrap(), rotated);
+    assert_eq!(db.rotate(b"one", b"two", lives(20, 120)).await.unwrap(), rotated);
     let family = &db.families(user, 50).await.unwrap()[0];
     assert_eq!((family.created_ms, family.last_seen_ms), (10, 20));
-    assert_eq!(db.rotate(b"none", b"x", 20, 120).await.unwrap(), Rotation::Unknown);
-    assert_eq!(db.rotate(b"two", b"x", 120, 220).await.unwrap(), Rotation::Expired);
+    assert_eq!(db.rotate(b"none", b"x", lives(20, 120)).await.unwrap(), Rotation::Unknown);
+    assert_eq!(db.rotate(b"two", b"x", lives(120, 220)).await.unwrap(), Rotation::Expired);
     assert!(db.family_of(b"two").await.unwrap().is_some(), "an expired token revokes nothing");
-    assert_eq!(db.rotate(b"one", b"x", 30, 130).await.unwrap(), Rotation::Reused { user, did });
+    // The last access token is from the exchange at 20.
+    let revoked = RevokedFamily { did, user, access_until_ms: Some(35) };
+    assert_eq!(db.rotate(b"one", b"x", lives(30, 130)).await.unwrap(), Rotation::Reused(revoked));
     assert!(db.family_of(b"two").await.unwrap().is_none(), "revoked");
-    assert_eq!(db.rotate(b"two", b"x", 30, 130).await.unwrap(), Rotation::Revoked);
-    assert_eq!(db.revoked_since(30).await.unwrap(), [did]);
-    assert!(db.revoked_since(31).await.unwrap().is_empty());
-    assert!(!db.revoke_family(user, did, 40).await.unwrap(), "it is revoked already");
+    assert_eq!(db.rotate(b"two", b"x", lives(30, 130)).await.unwrap(), Rotation::Revoked);
+    assert_eq!(db.revoked_since(30, 34).await.unwrap(), [revoked]);
+    assert!(db.revoked_since(31, 34).await.unwrap().is_empty());
+    assert!(db.revoked_since(30, 35).await.unwrap().is_empty(), "no access token is left");
+    assert_eq!(db.revoke_family(user, did, 40).await.unwrap(), None, "it is revoked already");
 }
 
 #[tokio::test]
@@ -83,16 +98,16 @@ async fn families_that_ended_are_forgotten_with_their_tokens() {
     let user = db.create_user("f@x.example", "F", "hash", 1).await.unwrap().unwrap();
     for (device, expires_ms) in [("old", 100), ("older", 90), ("kept", 200)] {
         let did = Uuid::now_v7();
-        db.create_family(did, user, device, device.as_bytes(), 10, expires_ms).await.unwrap();
+        db.create_family(did, user, device, device.as_bytes(), lives(10, expires_ms)).await.unwrap();
     }
-    assert!(matches!(db.rotate(b"kept", b"next", 20, 200).await.unwrap(), Rotation::Rotated { .. }));
+    assert!(matches!(db.rotate(b"kept", b"next", lives(20, 200)).await.unwrap(), Rotation::Rotated { .. }));
     assert_eq!(db.forget_families(200, 1).await.unwrap(), 1, "no more than asked for");
     assert_eq!(db.forget_families(200, 10).await.unwrap(), 1);
     assert_eq!(db.forget_families(200, 10).await.unwrap(), 0);
     for hash in [b"old".as_slice(), b"older"] {
-        assert_eq!(db.rotate(hash, b"x", 30, 130).await.unwrap(), Rotation::Unknown);
+        assert_eq!(db.rotate(hash, b"x", lives(30, 130)).await.unwrap(), Rotation::Unknown);
     }
-    assert!(matches!(db.rotate(b"next", b"last", 30, 200).await.unwrap(), Rotation::Rotated { .. }));
+    assert!(matches!(db.rotate(b"next", b"last", lives(30, 200)).await.unwrap(), Rotation::Rotated { .. }));
 }
 
 #[tokio::test]
@@ -102,16 +117,16 @@ async fn of_racing_rotations_one_wins_and_the_family_dies() {
     for round in 0..20u8 {
         let did = Uuid::now_v7();
         let first = [round; 8];
-        db.create_family(did, user, "web", &first, 10, 100).await.unwrap();
+        db.create_family(did, user, "web", &first, lives(10, 100)).await.unwrap();
         let rotations = (0..4u8).map(|racer| {
             let db = db.clone();
-            tokio::spawn(async move { db.rotate(&first, &[round, racer], 20, 120).await.unwrap() })
+            tokio::spawn(async move { db.rotate(&first, &[round, racer], lives(20, 120)).await.unwrap() })
         });
         let mut won = 0;
         for rotation in rotations.collect::<Vec<_>>() {
             match rotation.await.unwrap() {
                 Rotation::Rotated { .. } => won += 1,
-                Rotation::Reused { .. } | Rotation::Revoked => {}
+                Rotation::Reused(_) | Rotation::Revoked => {}
                 other => panic!("{other:?}"),
             }
         }
@@ -144,11 +159,56 @@ async fn ids_jump_above_what_the_log_knows() {
     let (_corner, db) = open("ids");
     let next_chat = async || db.claim_group(user(1), Uuid::new_v4()).await.unwrap();
     let first = next_chat().await;
-    db.raise_ids(chat(500), user(700)).await.unwrap();
+    db.raise_chat_ids(chat(500)).await.unwrap();
     assert!(next_chat().await > chat(500).max(first));
-    assert!(db.create_user("i@x.example", "I", "hash", 1).await.unwrap().unwrap() > user(700));
-    db.raise_ids(chat(1), user(1)).await.unwrap();
-    assert!(next_chat().await > chat(501), "they never go back");
+    db.raise_chat_ids(chat(1)).await.unwrap();
+    let last = next_chat().await;
+    assert!(last > chat(501), "they never go back");
+    // What no database has given for years to come is made up.
+    for far in [MOST_AHEAD + 1_000, shared::id::MAX_ID] {
+        db.raise_chat_ids(chat(far)).await.unwrap();
+    }
+    let next = next_chat().await;
+    assert!(next > last && next < chat(1_000), "{next}");
+    db.raise_chat_ids(chat(MOST_AHEAD)).await.unwrap();
+    assert!(next_chat().await > chat(MOST_AHEAD));
+}
+
+#[tokio::test]
+async fn ids_of_accounts_say_nothing_about_each_other() {
+    let (_corner, db) = open("userids");
+    let mut ids = Vec::new();
+    for n in 0..50 {
+        ids.push(db.create_user(&format!("{n}@x.example"), "X", "hash", 1).await.unwrap().unwrap().get());
+    }
+    ids.extend(db.provision_users("load", 50, "web", 1, 2).await.unwrap().iter().map(|(user, _)| user.get()));
+    let sorted: std::collections::BTreeSet<u64> = ids.iter().copied().collect();
+    assert_eq!(sorted.len(), 100);
+    assert!(sorted.iter().zip(sorted.iter().skip(1)).all(|(one, next)| next - one > 1_000), "{sorted:?}");
+    // Spread over all that an id can be.
+    let upper = ids.iter().filter(|id| **id > shared::id::MAX_ID / 2).count();
+    assert!((20..=80).contains(&upper), "{upper} of 100");
+    assert!(sorted.iter().all(|id| *id >= GUESSABLE_BELOW));
+}
+
+#[tokio::test]
+async fn who_shares_a_chat_is_acquainted() {
+    let (corner, db) = open("acquainted");
+    let (client, connection) =
+        tokio_postgres::connect(&corner.postgres_url(), tokio_postgres::NoTls).await.unwrap();
+    let connection = tokio::spawn(connection);
+    for (chat, member, left) in
+        [(1, 1, None), (1, 2, None), (1, 3, Some(9_i64)), (2, 1, Some(9)), (2, 4, None)]
+    {
+        let insert = "INSERT INTO memberships (chat_id, user_id, from_seq, to_seq, joined_seq, joined_ts, role, own_seq)
+                      VALUES ($1, $2, 1, $3, 1, 1, 0, 0)";
+        client.execute(insert, &[&i64::from(chat), &i64::from(member), &left]).await.unwrap();
+    }
+    let others = [2, 3, 4, 5].map(user);
+    assert_eq!(db.acquainted(user(1), &others).await.unwrap(), [user(2)]);
+    assert!(db.acquainted(user(5), &others).await.unwrap().is_empty());
+    drop(client);
+    connection.await.unwrap().unwrap();
 }
 
 #[tokio::test]

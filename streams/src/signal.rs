@@ -181,6 +181,9 @@ pub struct Receipt {
 pub struct Revoked {
     pub user: UserId,
     pub did: Uuid,
+    /// When the family's last access token ends, Unix ms; `None` if the sender does not know.
+    #[serde(default)]
+    pub until_ms: Option<u64>,
 }
 
 /// Signals of the subscribed kinds, over all reconnects.
@@ -251,7 +254,7 @@ mod tests {
             }]),
             Signal::SnapshotWanted(SnapshotWanted { gateway: None }),
             Signal::ProjectionWanted(ProjectionWanted { partition: 0, seq: Seq(9) }),
-            Signal::Revoked(Revoked { user, did: Uuid::nil() }),
+            Signal::Revoked(Revoked { user, did: Uuid::nil(), until_ms: Some(9) }),
         ];
         for signal in signals {
             let bytes = rmp_serde::to_vec_named(&signal).unwrap();

@@ -6,6 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use shared::id::UserId;
+use sql::tokens::RevokedFamily;
 use streams::{
     Nats,
     signal::{self, Signal},
@@ -13,7 +14,7 @@ use streams::{
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use uuid::Uuid;
 
-use super::revocation::{self, RedisCopy, Revocations, Revoked, Source};
+use super::revocation::{self, LONGEST_ACCESS_TTL_S, OVERLAP_MS, RedisCopy, Revocations, Revoked, Source};
 use crate::infra::{clock::unix_ms, redis::Redis};
 
 /// After this time without an answer of Postgres, Redis is asked instead.
@@ -22,8 +23,8 @@ const READ_WITHIN: Duration = Duration::from_millis(500);
 const TIDY_INTERVAL: Duration = Duration::from_secs(3_600);
 /// Families that one statement deletes. Each has up to a few hundred used tokens.
 const TIDY_BATCH: u32 = 500;
-/// How long an ended family is kept: as long as an access token can live at most, by the settings.
-const KEPT_MS: u64 = 24 * 3_600 * 1_000;
+/// How long an ended family is kept: as long as its last access token can live.
+const KEPT_MS: u64 = LONGEST_ACCESS_TTL_S * 1_000;
 
 /// Ends token families and learns which have ended.
 pub struct Families {
@@ -34,15 +35,8 @@ pub struct Families {
 }
 
 impl Families {
-    /// `longest_token` is the longest life of an access token.
-    pub fn new(
-        db: sql::Db,
-        nats: Nats,
-        redis: Redis,
-        revocations: Arc<Revocations>,
-        longest_token: Duration,
-    ) -> Self {
-        Self { db, nats, copy: RedisCopy::new(redis, longest_token), revocations }
+    pub fn new(db: sql::Db, nats: Nats, redis: Redis, revocations: Arc<Revocations>) -> Self {
+        Self { db, nats, copy: RedisCopy::new(redis), revocations }
     }
 
     /// Revokes a family of the user and tells all gateways. `false` if the user has no such family, or it has ended.
@@ -51,17 +45,18 @@ impl Families {
     /// Those of Postgres.
     pub async fn end(&self, user: UserId, family: Uuid) -> Result<bool, sql::Error> {
         let ended = self.db.revoke_family(user, family, unix_ms()).await?;
-        if ended {
-            self.announce(user, family).await;
+        if let Some(family) = &ended {
+            self.announce(family).await;
         }
-        Ok(ended)
+        Ok(ended.is_some())
     }
 
     /// Tells all gateways of a family that is already revoked in Postgres.
-    pub async fn announce(&self, user: UserId, family: Uuid) {
-        let revoked = Revoked { user: Some(user), family, ts: unix_ms() };
+    pub async fn announce(&self, family: &RevokedFamily) {
+        let RevokedFamily { did, user, access_until_ms: until_ms } = *family;
+        let revoked = Revoked::new(Some(user), did, unix_ms(), until_ms);
         self.revocations.note(&revoked);
-        if let Err(error) = self.nats.signal(&Signal::Revoked(signal::Revoked { user, did: family })) {
+        if let Err(error) = self.nats.signal(&Signal::Revoked(signal::Revoked { user, did, until_ms })) {
             tracing::debug!(%error, "a revocation was not signalled; the others will read it");
         }
         self.copy.put(&revoked).await;
@@ -95,9 +90,11 @@ impl Families {
 /// Reads revocations from Postgres, or from the copy in Redis while Postgres is away.
 impl Source for &Families {
     async fn since(&self, since: u64) -> Option<Vec<Revoked>> {
-        match timeout(READ_WITHIN, self.db.revoked_since(since)).await {
+        let now = unix_ms();
+        match timeout(READ_WITHIN, self.db.revoked_since(since, now.saturating_sub(OVERLAP_MS))).await {
             Ok(Ok(families)) => {
-                let revoked = |family| Revoked { user: None, family, ts: unix_ms() };
+                let revoked =
+                    |it: RevokedFamily| Revoked::new(Some(it.user), it.did, now, it.access_until_ms);
                 Some(families.into_iter().map(revoked).collect())
             }
             Ok(Err(_)) | Err(_) => self.copy.since(since).await,

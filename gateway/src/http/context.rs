@@ -1,8 +1,8 @@
-//! The layer around every route: it gives a request its trace and its time limit, counts it, and turns refusals of the
-//! web framework into problem documents.
+//! The layer around every route: it gives a request its trace and its time limit, counts it, turns refusals of the
+//! web framework into problem documents, and completes the headers of answers.
 //!
-//! Invariant: logs, traces and metrics hold the route's template and never the request's target, whose query may hold
-//! a token.
+//! Invariants: logs, traces and metrics hold the route's template and never the request's target, whose query may hold
+//! a token; no answer of the API is kept in a cache unless its route says so.
 
 use std::{
     sync::Arc,
@@ -14,26 +14,34 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use shared::code::Code;
 use tracing::{Instrument, Span, field};
 
 use super::{
     answer::problem::{Cause, Problem, TRACE_ID},
+    limits::Limit,
+    request::{caller, host, rest},
     services::Services,
 };
 use crate::infra::metrics::http::{HttpLabels, method_label};
 
 /// Stands for the route in the metrics of requests that match no route.
 const NO_ROUTE: &str = "none";
+/// The routes whose answers depend on who asks.
+const PERSONAL: &str = "/v1/";
 /// The length of a W3C `traceparent`: `00-` + 32 digits + `-` + 16 digits + `-` + 2 digits.
 const TRACEPARENT_LENGTH: usize = 55;
 
 /// The layer. Around it are only the limit of a body and the answers to preflights of foreign pages.
-pub async fn layer(State(services): State<Arc<Services>>, request: Request, next: Next) -> Response {
+pub async fn layer(State(services): State<Arc<Services>>, mut request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().map_or(NO_ROUTE, MatchedPath::as_str).to_owned();
     let method = method_label(request.method());
-    let traceparent = request.headers().get("traceparent").and_then(|value| value.to_str().ok());
+    let asked = request.headers().get("traceparent").and_then(|value| value.to_str().ok());
+    let traceparent = match asked {
+        Some(text) if otel::is_sampled(text) && !may_force(&services, request.headers()).await => None,
+        asked => asked,
+    };
     let span = tracing::info_span!(
         "http",
         otel.name = format!("{method} {route}"),
@@ -43,32 +51,65 @@ pub async fn layer(State(services): State<Arc<Services>>, request: Request, next
         http.response.status_code = field::Empty,
         trace_id = field::Empty,
     );
-    let trace_id = trace(&span, traceparent);
+    let trace_id = trace(&span, traceparent, asked);
     services.hub.serves(services.hub.clock.now_ms());
     let start = Instant::now();
     let limit = Duration::from_millis(services.settings.request_timeout_ms);
     let answered = async {
+        if let Err(problem) = host::check(&request) {
+            return completed(problem.into_response(), &route);
+        }
+        let rest = rest::lend(&mut request);
         let response = tokio::time::timeout(limit, next.run(request)).await;
-        as_problem(response.unwrap_or_else(|_elapsed| Problem::unavailable().into_response()))
+        let is_late = response.is_err();
+        let response = response.unwrap_or_else(|_elapsed| Problem::unavailable().into_response());
+        let mut response = completed(as_problem(response), &route);
+        if let Some(rest) = rest {
+            rest.settle(&mut response, is_late).await;
+        }
+        response
     };
     let response = TRACE_ID.scope(trace_id, answered).instrument(span.clone()).await;
     record(
         &services,
         &span,
-        HttpLabels { method, route, status: response.status().as_u16() },
+        HttpLabels { method, route: route.clone(), status: response.status().as_u16() },
         &response,
         start,
     );
     response
 }
 
-/// Joins the caller's trace, or begins a new one. Returns the trace's id.
-fn trace(span: &Span, traceparent: Option<&str>) -> String {
+/// Adds what every answer says: that browsers shall not guess its type and, if it may be personal, that nobody keeps it.
+fn completed(mut response: Response, route: &str) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if route.starts_with(PERSONAL) && !headers.contains_key(header::CACHE_CONTROL) {
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+    response
+}
+
+/// Whether the caller may have a trace recorded that we would not have recorded ourselves: somebody who is logged in,
+/// and now and then. Whoever may not is traced like one who asks for nothing.
+async fn may_force(services: &Services, headers: &HeaderMap) -> bool {
+    // Nothing is recorded without a collector, so there is nothing to limit.
+    if !services.sockets.traced {
+        return false;
+    }
+    let identity = caller::bearer(headers).and_then(|token| services.auth.identify(token).ok());
+    let Some(identity) = identity else { return false };
+    services.limits.check(Limit::ForcedTraces, &identity.user.to_string()).await.is_ok()
+}
+
+/// Joins the caller's trace, or begins a new one. Returns the trace's id. It is the one that the caller `asked` for even
+/// if the trace is not recorded, so that both sides find it in their logs.
+fn trace(span: &Span, traceparent: Option<&str>, asked: Option<&str>) -> String {
     if let Some(traceparent) = traceparent {
         otel::set_parent(span, traceparent);
     }
     let sampled = span.in_scope(otel::traceparent);
-    let known = sampled.as_deref().or(traceparent).and_then(trace_id_of);
+    let known = sampled.as_deref().or(asked).and_then(trace_id_of);
     let trace_id = known.map_or_else(|| uuid::Uuid::new_v4().simple().to_string(), str::to_owned);
     span.record("trace_id", &trace_id);
     trace_id

@@ -38,6 +38,12 @@ pub struct LimitSettings {
     /// Look-ups of users a minute and user; 0: no limit.
     #[arg(long, env = "MT_LIMIT_LOOKUPS_PER_MIN", default_value_t = 60)]
     pub limit_lookups_per_min: u32,
+    /// Look-ups of users a minute and client address, whoever makes them; 0: no limit.
+    #[arg(long, env = "MT_LIMIT_LOOKUPS_PER_ADDRESS_PER_MIN", default_value_t = 600)]
+    pub limit_lookups_per_address_per_min: u32,
+    /// Requests a minute and user that force their trace to be recorded; 0: no limit.
+    #[arg(long, env = "MT_LIMIT_FORCED_TRACES_PER_MIN", default_value_t = 10)]
+    pub limit_forced_traces_per_min: u32,
     /// Commands over HTTP a second and user; 0: no limit.
     #[arg(long, env = "MT_LIMIT_HTTP_COMMANDS_PER_S", default_value_t = 20)]
     pub limit_http_commands_per_s: u32,
@@ -85,7 +91,11 @@ limits! {
     /// WebSocket connects with a valid cursor, by user.
     ResumePerUser = "resume",
     /// Look-ups of users, by user.
-    UserLookups = "lookup",
+    LookupsPerUser = "lookup",
+    /// Look-ups of users, by [`address_key`].
+    LookupsPerAddress = "lookup-at",
+    /// Requests that force their trace to be recorded, by user.
+    ForcedTraces = "trace",
     /// Commands over HTTP, by user.
     HttpCommands = "http",
     /// Reads over HTTP, by user.
@@ -120,7 +130,9 @@ impl Rule {
             Limit::LoginFailuresPerAccount => per_minute(settings.limit_login_failures_per_min),
             Limit::ConnectPerUser => per_minute(settings.limit_connects_per_min),
             Limit::ResumePerUser => per_minute(settings.limit_resumes_per_min),
-            Limit::UserLookups => per_minute(settings.limit_lookups_per_min),
+            Limit::LookupsPerUser => per_minute(settings.limit_lookups_per_min),
+            Limit::LookupsPerAddress => per_minute(settings.limit_lookups_per_address_per_min),
+            Limit::ForcedTraces => per_minute(settings.limit_forced_traces_per_min),
             Limit::HttpCommands => Self::new(
                 settings.limit_http_commands_per_s,
                 Duration::from_secs(1),
@@ -184,22 +196,35 @@ impl Limits {
     /// # Errors
     /// [`RetryAfter`] if the limit is reached.
     pub async fn check(&self, limit: Limit, key: &str) -> Result<(), RetryAfter> {
-        self.ask(limit, key, Mode::Take).await
+        self.check_all(limit, key, 1).await
+    }
+
+    /// Counts as many requests of the key, if one of them is allowed. What is on top of the limit is owed: nothing is
+    /// allowed until it is paid off.
+    ///
+    /// # Errors
+    /// [`RetryAfter`] if the limit is reached.
+    pub async fn check_all(&self, limit: Limit, key: &str, count: u32) -> Result<(), RetryAfter> {
+        self.ask(limit, key, Mode::Take, count).await
     }
 
     /// Takes one request back from the count, as if [`Limits::check`] had not counted it.
     pub async fn give_back(&self, limit: Limit, key: &str) {
-        let _never_refused = self.ask(limit, key, Mode::Give).await.is_ok();
+        let _never_refused = self.ask(limit, key, Mode::Give, 1).await.is_ok();
     }
 
-    async fn ask(&self, limit: Limit, key: &str, mode: Mode) -> Result<(), RetryAfter> {
+    async fn ask(&self, limit: Limit, key: &str, mode: Mode, count: u32) -> Result<(), RetryAfter> {
         let Some(rule) = self.rules[limit as usize] else { return Ok(()) };
         if limit.is_local() {
-            return self.local.ask(limit, key, mode);
+            return self.local.ask(limit, key, mode, count);
         }
         let name = self.redis.key(&format!("limit:{}:{key}", limit.name()));
-        let args =
-            vec![rule.interval.as_micros().to_string(), rule.burst.to_string(), mode.as_str().to_owned()];
+        let args = vec![
+            rule.interval.as_micros().to_string(),
+            rule.burst.to_string(),
+            mode.as_str().to_owned(),
+            count.to_string(),
+        ];
         let answer = self.redis.run(async |client| {
             match self.script.evalsha::<u64, _, _, _>(client, name.clone(), args.clone()).await {
                 Err(error) if error.details().starts_with("NOSCRIPT") => {
@@ -213,7 +238,7 @@ impl Limits {
             Ok(wait_us) => Err(RetryAfter(Duration::from_micros(wait_us))),
             Err(_down) => {
                 self.fallbacks.inc();
-                self.local.ask(limit, key, mode)
+                self.local.ask(limit, key, mode, count)
             }
         }
     }

@@ -37,7 +37,12 @@ const QUEUE: usize = 65_536;
 #[derive(Debug, Clone, clap::Args)]
 pub struct RedisSettings {
     /// Where Redis is.
-    #[arg(long = "redis-url", env = "MT_REDIS_URL", default_value = "redis://127.0.0.1:6379")]
+    #[arg(
+        long = "redis-url",
+        env = "MT_REDIS_URL",
+        default_value = "redis://127.0.0.1:6379",
+        hide_env_values = true
+    )]
     pub url: String,
     /// What all our keys begin with.
     #[arg(long = "redis-prefix", env = "MT_REDIS_PREFIX", default_value = "mt:")]

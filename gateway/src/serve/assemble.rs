@@ -112,6 +112,7 @@ pub(super) async fn assemble(
     spawn(tasks, cancelled_with(cancel.clone(), signals::receive(http.clone())));
     spawn(tasks, cancelled_with(cancel.clone(), auth.families.clone().keep_reading(poll)));
     spawn(tasks, cancelled_with(cancel.clone(), auth.families.clone().tidy()));
+    spawn(tasks, cancelled_with(cancel.clone(), watch::password_costs(auth.clone(), http.db.clone())));
     Ok(Gateway { hub, http, tracker, cancel })
 }
 
@@ -121,15 +122,14 @@ fn authentication(
     hub: &Arc<Hub>,
     (db, nats, redis): (&sql::Db, &Nats, &Redis),
 ) -> anyhow::Result<Auth> {
-    let longest_token = Duration::from_secs(settings.auth.access_ttl_s);
     let closing = hub.clone();
     let close = Box::new(move |user, family| closing.revoke(user, family));
-    let revocations = Arc::new(Revocations::new(longest_token, close));
-    let families = Families::new(db.clone(), nats.clone(), redis.clone(), revocations.clone(), longest_token);
+    let revocations = Arc::new(Revocations::new(close));
+    let families = Families::new(db.clone(), nats.clone(), redis.clone(), revocations.clone());
     Ok(Auth {
         tokens: Tokens::new(keys, &settings.auth),
         tickets: Tickets::new(redis.clone()),
-        passwords: Passwords::new(&settings.auth, hub.metrics.http.passwords_waiting.clone())?,
+        passwords: Passwords::new(&settings.auth, keys.cursor(), hub.metrics.http.passwords_waiting.clone())?,
         revocations,
         families: Arc::new(families),
         refresh_ttl_s: settings.auth.refresh_ttl_s,

@@ -9,7 +9,7 @@ use sql::SqlSettings;
 use uuid::Uuid;
 
 use crate::{
-    auth::{AuthSettings, Tokens, keys::Keys},
+    auth::{AuthSettings, Tokens, keys::Keys, revocation::LONGEST_TOKEN_S},
     infra::clock::unix_ms,
 };
 
@@ -21,8 +21,8 @@ pub struct ProvisionArgs {
     /// What their names begin with.
     #[arg(long, default_value = "load", value_parser = prefix)]
     pub prefix: String,
-    /// How long their access tokens live, in seconds. A revocation is remembered for MT_ACCESS_TTL_S only.
-    #[arg(long, default_value_t = 3_600)]
+    /// How long their access tokens live, in seconds.
+    #[arg(long, default_value_t = 3_600, value_parser = clap::value_parser!(u64).range(..=LONGEST_TOKEN_S))]
     pub ttl_s: u64,
 }
 

@@ -5,7 +5,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use shared::id::UserId;
 use streams::signal::{Signal, SignalKind};
 
 use crate::{auth::revocation::Revoked, http::services::Services, infra::clock::unix_ms};
@@ -29,8 +28,7 @@ pub(super) async fn receive(http: Arc<Services>) {
         match signals.next().await {
             Signal::Watermark(watermark) => http.reads.hint(watermark.position.seq),
             Signal::Revoked(revoked) => {
-                let user: Option<UserId> = Some(revoked.user);
-                let revoked = Revoked { user, family: revoked.did, ts: unix_ms() };
+                let revoked = Revoked::new(Some(revoked.user), revoked.did, unix_ms(), revoked.until_ms);
                 http.auth.revocations.note(&revoked);
             }
             // The cut is on record before the signal is sent. If the database can't be asked now, the poll finds it.

@@ -1,15 +1,33 @@
-//! The periodic work of a gateway: it sweeps the sessions, compares its tail with the end of the log, learns of cuts,
-//! and closes idle connections to the database.
+//! The periodic work of a gateway: it sweeps the sessions, compares its tail with the end of the log, learns of cuts
+//! and of the costs of password hashes, and closes idle connections to the database.
 
 use std::{sync::Arc, time::Duration};
 
 use streams::Partition;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::{http::services::Services, hub::Hub, session::settings::Intervals, socket::sweep::Sweep};
+use crate::{
+    auth::Auth, http::services::Services, hub::Hub, session::settings::Intervals, socket::sweep::Sweep,
+};
 
 /// How often the tail is compared with the end of the log.
 const LOG_INTERVAL: Duration = Duration::from_secs(2);
+
+/// How often the costs of the accounts' hashes are counted. They change at logins, one by one.
+const COSTS_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Counts the costs of the accounts' hashes, so that unknown accounts take the same times at a login.
+pub(super) async fn password_costs(auth: Arc<Auth>, db: sql::Db) {
+    let mut ticks = interval(COSTS_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        // While the database is away nobody logs in, and the costs stay as they were.
+        if let Ok(costs) = db.password_costs().await {
+            auth.passwords.follow_costs(costs);
+        }
+    }
+}
 
 /// Sweeps the sessions at each tick.
 pub(super) async fn sessions(http: Arc<Services>, intervals: Intervals) {

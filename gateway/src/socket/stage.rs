@@ -153,17 +153,16 @@ impl Served {
 }
 
 fn authentication(world: &World, settings: &AuthSettings, keys: &Keys) -> Auth {
-    let life = Duration::from_secs(settings.access_ttl_s);
     let closing = world.stage.hub.clone();
     let close = Box::new(move |user, family| closing.revoke(user, family));
-    let revocations = Arc::new(Revocations::new(life, close));
+    let revocations = Arc::new(Revocations::new(close));
     let (db, nats, redis) = (world.db.clone(), world.nats.clone(), world.redis.clone());
-    let families = Families::new(db, nats, redis.clone(), revocations.clone(), life);
+    let families = Families::new(db, nats, redis.clone(), revocations.clone());
     let waiting = world.stage.hub.metrics.http.passwords_waiting.clone();
     Auth {
         tokens: Tokens::new(keys, settings),
         tickets: Tickets::new(redis),
-        passwords: Passwords::new(settings, waiting).unwrap(),
+        passwords: Passwords::new(settings, keys.cursor(), waiting).unwrap(),
         revocations,
         families: Arc::new(families),
         refresh_ttl_s: settings.refresh_ttl_s,

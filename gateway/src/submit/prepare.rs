@@ -47,6 +47,20 @@ impl Commands {
         Ok(event)
     }
 
+    /// Whether the actor may add these users to the chat at all, whoever they are.
+    ///
+    /// # Errors
+    /// The refusal, or a temporary failure.
+    pub async fn may_join(
+        &self,
+        actor: &Actor,
+        chat: ChatId,
+        users: &[UserId],
+        role: Role,
+    ) -> Result<(), Failure> {
+        self.permit(chat, &new_event(actor, Uuid::nil(), join(users, role))).await
+    }
+
     async fn send(
         &self,
         actor: &Actor,

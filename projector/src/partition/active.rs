@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
-use shared::id::{ChatId, Position, Seq, UserId};
-use sql::{Checkpoint, projection::Writer};
+use shared::id::{ChatId, Position, Seq};
+use sql::{Checkpoint, chats::MOST_AHEAD, projection::Writer};
 use streams::{
     Entry, Partition, Tail, TailItem, TailSettings, TailStats,
     signal::{EpochChanged, Signal, SignalKind, Signals, Watermark},
@@ -69,8 +69,8 @@ pub(super) struct Active<'a> {
     stats: Arc<TailStats>,
     /// Consumers of this tail that the metric has counted.
     attaches: u64,
-    /// The highest ids of a chat and of a user that the database is known to have given.
-    ids: (ChatId, UserId),
+    /// The highest id of a chat that the database is known to have given.
+    last_chat: ChatId,
     /// Before this, entries are gathered and not written, unless a read waits for them.
     next_commit: Instant,
     signals: Signals,
@@ -90,7 +90,7 @@ impl<'a> Active<'a> {
             tracing::info!(%partition, refolded, "folded the reactions again, with canonical emoji");
         }
         let folder = Folder::new(writer, projector.settings.cache_members).await?;
-        let ids = folder.writer().last_ids().await?;
+        let last_chat = folder.writer().last_chat_id().await?;
         let checkpoint = folder.checkpoint();
         let known = Arc::new(Projected { db: projector.db.clone(), partition });
         let settings =
@@ -105,7 +105,7 @@ impl<'a> Active<'a> {
             stats: tail.stats(),
             tail,
             attaches: 1,
-            ids,
+            last_chat,
             next_commit: Instant::now(),
             signals: projector.nats.signals(&[SignalKind::ProjectionWanted]).await?,
             wanted: Seq::ZERO,
@@ -220,18 +220,26 @@ impl<'a> Active<'a> {
         }
     }
 
-    /// Raises the sequences of ids: after a restore of the database the log may hold ids that they have not given.
+    /// Raises the sequence of chats' ids: after a restore of the database the log may hold ids that it has not given.
     async fn raise_ids(&mut self, folded: &Folded) -> Result<(), Failure> {
-        let (chats, users) = (folded.last_chat.max(Some(self.ids.0)), folded.last_user.max(Some(self.ids.1)));
-        let (Some(chats), Some(users)) = (chats, users) else { return Ok(()) };
-        if (chats, users) == self.ids {
+        if folded.chats.iter().all(|chat| *chat <= self.last_chat) {
             return Ok(());
         }
-        self.ids = self.folder.writer().last_ids().await?;
-        if chats > self.ids.0 || users > self.ids.1 {
-            tracing::warn!(%chats, %users, "the log knows more ids than the database gave");
-            self.projector.db.raise_ids(chats, users).await?;
-            self.ids = (chats.max(self.ids.0), users.max(self.ids.1));
+        self.last_chat = self.folder.writer().last_chat_id().await?;
+        let ahead = |chat: &ChatId| chat.get().saturating_sub(self.last_chat.get());
+        let unbelievable = folded.chats.iter().filter(|chat| ahead(chat) > MOST_AHEAD).count() as u64;
+        if unbelievable > 0 {
+            self.projector.metrics.unbelievable_ids.inc_by(unbelievable);
+            tracing::error!(
+                chats = unbelievable,
+                "the log holds chats with ids that no gateway can have been given"
+            );
+        }
+        let believable = folded.chats.iter().filter(|chat| (1..=MOST_AHEAD).contains(&ahead(chat))).max();
+        if let Some(chat) = believable.copied() {
+            tracing::warn!(%chat, "the log knows more ids than the database gave");
+            self.projector.db.raise_chat_ids(chat).await?;
+            self.last_chat = chat;
         }
         Ok(())
     }

@@ -2,8 +2,14 @@
 
 use std::{path::Path, process::Command, time::Duration};
 
-use shared::id::Seq;
+use shared::{
+    event::{ChatCreated, Event, Fact, History, MemberRole},
+    id::{ChatId, Seq, UserId},
+    permission::{ChatType, Role},
+};
+use sql::{Db, SqlSettings};
 use streams::signal::{ProjectionWanted, Signal, SignalKind};
+use uuid::Uuid;
 use xtask::testing::{Isolated, Stack};
 
 use crate::log::{Log, PATIENCE, eventually, get, metric};
@@ -34,6 +40,43 @@ async fn it_folds_the_log_and_says_how_far() {
     eventually("no lag", async || metric(address, "projector_lag_events") == 0.0).await;
     let status = projector.stop(PATIENCE).unwrap().expect("it ends");
     assert!(status.success(), "{status}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_id_that_no_gateway_can_have_been_given_uses_up_no_ids() {
+    let log = open("madeup").await;
+    let (_projector, address) = log.projector("projector");
+    let settings = SqlSettings {
+        postgres_url: log.corner.postgres_url(),
+        postgres_pool: 2,
+        postgres_timeout_ms: 10_000,
+    };
+    let db = Db::new(&settings, "tests").unwrap();
+    let user = |id: u64| UserId::new(id).unwrap();
+    let created = |actor: UserId| {
+        let members = vec![MemberRole { user_id: actor, role: Role::Owner }];
+        let (chat_type, history) = (ChatType::Group, History::All);
+        let fact = Fact::ChatCreated(ChatCreated { chat_type, title: None, history, members });
+        Event { actor, device: String::new(), uuid: Uuid::now_v7(), fact, unique_as_of: None }
+    };
+    let append = async |chat: u64, event: &Event| {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        log.appender.append(ChatId::new(chat).unwrap(), event, deadline).await.unwrap();
+    };
+    // The greatest ids that there can be, and beside them a chat that a restored database may well have forgotten.
+    append(shared::id::MAX_ID, &created(user(shared::id::MAX_ID))).await;
+    append(4_711, &created(user(1))).await;
+    log.caught_up().await;
+    eventually("it is counted", async || metric(address, "projector_unbelievable_ids_total") == 1.0).await;
+    eventually("the other one counts", async || {
+        let chat = db.claim_group(user(1), Uuid::new_v4()).await.unwrap();
+        assert!(chat.get() < 1_000_000, "{chat}");
+        chat.get() > 4_711
+    })
+    .await;
+    for n in 0..10 {
+        db.create_user(&format!("{n}@x.example"), "X", "hash", 1).await.unwrap().expect("an account");
+    }
 }
 
 /// What a projector that gathers for four seconds has not written comes at once to whoever waits for it.

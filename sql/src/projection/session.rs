@@ -51,7 +51,7 @@ const STORED: &str = concat!(
     stale!(),
     ")"
 );
-const LAST_IDS: &str = "SELECT (SELECT last_value FROM chat_ids), (SELECT last_value FROM user_ids)";
+const LAST_CHAT_ID: &str = "SELECT last_value FROM chat_ids";
 
 /// A command's idempotency key.
 pub type Key = (ChatId, UserId, Uuid);
@@ -191,13 +191,13 @@ impl Writer {
         rows.iter().map(key).collect()
     }
 
-    /// The last ids that the sequences gave.
+    /// The last id of a chat that the database gave.
     ///
     /// # Errors
     /// [`Error`]
-    pub async fn last_ids(&self) -> Result<(ChatId, UserId), Error> {
-        let row = self.bounded(self.client.query_one(LAST_IDS, &[])).await?;
-        Ok((chat_id(row.try_get(0)?)?, user_id(row.try_get(1)?)?))
+    pub async fn last_chat_id(&self) -> Result<ChatId, Error> {
+        let row = self.bounded(self.client.query_one(LAST_CHAT_ID, &[])).await?;
+        chat_id(row.try_get(0)?)
     }
 
     pub(super) async fn bounded<T>(

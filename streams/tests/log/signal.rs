@@ -29,7 +29,7 @@ async fn signals_reach_their_subscribers_over_a_restart() {
     assert!(sender.signal(&typing).is_err(), "nothing is kept for later");
     server.restart();
     eventually("the reconnects", async || sender.ping().await.is_ok() && receiver.ping().await.is_ok()).await;
-    let revoked = Signal::Revoked(Revoked { user: user(7), did: Uuid::now_v7() });
+    let revoked = Signal::Revoked(Revoked { user: user(7), did: Uuid::now_v7(), until_ms: Some(9) });
     sender.signal(&revoked).unwrap();
     assert_eq!(within(5, "a signal", signals.next()).await, revoked);
 }

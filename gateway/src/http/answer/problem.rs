@@ -29,8 +29,6 @@ tokio::task_local! {
 const TYPE_PREFIX: &str = "urn:mini-telegram:problem:";
 /// The wait that a client is told when a dependency is away. It is short, since nobody knows for how long.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// The wait that a client is told when the queue of passwords is full: it empties in some seconds.
-const BUSY_RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// A refusal on its way to the client.
 #[derive(Debug, Clone)]
@@ -213,7 +211,7 @@ impl From<sql::Error> for Problem {
 impl From<PasswordError> for Problem {
     fn from(error: PasswordError) -> Self {
         match error {
-            PasswordError::Busy => Self::new(Code::ServerUnavailable).wait(BUSY_RETRY_AFTER),
+            PasswordError::Busy(wait) => Self::new(Code::ServerUnavailable).wait(wait),
             PasswordError::Bcrypt(_) | PasswordError::Panicked(_) => {
                 Self::new(Code::ServerInternal).because_of(Arc::new(error))
             }
@@ -247,7 +245,9 @@ impl IntoResponse for Problem {
         *response.status_mut() = status;
         let headers = response.headers_mut();
         if status == StatusCode::UPGRADE_REQUIRED {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
             headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+            headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
         }
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -35,11 +35,12 @@ refusals! {
     Unauthenticated { 401: "`auth.*`", }
     /// A call with fields in its body, its query or its path.
     Invalid { 422: "`request.invalid`", }
-    /// A call with a body: one that is no JSON, comes too slowly, or is too long.
+    /// A call with a body: one that is no JSON, comes too slowly, is too long, or of another type.
     WithBody {
         400: "`request.malformed`",
         408: "the body did not arrive in time",
         413: "`request.too_large`",
+        415: "a body of another type than JSON",
     }
     /// A call that is counted against a limit.
     Limited { 429: "`rate.limited`", }
@@ -66,8 +67,11 @@ refusals! {
         503: "`log.unavailable`, `log.full`",
     }
 
-    /// Registering with an e-mail that has an account.
-    EmailTaken { 409: "`auth.email_taken`", }
+    /// Registering with an e-mail that has an account, or while the queue of passwords is full.
+    EmailTaken {
+        409: "`auth.email_taken`",
+        503: "`server.unavailable`: too many passwords wait to be hashed",
+    }
     /// A login with a wrong e-mail or password, or while the queue of passwords is full.
     LoginFailed {
         401: "`auth.invalid_credentials`",
@@ -111,6 +115,7 @@ refusals! {
 
     /// A WebSocket that is not opened.
     NoWebSocket {
+        400: "`request.malformed`: a key that is none, or a body",
         401: "`auth.*`",
         403: "a foreign `Origin`",
         426: "no opening handshake",

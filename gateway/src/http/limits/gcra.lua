@@ -1,16 +1,19 @@
 -- GCRA, the generic cell rate algorithm: one number per key, the theoretical arrival time (TAT) of the next request,
 -- in microseconds of Redis' clock.
--- KEYS[1]: the key that is limited. ARGV: the interval between requests (us), the burst, the mode ("take", "give").
--- take: counts a request if it is allowed. give: takes one request back from the count.
+-- KEYS[1]: the key that is limited. ARGV: the interval between requests (us), the burst, the mode ("take", "give"), how
+-- many requests.
+-- take: if one request is allowed, counts all of them; those that come after wait until they are paid off. give: takes
+-- them back from the count.
 -- Returns 0 if it is allowed, else the microseconds to wait.
 local interval = tonumber(ARGV[1])
 local tolerance = interval * tonumber(ARGV[2])
+local all = interval * tonumber(ARGV[4])
 local time = redis.call("TIME")
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
 local tat = math.max(tonumber(redis.call("GET", KEYS[1]) or now), now)
 
 if ARGV[3] == "give" then
-  local back = tat - interval
+  local back = tat - all
   if back <= now then
     redis.call("DEL", KEYS[1])
   else
@@ -19,10 +22,10 @@ if ARGV[3] == "give" then
   return 0
 end
 
-local next_tat = tat + interval
-local wait = next_tat - tolerance - now
+local wait = tat + interval - tolerance - now
 if wait > 0 then
   return math.ceil(wait)
 end
+local next_tat = tat + all
 redis.call("SET", KEYS[1], string.format("%.0f", next_tat), "PX", math.ceil((next_tat - now) / 1000))
 return 0

@@ -1,16 +1,19 @@
-//! Which count a failed login belongs to.
+//! Where a login comes from: a place that the account knows, or any other.
 //!
-//! Failed logins are limited per account. If that were all, a stranger who guesses passwords could lock the owner out.
-//! So an address from which somebody logged in to the account before has a count of its own. Invariant: the names of
-//! keys hold hashes, never an e-mail.
+//! Failed logins are limited per account, and hashing is limited for everybody. If that were all, a stranger who guesses
+//! passwords could lock owners out. So an address from which somebody logged in to the account before, and a device that
+//! is logged in to it still, has a count of its own and hashes first. Invariants: the names of keys hold hashes, never
+//! an e-mail; only a login that succeeded makes a place known, and for a bounded time.
 
 use std::{net::IpAddr, time::Duration};
 
 use fred::{interfaces::KeysInterface, types::Expiration};
 
+use uuid::Uuid;
+
 use super::address_key;
 use crate::{
-    auth::digest,
+    auth::{digest, password::queue::Lane},
     infra::redis::{Down, Redis},
 };
 
@@ -26,6 +29,15 @@ pub struct AccountAt {
     address: String,
 }
 
+/// How a login from some place is treated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The key under which its failures count.
+    pub failures: String,
+    /// With whom its password waits to be hashed.
+    pub lane: Lane,
+}
+
 impl AccountAt {
     pub fn new(email: &str, address: IpAddr) -> Self {
         let hash = digest(email);
@@ -33,18 +45,26 @@ impl AccountAt {
         Self { account, address: address_key(address) }
     }
 
-    /// The key under which a failed login from this address counts. While Redis is away it cannot be told which
-    /// addresses are known, and each address has its own count.
-    pub async fn failure_key(&self, redis: &Redis) -> String {
+    /// What the account knows of the place. `device` is the token family of this account that the client has, if it has
+    /// one. While Redis is away it cannot be told which addresses are known, and each address has its own count.
+    pub async fn place(&self, redis: &Redis, device: Option<Uuid>) -> Place {
+        if let Some(family) = device {
+            return self.known(&family.simple().to_string());
+        }
         let key = self.known_key(redis);
-        self.key_if(redis.run(async |client| client.exists::<bool, _>(key).await).await)
+        self.place_if(redis.run(async |client| client.exists::<bool, _>(key).await).await)
     }
 
-    fn key_if(&self, is_known: Result<bool, Down>) -> String {
+    fn place_if(&self, is_known: Result<bool, Down>) -> Place {
         match is_known {
-            Ok(false) => self.account.clone(),
-            Ok(true) | Err(Down) => format!("{}:{}", self.account, self.address),
+            Ok(true) => self.known(&self.address),
+            Ok(false) => Place { failures: self.account.clone(), lane: Lane::Stranger },
+            Err(Down) => Place { lane: Lane::Stranger, ..self.known(&self.address) },
         }
+    }
+
+    fn known(&self, place: &str) -> Place {
+        Place { failures: format!("{}:{place}", self.account), lane: Lane::Known }
     }
 
     /// Notes that a login from this address succeeded.
@@ -73,28 +93,41 @@ mod tests {
     fn strangers_share_one_count_and_a_known_address_has_its_own() {
         let (home, stranger) = (at("ada@example.org", "203.0.113.1"), at("ada@example.org", "203.0.113.2"));
         let other = at("bob@example.org", "203.0.113.2");
-        assert_eq!(home.key_if(Ok(false)), stranger.key_if(Ok(false)));
-        assert_ne!(home.key_if(Ok(true)), stranger.key_if(Ok(false)));
-        assert_ne!(home.key_if(Ok(true)), stranger.key_if(Ok(true)));
-        assert_ne!(stranger.key_if(Ok(false)), other.key_if(Ok(false)), "accounts are counted separately");
+        let failures = |at: &AccountAt, is_known| at.place_if(Ok(is_known)).failures;
+        assert_eq!(failures(&home, false), failures(&stranger, false));
+        assert_ne!(failures(&home, true), failures(&stranger, false));
+        assert_ne!(failures(&home, true), failures(&stranger, true));
+        assert_ne!(failures(&stranger, false), failures(&other, false), "accounts are counted separately");
+        assert_eq!(home.place_if(Ok(true)).lane, Lane::Known);
+        assert_eq!(home.place_if(Ok(false)).lane, Lane::Stranger);
     }
 
     #[test]
-    fn without_redis_each_address_has_its_own_count() {
+    fn a_device_is_known_wherever_it_is() {
+        let (home, away) = (at("ada@example.org", "203.0.113.1"), at("ada@example.org", "203.0.113.2"));
+        let family = Uuid::new_v4().simple().to_string();
+        assert_eq!(home.known(&family), away.known(&family));
+        assert_ne!(home.known(&family).failures, home.place_if(Ok(true)).failures);
+    }
+
+    #[test]
+    fn without_redis_each_address_has_its_own_count_and_nobody_goes_first() {
         let (home, stranger) = (at("ada@example.org", "203.0.113.1"), at("ada@example.org", "203.0.113.2"));
-        assert_ne!(home.key_if(Err(Down)), stranger.key_if(Err(Down)));
-        assert_eq!(home.key_if(Err(Down)), home.key_if(Ok(true)));
+        let down = |at: &AccountAt| at.place_if(Err(Down));
+        assert_ne!(down(&home).failures, down(&stranger).failures);
+        assert_eq!(down(&home).failures, home.place_if(Ok(true)).failures);
+        assert_eq!(down(&home).lane, Lane::Stranger);
     }
 
     #[test]
     fn the_addresses_of_one_ipv6_client_are_one() {
         let (one, two) = (at("ada@example.org", "2001:db8::1"), at("ada@example.org", "2001:db8::2"));
-        assert_eq!(one.key_if(Ok(true)), two.key_if(Ok(true)));
+        assert_eq!(one.place_if(Ok(true)), two.place_if(Ok(true)));
     }
 
     #[test]
     fn no_key_holds_the_email() {
-        let key = at("ada@example.org", "203.0.113.1").key_if(Ok(true));
+        let key = at("ada@example.org", "203.0.113.1").place_if(Ok(true)).failures;
         assert!(!key.contains("ada") && !key.contains('@'), "{key}");
     }
 }

@@ -30,9 +30,9 @@ impl Local {
         Self { limiters, clock: DefaultClock::default() }
     }
 
-    /// Counts one request. The library cannot give back, so a request that Redis would give back stays counted here:
-    /// for a while this is stricter than Redis.
-    pub(super) fn ask(&self, limit: Limit, key: &str, mode: Mode) -> Result<(), RetryAfter> {
+    /// Counts requests. The library cannot give back, so a request that Redis would give back stays counted here: for a
+    /// while this is stricter than Redis. It cannot take more than the burst either, so this forgets what is on top.
+    pub(super) fn ask(&self, limit: Limit, key: &str, mode: Mode, count: u32) -> Result<(), RetryAfter> {
         let Some(limiter) = &self.limiters[limit as usize] else { return Ok(()) };
         match mode {
             Mode::Take => {}
@@ -41,8 +41,15 @@ impl Local {
         if limiter.len() > MANY_KEYS {
             limiter.retain_recent();
         }
+        let key = key.to_owned();
         limiter
-            .check_key(&key.to_owned())
-            .map_err(|not_until| RetryAfter(not_until.wait_time_from(self.clock.now())))
+            .check_key(&key)
+            .map_err(|not_until| RetryAfter(not_until.wait_time_from(self.clock.now())))?;
+        for _ in 1..count {
+            if limiter.check_key(&key).is_err() {
+                break;
+            }
+        }
+        Ok(())
     }
 }

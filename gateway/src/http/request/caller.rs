@@ -53,7 +53,8 @@ impl FromRequestParts<Arc<Services>> for Caller {
     }
 }
 
-fn bearer(headers: &HeaderMap) -> Option<&str> {
+/// The access token in the request's head.
+pub fn bearer(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
@@ -61,6 +62,8 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 /// The client's address and whether it spoke plain HTTP.
 pub struct Client {
     pub address: IpAddr,
+    /// The other end of the connection: the client itself, or a proxy.
+    pub peer: IpAddr,
     pub plain_http: bool,
 }
 
@@ -74,7 +77,7 @@ impl FromRequestParts<Arc<Services>> for Client {
         };
         let address = services.origins.client_address(&parts.headers, *peer);
         let plain_http = services.origins.is_plain_http(&parts.headers, *peer);
-        Ok(Self { address, plain_http })
+        Ok(Self { address, peer: *peer, plain_http })
     }
 }
 

@@ -9,11 +9,20 @@ use url::{Host, Url};
 
 const NAME: &str = "refreshToken";
 
-/// The refresh token that the browser sent.
-pub fn refresh_token(headers: &HeaderMap) -> Option<SecretString> {
+/// Cookies of our name that are looked at. We set one; a page of a sibling domain can plant more.
+const MOST: usize = 4;
+
+/// The refresh tokens that the browser sent, each once, at most [`MOST`].
+pub fn refresh_tokens(headers: &HeaderMap) -> Vec<SecretString> {
     let values = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
-    let mut pairs = values.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    pairs.find(|(name, _)| *name == NAME).map(|(_, token)| token.into())
+    let pairs = values.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    let mut found: Vec<&str> = Vec::new();
+    for (_, token) in pairs.filter(|(name, token)| *name == NAME && !token.is_empty()) {
+        if found.len() < MOST && !found.contains(&token) {
+            found.push(token);
+        }
+    }
+    found.into_iter().map(SecretString::from).collect()
 }
 
 /// The `Set-Cookie` that stores the token.
@@ -81,11 +90,17 @@ mod tests {
     }
 
     #[test]
-    fn ours_is_found_among_others() {
-        let headers =
-            HeaderMap::from_iter([(header::COOKIE, HeaderValue::from_static("a=b; refreshToken=t=1; c=d"))]);
-        assert_eq!(refresh_token(&headers).unwrap().expose_secret(), "t=1");
-        let headers = HeaderMap::from_iter([(header::COOKIE, HeaderValue::from_static("xrefreshToken=t"))]);
-        assert!(refresh_token(&headers).is_none());
+    fn ours_is_found_among_others_and_each_of_our_name_is_tried() {
+        let check = |cookies: &[&'static str], expected: &[&str]| {
+            let cookie = |cookie: &&'static str| (header::COOKIE, HeaderValue::from_static(cookie));
+            let found = refresh_tokens(&cookies.iter().map(cookie).collect());
+            let found: Vec<&str> = found.iter().map(ExposeSecret::expose_secret).collect();
+            assert_eq!(found, expected, "{cookies:?}");
+        };
+        check(&["a=b; refreshToken=t=1; c=d"], &["t=1"]);
+        check(&["xrefreshToken=t", "refreshToken=", ""], &[]);
+        check(&["refreshToken=planted; refreshToken=ours", "refreshToken=ours"], &["planted", "ours"]);
+        let many = "refreshToken=1; refreshToken=2; refreshToken=3; refreshToken=4; refreshToken=5";
+        check(&[many], &["1", "2", "3", "4"]);
     }
 }

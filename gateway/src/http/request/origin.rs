@@ -1,13 +1,17 @@
 //! Where a request comes from: the `Origin` of a browser's page, and the address of a client behind proxies.
 //!
 //! Invariants: a forwarding header is believed only if the peer is a trusted proxy. The client is the last address in
-//! it that is no trusted proxy, since the client may have written all that stands before that address.
+//! it that is no trusted proxy, since the client may have written all that stands before that address. An origin is our
+//! own if scheme, host and port are ours.
 
 use std::net::IpAddr;
 
 use http::{HeaderMap, HeaderName, header};
 use ipnet::IpNet;
 use url::{Position, Url};
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 #[derive(Debug, Clone, clap::Args)]
 pub struct OriginSettings {
@@ -61,15 +65,29 @@ impl Origins {
     }
 
     /// Whether the request may be served: it comes from no page, from one of our own, or from an allowed origin.
-    pub fn allowed(&self, headers: &HeaderMap) -> bool {
-        let Some(origin) = headers.get(header::ORIGIN) else { return true };
-        let Ok(origin) = origin.to_str() else { return false };
-        if self.allowed.iter().any(|allowed| allowed == origin) {
+    pub fn allowed(&self, headers: &HeaderMap, peer: IpAddr) -> bool {
+        let mut origins = headers.get_all(header::ORIGIN).iter();
+        let origin = origins.next().map(|origin| origin.to_str().unwrap_or_default());
+        if origins.next().is_some() {
+            return false;
+        }
+        if origin.is_some_and(|origin| self.allowed.iter().any(|allowed| allowed == origin)) {
             return true;
         }
-        let Ok(url) = Url::parse(origin) else { return false };
+        let site = headers.get(SEC_FETCH_SITE).map(|site| site.to_str().unwrap_or_default());
+        let is_same_origin = match site {
+            // The browser has compared the origins itself, and knows the scheme that it used.
+            Some("same-origin") => true,
+            // No page: somebody typed the address, or no browser says what it is.
+            Some("none") | None => false,
+            Some(_) => return false,
+        };
+        let Some(origin) = origin else { return true };
+        let Ok(origin) = Url::parse(origin) else { return false };
+        let scheme = if is_same_origin { None } else { self.scheme(headers, peer) };
         let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-        host.is_some_and(|host| same_host(&url, host))
+        scheme.is_none_or(|scheme| scheme == origin.scheme())
+            && host.is_some_and(|host| same_host(&origin, host))
     }
 
     /// The address of the client: the peer's own, or the one that a trusted proxy names.
@@ -90,12 +108,30 @@ impl Origins {
         client
     }
 
-    /// Whether the client spoke plain HTTP. We speak nothing else, but a trusted proxy may have ended the client's TLS
-    /// and says so.
+    /// Whether the client spoke plain HTTP, as far as we know.
     pub fn is_plain_http(&self, headers: &HeaderMap, peer: IpAddr) -> bool {
-        const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-        let forwarded = headers.get(PROTO).filter(|_| self.trusts(peer.to_canonical()));
-        forwarded.is_none_or(|proto| proto.as_bytes().eq_ignore_ascii_case(b"http"))
+        self.scheme(headers, peer) != Some("https")
+    }
+
+    /// The scheme that the client used. We speak nothing but plain HTTP, but a trusted proxy may have ended the client's
+    /// TLS, and says so. `None`: such a proxy does not say.
+    fn scheme(&self, headers: &HeaderMap, peer: IpAddr) -> Option<&'static str> {
+        if !self.trusts(peer.to_canonical()) {
+            return Some("http");
+        }
+        let said = match self.header {
+            ForwardedHeader::XForwardedFor => headers.get(X_FORWARDED_PROTO)?.to_str().ok()?,
+            ForwardedHeader::Forwarded => {
+                let values =
+                    headers.get_all(header::FORWARDED).iter().filter_map(|value| value.to_str().ok());
+                let elements: Vec<&str> = values.flat_map(|value| value.split(',')).collect();
+                let is_proxy = |element: &&&str| forwarded_for(element).is_some_and(|hop| self.trusts(hop));
+                // The element about the client itself, written by the first of our proxies.
+                let about = elements.iter().rev().find(|element| !is_proxy(element)).or(elements.first())?;
+                forwarded(about, "proto")?
+            }
+        };
+        ["http", "https"].into_iter().find(|scheme| said.eq_ignore_ascii_case(scheme))
     }
 
     /// Whether it is the address of a trusted proxy.
@@ -128,9 +164,14 @@ fn same_host(origin: &Url, host: &str) -> bool {
 
 /// The `for` of one element of RFC 7239's `Forwarded`.
 fn forwarded_for(element: &str) -> Option<IpAddr> {
+    address(forwarded(element, "for")?)
+}
+
+/// A parameter of one element of RFC 7239's `Forwarded`.
+fn forwarded<'a>(element: &'a str, wanted: &str) -> Option<&'a str> {
     let mut pairs = element.split(';').filter_map(|pair| pair.trim().split_once('='));
-    let (_, node) = pairs.find(|(name, _)| name.eq_ignore_ascii_case("for"))?;
-    address(node.trim().trim_matches('"'))
+    let (_, value) = pairs.find(|(name, _)| name.eq_ignore_ascii_case(wanted))?;
+    Some(value.trim().trim_matches('"'))
 }
 
 /// Parses an address with or without a port. An IPv6 address with a port stands in brackets.
@@ -156,28 +197,83 @@ mod tests {
     }
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
-        pairs.iter().map(|(k, v)| (HeaderName::from_static(k), HeaderValue::from_static(v))).collect()
+        let mut all = HeaderMap::new();
+        for (name, value) in pairs {
+            all.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        all
     }
+
+    const PEER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(9, 9, 9, 9));
+    const PROXY: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
 
     #[test]
     fn foreign_origins_are_refused() {
         let check = |origin: &'static str, host: &'static str, expected: bool| {
             let origins = origins(&["https://chat.example"], &[], ForwardedHeader::XForwardedFor);
             let headers = headers(&[("origin", origin), ("host", host)]);
-            assert_eq!(origins.allowed(&headers), expected, "{origin} at {host}");
+            assert_eq!(origins.allowed(&headers, PEER), expected, "{origin} at {host}");
         };
         check("https://chat.example", "api.example", true);
-        check("https://api.example", "api.example", true);
-        check("https://api.example:443", "api.example", true);
+        check("http://api.example", "api.example", true);
+        check("http://api.example:80", "api.example", true);
         check("http://localhost:8080", "localhost:8080", true);
         check("http://localhost:8081", "localhost:8080", false);
+        check("https://localhost:8080", "localhost:8080", false);
+        check("http://chat.example", "api.example", false);
         check("https://evil.example", "api.example", false);
-        check("https://api.example.evil", "api.example", false);
+        check("http://api.example.evil", "api.example", false);
         check("null", "api.example", false);
         check("file://api.example", "api.example", false);
         check("https://chat.example:8443", "api.example", false);
-        let origins = origins(&[], &[], ForwardedHeader::XForwardedFor);
-        assert!(origins.allowed(&headers(&[("host", "api.example")])));
+        let origins = origins(&["https://chat.example"], &[], ForwardedHeader::XForwardedFor);
+        assert!(origins.allowed(&headers(&[("host", "api.example")]), PEER));
+        let twice =
+            [("host", "api.example"), ("origin", "http://api.example"), ("origin", "https://chat.example")];
+        assert!(!origins.allowed(&headers(&twice), PEER));
+    }
+
+    #[test]
+    fn the_scheme_is_the_one_that_the_client_used() {
+        let check = |header, said: &'static [(&'static str, &'static str)], origin, peer, expected: bool| {
+            let origins = origins(&[], &["10.0.0.0/8"], header);
+            let mut all = headers(&[("origin", origin), ("host", "api.example")]);
+            all.extend(headers(said));
+            assert_eq!(origins.allowed(&all, peer), expected, "{origin} {said:?}");
+        };
+        use ForwardedHeader::{Forwarded, XForwardedFor};
+        let (plain, secure) = ("http://api.example", "https://api.example");
+        check(XForwardedFor, &[("x-forwarded-proto", "https")], secure, PROXY, true);
+        check(XForwardedFor, &[("x-forwarded-proto", "https")], plain, PROXY, false);
+        check(XForwardedFor, &[("x-forwarded-proto", "http")], secure, PROXY, false);
+        check(XForwardedFor, &[("x-forwarded-proto", "https")], secure, PEER, false);
+        // A trusted proxy that does not say.
+        check(XForwardedFor, &[], secure, PROXY, true);
+        check(XForwardedFor, &[], plain, PROXY, true);
+        const CHAIN: &[(&str, &str)] =
+            &[("forwarded", "for=6.6.6.6;proto=http, for=1.1.1.1;proto=https, for=10.0.0.2;proto=http")];
+        check(Forwarded, CHAIN, secure, PROXY, true);
+        check(Forwarded, CHAIN, plain, PROXY, false);
+    }
+
+    #[test]
+    fn what_the_browser_says_about_the_page_counts() {
+        let check = |site: &'static str, origin: Option<&'static str>, expected: bool| {
+            let origins = origins(&["https://chat.example"], &[], ForwardedHeader::XForwardedFor);
+            let mut all = headers(&[("sec-fetch-site", site), ("host", "api.example")]);
+            all.extend(origin.map(|origin| (header::ORIGIN, HeaderValue::from_static(origin))));
+            assert_eq!(origins.allowed(&all, PEER), expected, "{site} {origin:?}");
+        };
+        check("none", None, true);
+        check("same-origin", None, true);
+        check("same-site", None, false);
+        check("cross-site", None, false);
+        check("?", None, false);
+        check("cross-site", Some("https://chat.example"), true);
+        check("same-site", Some("http://api.example"), false);
+        // A proxy that we know nothing of has ended the TLS.
+        check("same-origin", Some("https://api.example"), true);
+        check("same-origin", Some("https://evil.example"), false);
     }
 
     #[test]

@@ -13,12 +13,15 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use shared::{code::Code, id::UserId};
-use sql::tokens::Rotation;
+use sql::{
+    accounts::Account,
+    tokens::{Lives, Rotation},
+};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::{
-    auth::refresh::Refresh,
+    auth::{password::queue::Lane, refresh::Refresh},
     http::{
         answer::{
             problem::Problem,
@@ -29,13 +32,16 @@ use crate::{
             schema::Name,
             view::Me,
         },
-        limits::{Limit, address_key, known::AccountAt},
+        limits::{
+            Limit, address_key,
+            known::{AccountAt, Place},
+        },
         request::{
-            body::{FromFields, Json},
+            body::{FromFields, Unread},
             caller::Client,
             cookie,
             fields::Fields,
-            rules,
+            lookup, rules,
         },
         services::Services,
     },
@@ -44,6 +50,8 @@ use crate::{
 
 /// The label of a device that names itself none.
 const SOME_DEVICE: &str = "web";
+/// How long after the record of its life an access token may be issued: as long as a request may take.
+const ISSUED_WITHIN_S: u64 = 20;
 
 #[derive(ToSchema)]
 #[schema(rename_all = "camelCase")]
@@ -123,18 +131,20 @@ impl Access {
 /// Create an account and log in.
 #[utoipa::path(post, path = "/v1/auth/register", tag = "auth", request_body = Register, responses(
     (status = 201, body = LoggedIn, headers(("Set-Cookie", description = "the refresh token"), ("Location"))),
-    Invalid, Limited, WithBody, EmailTaken,
+    Invalid, Limited, WithBody, FromForeignPage, EmailTaken,
 ))]
 pub async fn register(
     State(services): State<Arc<Services>>,
     client: Client,
     headers: HeaderMap,
-    Json(asked): Json<Register>,
+    unread: Unread,
 ) -> Result<Response, Problem> {
     admit(&services, &client, &headers).await?;
+    let asked: Register = read(&services, &client, unread).await?;
     let taken = || Problem::new(Code::AuthEmailTaken);
     // Looked up before the password is hashed, so that no hash is computed for nothing.
     if services.db.user_by_email(&asked.email).await?.is_some() {
+        lookup::anonymous(&services, &client).await?;
         return Err(taken());
     }
     let hash = services.auth.passwords.hash(asked.password).await?;
@@ -152,45 +162,73 @@ pub async fn register(
 /// Log in with e-mail and password.
 #[utoipa::path(post, path = "/v1/auth/login", tag = "auth", request_body = Login, responses(
     (status = 200, body = LoggedIn, headers(("Set-Cookie", description = "the refresh token"))),
-    Invalid, Limited, WithBody, LoginFailed,
+    Invalid, Limited, WithBody, FromForeignPage, LoginFailed,
 ))]
 pub async fn login(
     State(services): State<Arc<Services>>,
     client: Client,
     headers: HeaderMap,
-    Json(asked): Json<Login>,
+    unread: Unread,
 ) -> Result<Response, Problem> {
     admit(&services, &client, &headers).await?;
+    let asked: Login = read(&services, &client, unread).await?;
     let (email, is_email) = match rules::normal_email(&asked.email) {
         Some(email) => (email, true),
         None => (asked.email, false),
     };
+    let found = if is_email { services.db.user_by_email(&email).await? } else { None };
     let account = AccountAt::new(&email, client.address);
-    let key = account.failure_key(&services.redis).await;
-    services.limits.check(Limit::LoginFailuresPerAccount, &key).await?;
-    let found = if is_email { services.db.user_by_email(&email).await } else { Ok(None) };
-    let checked = match found {
-        Ok(found) => check(&services, found, asked.password).await,
-        Err(error) => Err(error.into()),
-    };
+    let device = device_of(&services, &headers, found.as_ref()).await?;
+    let Place { failures, lane } = account.place(&services.redis, device).await;
+    services.limits.check(Limit::LoginFailuresPerAccount, &failures).await?;
+    let checked = check(&services, found, &email, asked.password, lane).await;
     // Only a wrong password counts as a failure. A success, or an error that says nothing about it, does not.
     if !matches!(&checked, Err(problem) if problem.code == Code::AuthInvalidCredentials) {
-        services.limits.give_back(Limit::LoginFailuresPerAccount, &key).await;
+        services.limits.give_back(Limit::LoginFailuresPerAccount, &failures).await;
     }
     let user = checked?;
     account.remember(&services.redis).await;
     log_in(&services, &client, &headers, user, asked.device.as_deref()).await
 }
 
-/// The account, if it exists and the password is its own. Takes as long if it does not exist.
+/// The token family of this account that the client's cookie belongs to, if the device is still logged in to it. Takes as
+/// long if there is no such account.
+async fn device_of(
+    services: &Services,
+    headers: &HeaderMap,
+    account: Option<&Account>,
+) -> Result<Option<Uuid>, Problem> {
+    let Ok(hashes) = refresh_hashes(headers) else { return Ok(None) };
+    let mut device = None;
+    for hash in hashes {
+        let family = services.db.family_of(&hash).await?;
+        let own = family.filter(|family| account.is_some_and(|account| account.user.id == family.user));
+        device = device.or(own.map(|family| family.did));
+    }
+    Ok(device)
+}
+
+/// The account, if it exists and the password is its own. Takes as long if it does not exist. A hash of another cost
+/// than today's is renewed.
 async fn check(
     services: &Services,
-    found: Option<sql::accounts::Account>,
+    found: Option<Account>,
+    email: &str,
     password: SecretString,
+    lane: Lane,
 ) -> Result<Me, Problem> {
+    let passwords = &services.auth.passwords;
     let (user, hash) = found.map(|account| (account.user, account.password_hash)).unzip();
-    let fits = services.auth.passwords.verify(password, hash.flatten()).await?;
-    user.filter(|_| fits).map(Me::from).ok_or_else(|| Problem::new(Code::AuthInvalidCredentials))
+    let hash = hash.flatten();
+    let fits = passwords.verify(password.clone(), hash.clone(), email, lane).await?;
+    let user = user.filter(|_| fits).ok_or_else(|| Problem::new(Code::AuthInvalidCredentials))?;
+    if let Some(old) = hash
+        && let Some(new) = passwords.renewed(password, &old).await
+        && let Err(error) = services.db.renew_password_hash(user.id, &old, &new).await
+    {
+        tracing::debug!(%error, "a password's hash was not renewed; the next login does it");
+    }
+    Ok(user.into())
 }
 
 /// Exchange the refresh token for the next one and an access token.
@@ -206,34 +244,56 @@ pub async fn refresh(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     admit(&services, &client, &headers).await?;
+    // A refusal leaves the cookie alone: the browser may hold a newer one by now, which another tab's login has set.
+    let (access, next) = rotate(&services, &headers).await?;
     let secure = cookie::is_secure(&headers, client.plain_http);
-    match rotate(&services, &headers).await {
-        Ok((access, next)) => {
-            let mut response = no_store(axum::Json(access));
-            set_cookie(&mut response, cookie::set(&next.token, services.auth.refresh_ttl_s, secure));
-            Ok(response)
+    let mut response = no_store(axum::Json(access));
+    set_cookie(&mut response, cookie::set(&next.token, services.auth.refresh_ttl_s, secure));
+    Ok(response)
+}
+
+/// Exchanges the refresh token in the cookie for the next one. Of several cookies, the first that can be exchanged.
+async fn rotate(services: &Services, headers: &HeaderMap) -> Result<(Access, Refresh), Problem> {
+    let mut refused = None;
+    for hash in exchangeable(services, headers).await? {
+        match rotate_one(services, &hash).await {
+            Err(problem) if problem.code.status() == 401 => refused = refused.or(Some(problem)),
+            outcome => return outcome,
         }
-        // The token will never work again, so the browser forgets it.
-        Err(problem) if problem.code != Code::AuthMissing && problem.code.status() == 401 => {
-            let mut response = problem.into_response();
-            set_cookie(&mut response, cookie::clear(secure));
-            Ok(response)
+    }
+    Err(refused.unwrap_or_else(|| Code::AuthInvalidToken.into()))
+}
+
+/// The tokens that may be exchanged. A page of a sibling domain can plant a cookie of our name beside ours. One that is
+/// no token of ours is passed over. One of another user makes it impossible to tell who the browser's user is: then
+/// nobody is logged in.
+async fn exchangeable(services: &Services, headers: &HeaderMap) -> Result<Vec<[u8; 32]>, Problem> {
+    let hashes = refresh_hashes(headers)?;
+    if hashes.len() == 1 {
+        return Ok(hashes);
+    }
+    let (mut living, mut users) = (Vec::new(), Vec::new());
+    for hash in &hashes {
+        if let Some(family) = services.db.family_of(hash).await? {
+            living.push(*hash);
+            users.push(family.user);
         }
-        Err(problem) => Err(problem),
+    }
+    users.dedup();
+    match users.len() {
+        0 => Ok(hashes),
+        1 => Ok(living),
+        _ => Err(Problem::from(Code::AuthInvalidToken).detail("there are cookies of several users")),
     }
 }
 
-/// Exchanges the refresh token in the cookie for the next one.
-async fn rotate(services: &Services, headers: &HeaderMap) -> Result<(Access, Refresh), Problem> {
-    let old = refresh_hash(headers)?;
+async fn rotate_one(services: &Services, old: &[u8; 32]) -> Result<(Access, Refresh), Problem> {
     let next = Refresh::new().ok_or(Code::ServerInternal)?;
-    let now = unix_ms();
-    let expires = now + services.auth.refresh_ttl_s * 1_000;
-    match services.db.rotate(&old, &next.hash, now, expires).await? {
+    match services.db.rotate(old, &next.hash, lives(services)).await? {
         Rotation::Rotated { user, did: family, .. } => Ok((Access::new(services, user, family)?, next)),
-        Rotation::Reused { user, did: family } => {
-            tracing::warn!(%user, did = %family, "a refresh token came twice: its family is revoked");
-            services.auth.families.announce(user, family).await;
+        Rotation::Reused(family) => {
+            tracing::warn!(user = %family.user, did = %family.did, "a refresh token came twice: its family is revoked");
+            services.auth.families.announce(&family).await;
             Err(Code::AuthRevoked.into())
         }
         Rotation::Revoked => Err(Code::AuthRevoked.into()),
@@ -253,9 +313,16 @@ pub async fn logout(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     admit(&services, &client, &headers).await?;
-    let hash = refresh_hash(&headers)?;
-    let found = services.db.family_of(&hash).await?.ok_or(Code::AuthInvalidToken)?;
-    services.auth.families.end(found.user, found.did).await?;
+    let mut ended = false;
+    for hash in refresh_hashes(&headers)? {
+        if let Some(family) = services.db.family_of(&hash).await? {
+            services.auth.families.end(family.user, family.did).await?;
+            ended = true;
+        }
+    }
+    if !ended {
+        return Err(Code::AuthInvalidToken.into());
+    }
     let mut response = no_store(StatusCode::NO_CONTENT);
     set_cookie(&mut response, cookie::clear(cookie::is_secure(&headers, client.plain_http)));
     Ok(response)
@@ -263,10 +330,20 @@ pub async fn logout(
 
 /// Refuses pages of foreign origins, and too many calls from one address.
 async fn admit(services: &Services, client: &Client, headers: &HeaderMap) -> Result<(), Problem> {
-    if !services.origins.allowed(headers) {
+    if !services.origins.allowed(headers, client.peer) {
         return Err(Problem::forbidden_origin());
     }
     Ok(services.limits.check(Limit::AuthPerAddress, &address_key(client.address)).await?)
+}
+
+/// Reads the body of a call that was counted. One that came with mistakes in its fields is taken back from the count, as
+/// it tried no password.
+async fn read<T: FromFields>(services: &Services, client: &Client, unread: Unread) -> Result<T, Problem> {
+    let asked = unread.json().await;
+    if matches!(&asked, Err(problem) if problem.code == Code::RequestInvalid) {
+        services.limits.give_back(Limit::AuthPerAddress, &address_key(client.address)).await;
+    }
+    asked
 }
 
 /// Begins a token family and answers with its first tokens.
@@ -278,9 +355,9 @@ async fn log_in(
     device: Option<&str>,
 ) -> Result<Response, Problem> {
     let (family, refresh) = (Uuid::new_v4(), Refresh::new().ok_or(Code::ServerInternal)?);
-    let (now, ttl_s) = (unix_ms(), services.auth.refresh_ttl_s);
+    let ttl_s = services.auth.refresh_ttl_s;
     let device = device.unwrap_or(SOME_DEVICE);
-    services.db.create_family(family, user.id, device, &refresh.hash, now, now + ttl_s * 1_000).await?;
+    services.db.create_family(family, user.id, device, &refresh.hash, lives(services)).await?;
     let access = Access::new(services, user.id, family)?;
     let mut response = no_store(axum::Json(LoggedIn { user, access }));
     let secure = cookie::is_secure(headers, client.plain_http);
@@ -288,9 +365,22 @@ async fn log_in(
     Ok(response)
 }
 
-fn refresh_hash(headers: &HeaderMap) -> Result<[u8; 32], Problem> {
-    let token = cookie::refresh_token(headers).ok_or(Code::AuthMissing)?;
-    Ok(Refresh::hash_of(token.expose_secret()).ok_or(Code::AuthInvalidToken)?)
+/// The lives of the tokens that are made now.
+fn lives(services: &Services) -> Lives {
+    let (now_ms, auth) = (unix_ms(), &services.auth);
+    // The access token is issued after this is recorded, perhaps in the next second.
+    let access_until_ms = now_ms + (auth.tokens.ttl_s() + ISSUED_WITHIN_S) * 1_000;
+    Lives { now_ms, access_until_ms, refresh_until_ms: now_ms + auth.refresh_ttl_s * 1_000 }
+}
+
+/// The hashes of the refresh tokens that the browser sent: at least one.
+fn refresh_hashes(headers: &HeaderMap) -> Result<Vec<[u8; 32]>, Problem> {
+    let tokens = cookie::refresh_tokens(headers);
+    if tokens.is_empty() {
+        return Err(Code::AuthMissing.into());
+    }
+    let hashes: Vec<_> = tokens.iter().filter_map(|token| Refresh::hash_of(token.expose_secret())).collect();
+    if hashes.is_empty() { Err(Code::AuthInvalidToken.into()) } else { Ok(hashes) }
 }
 
 fn set_cookie(response: &mut Response, cookie: Option<HeaderValue>) {

@@ -34,10 +34,10 @@ use crate::{
             view::{Chat, is_false},
         },
         request::{
-            body::{FromFields, Json},
-            caller::{Caller, Id},
+            body::{FromFields, Unread},
+            caller::{Caller, Client, Id},
             fields::Fields,
-            page, rules,
+            lookup, page, rules,
         },
         services::Services,
     },
@@ -154,13 +154,15 @@ impl FromFields for CreateChat {
 pub async fn create(
     State(services): State<Arc<Services>>,
     caller: Caller,
+    client: Client,
     headers: HeaderMap,
-    Json(mut asked): Json<CreateChat>,
+    unread: Unread,
 ) -> Result<Response, Problem> {
     caller.may_command(&services).await?;
     let key = idempotency_key(&headers)?;
+    let mut asked: CreateChat = unread.json().await?;
     asked.member_ids.retain(|user| *user != caller.user());
-    known_users(&services, "memberIds", &asked.member_ids).await?;
+    lookup::all_exist(&services, &caller, &client, "memberIds", &asked.member_ids).await?;
     let stored = create_one(&services, &caller, &asked, key).await?;
     let chat = match find(&services, caller.user(), stored.chat).await? {
         Fresh { value: Some(chat), stale } => Chat { stale, ..chat },
@@ -205,18 +207,6 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<Uuid>, Problem> {
     let Some(key) = headers.get("idempotency-key") else { return Ok(None) };
     let key = key.to_str().ok().and_then(|text| Uuid::try_parse(text).ok());
     key.map(Some).ok_or_else(|| Problem::invalid("Idempotency-Key", "mistyped"))
-}
-
-/// Refuses ids that have no account: as members they would be nobody.
-pub(super) async fn known_users(
-    services: &Services,
-    field: &'static str,
-    users: &[UserId],
-) -> Result<(), Problem> {
-    if services.db.users(users).await?.len() == users.len() {
-        return Ok(());
-    }
-    Err(Problem::invalid(field, "unknown"))
 }
 
 /// The view of a chat that is stored in the log but not projected yet, as its first event describes it.
@@ -287,9 +277,10 @@ pub async fn update(
     State(services): State<Arc<Services>>,
     caller: Caller,
     Id(chat): Id<ChatId>,
-    Json(asked): Json<UpdateChat>,
+    unread: Unread,
 ) -> Result<Response, Problem> {
     caller.may_command(&services).await?;
+    let asked: UpdateChat = unread.json().await?;
     let actor = caller.actor();
     if let Some(title) = asked.title {
         services

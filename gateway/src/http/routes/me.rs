@@ -14,7 +14,7 @@ use crate::http::{
         view::Me,
     },
     request::{
-        body::{FromFields, Json},
+        body::{FromFields, Unread},
         caller::Caller,
         fields::Fields,
         rules,
@@ -53,9 +53,10 @@ pub async fn show(State(services): State<Arc<Services>>, caller: Caller) -> Resu
 pub async fn update(
     State(services): State<Arc<Services>>,
     caller: Caller,
-    Json(asked): Json<UpdateMe>,
+    unread: Unread,
 ) -> Result<axum::Json<Me>, Problem> {
     caller.may_command(&services).await?;
+    let asked: UpdateMe = unread.json().await?;
     services.db.set_display_name(caller.user(), &asked.display_name).await?;
     show(State(services), caller).await
 }

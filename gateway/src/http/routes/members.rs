@@ -12,7 +12,6 @@ use shared::{
 };
 use utoipa::ToSchema;
 
-use super::chats::known_users;
 use crate::{
     command::{Change, Command},
     feed::reads::Fresh,
@@ -25,10 +24,10 @@ use crate::{
             view::{Ack, Member, is_false},
         },
         request::{
-            body::{FromFields, Json},
-            caller::{self, Caller, Id},
+            body::{FromFields, Unread},
+            caller::{self, Caller, Client, Id},
             fields::Fields,
-            page, rules,
+            lookup, page, rules,
         },
         services::Services,
     },
@@ -121,11 +120,16 @@ impl FromFields for AddMembers {
 pub async fn add(
     State(services): State<Arc<Services>>,
     caller: Caller,
+    client: Client,
     Id(chat): Id<ChatId>,
-    Json(asked): Json<AddMembers>,
+    unread: Unread,
 ) -> Result<axum::Json<Ack>, Problem> {
-    known_users(&services, "userIds", &asked.user_ids).await?;
+    caller.may_command(&services).await?;
+    let asked: AddMembers = unread.json().await?;
     let role = asked.role.unwrap_or(Role::Member);
+    // Who may not add anybody is not told which of these ids exist.
+    services.commands.may_join(&caller.actor(), chat, &asked.user_ids, role).await?;
+    lookup::all_exist(&services, &caller, &client, "userIds", &asked.user_ids).await?;
     execute(&services, &caller, chat, Change::Join { users: asked.user_ids, role }).await
 }
 
@@ -151,8 +155,10 @@ pub async fn change_role(
     State(services): State<Arc<Services>>,
     caller: Caller,
     caller::Member { chat, user }: caller::Member,
-    Json(ChangeRole { role }): Json<ChangeRole>,
+    unread: Unread,
 ) -> Result<axum::Json<Ack>, Problem> {
+    caller.may_command(&services).await?;
+    let ChangeRole { role } = unread.json().await?;
     execute(&services, &caller, chat, Change::SetRole { user, role }).await
 }
 
@@ -167,18 +173,18 @@ pub async fn remove(
     caller: Caller,
     caller::Member { chat, user }: caller::Member,
 ) -> Result<StatusCode, Problem> {
+    caller.may_command(&services).await?;
     let _stored = execute(&services, &caller, chat, Change::Leave { user }).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Executes a command that the caller gave no uuid for.
+/// Executes a command that the caller gave no uuid for, and that was counted.
 async fn execute(
     services: &Services,
     caller: &Caller,
     chat: ChatId,
     change: Change,
 ) -> Result<axum::Json<Ack>, Problem> {
-    caller.may_command(services).await?;
     let uuid = services.commands.new_uuid();
     let stored = services.commands.execute(&caller.actor(), Command { chat, uuid, change }).await?;
     Ok(axum::Json(Ack::new(uuid, stored)))

@@ -30,7 +30,7 @@ use crate::{
             view::{Ack, Message, is_false},
         },
         request::{
-            body::{FromFields, Json},
+            body::{FromFields, Unread},
             caller::{Caller, Id},
             fields::Fields,
             rules,
@@ -143,10 +143,10 @@ pub async fn send(
     State(services): State<Arc<Services>>,
     caller: Caller,
     Id(chat): Id<ChatId>,
-    Json(asked): Json<Send>,
+    unread: Unread,
 ) -> Result<Response, Problem> {
     caller.may_command(&services).await?;
-    let Send { uuid, body, reply_to, mentions } = asked;
+    let Send { uuid, body, reply_to, mentions } = unread.json().await?;
     let stored = services
         .commands
         .execute(&caller.actor(), Command { chat, uuid, change: Change::Send { body, reply_to, mentions } })

@@ -1,6 +1,6 @@
 //! `/v1/users`: other people's accounts, by exact e-mail or by id.
 //!
-//! Invariant: accounts can neither be searched nor listed.
+//! Invariant: accounts can neither be searched nor listed; every try is counted ([`lookup`]).
 
 use std::sync::Arc;
 
@@ -17,11 +17,10 @@ use crate::http::{
         schema,
         view::User,
     },
-    limits::Limit,
     request::{
-        caller::{Caller, Id},
+        caller::{Caller, Client, Id},
         fields::Fields,
-        rules,
+        lookup, rules,
     },
     services::Services,
 };
@@ -40,9 +39,10 @@ pub struct Users {
 pub async fn find(
     State(services): State<Arc<Services>>,
     caller: Caller,
+    client: Client,
     uri: Uri,
 ) -> Result<axum::Json<Users>, Problem> {
-    services.limits.check(Limit::UserLookups, &caller.user().to_string()).await?;
+    lookup::by(&services, &caller, &client, 1).await?;
     let mut fields = Fields::of_query(&uri);
     let email = fields.required("email", rules::email);
     let email = fields.finish(email)?;
@@ -60,9 +60,9 @@ pub async fn find(
 pub async fn show(
     State(services): State<Arc<Services>>,
     caller: Caller,
+    client: Client,
     Id(id): Id<UserId>,
 ) -> Result<axum::Json<User>, Problem> {
-    services.limits.check(Limit::UserLookups, &caller.user().to_string()).await?;
-    let user = services.db.users(&[id]).await?.pop().ok_or(Code::UserNotFound)?;
+    let user = lookup::one(&services, &caller, &client, id).await?.ok_or(Code::UserNotFound)?;
     Ok(axum::Json(User { id: user.id, display_name: user.display_name }))
 }

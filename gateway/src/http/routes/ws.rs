@@ -7,9 +7,10 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     extract::{Request, State},
-    http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, header},
     response::{IntoResponse, Response},
 };
+use base64::{Engine, engine::general_purpose::STANDARD};
 use hyper_util::rt::TokioIo;
 use shared::{code::Code, text};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -33,6 +34,8 @@ use crate::{
 const PROTOCOL: &str = "mini-telegram.v1";
 /// An offered subprotocol with this prefix holds an access token: browsers can set no other header here.
 const BEARER: &str = "bearer.";
+/// The bytes of a handshake's key.
+const NONCE: usize = 16;
 
 /// When a client may come back whose address has enough connections.
 const LATER: Duration = Duration::from_secs(1);
@@ -73,7 +76,8 @@ pub async fn upgrade(State(services): State<Arc<Services>>, request: Request) ->
 }
 
 async fn prepare(services: &Arc<Services>, mut request: Request) -> Result<Response, Problem> {
-    if !services.origins.allowed(request.headers()) {
+    let peer = request.extensions().get::<Peer>().cloned().ok_or(Code::ServerInternal)?;
+    if !services.origins.allowed(request.headers(), peer.address) {
         return Err(Problem::forbidden_origin());
     }
     match services.ready() {
@@ -83,7 +87,6 @@ async fn prepare(services: &Arc<Services>, mut request: Request) -> Result<Respo
         Err(_) => return Err(Problem::unavailable()),
     }
     let accept = handshake(&request)?;
-    let peer = request.extensions().get::<Peer>().cloned().ok_or(Code::ServerInternal)?;
     let client = services.origins.client_address(request.headers(), peer.address);
     let in_progress = services.addresses.upgrade(client).map_err(too_many)?;
     let query = Query::of(request.uri());
@@ -113,21 +116,39 @@ fn too_many(refused: Refused) -> Problem {
 }
 
 /// Checks that the request is an opening handshake (RFC 6455, 4.2.1), and returns the accept key of the answer.
-fn handshake(request: &Request) -> Result<String, Problem> {
+fn handshake<B>(request: &Request<B>) -> Result<String, Problem> {
     let headers = request.headers();
     let has = |name: header::HeaderName, token: &str| {
         let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
         values.flat_map(|value| value.split(',')).any(|part| part.trim().eq_ignore_ascii_case(token))
     };
-    let key = headers.get(header::SEC_WEBSOCKET_KEY).map(HeaderValue::as_bytes);
     let asks = request.method() == Method::GET
+        && request.version() == Version::HTTP_11
         && has(header::CONNECTION, "upgrade")
         && has(header::UPGRADE, "websocket")
-        && has(header::SEC_WEBSOCKET_VERSION, "13");
-    match key {
-        Some(key) if asks => Ok(derive_accept_key(key)),
-        _ => Err(Problem::upgrade_required()),
+        && only(headers, &header::SEC_WEBSOCKET_VERSION) == Some(b"13");
+    if !asks {
+        return Err(Problem::upgrade_required());
     }
+    let malformed = |detail| Problem::new(Code::RequestMalformed).detail(detail);
+    // What follows the head belongs to the WebSocket, and not to a body.
+    let length = headers.get(header::CONTENT_LENGTH).is_some_and(|length| length != "0");
+    if length || headers.contains_key(header::TRANSFER_ENCODING) {
+        return Err(malformed("an opening handshake has no body"));
+    }
+    let key = only(headers, &header::SEC_WEBSOCKET_KEY).filter(|key| is_key(key));
+    key.map(derive_accept_key).ok_or_else(|| malformed("Sec-WebSocket-Key: 16 bytes in base64, once"))
+}
+
+/// The value of a header that must stand there once.
+fn only<'a>(headers: &'a HeaderMap, name: &header::HeaderName) -> Option<&'a [u8]> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next()?.as_bytes();
+    values.next().is_none().then_some(value)
+}
+
+fn is_key(key: &[u8]) -> bool {
+    STANDARD.decode(key).is_ok_and(|nonce| nonce.len() == NONCE)
 }
 
 /// The user behind the ticket or the access token, and whether the client offered our subprotocol.
@@ -211,6 +232,65 @@ fn switching(accept: &str, selected: bool) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const GOOD: [(&str, &str); 4] = [
+        ("connection", "keep-alive, Upgrade"),
+        ("upgrade", "websocket"),
+        ("sec-websocket-version", "13"),
+        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+    ];
+
+    /// The status of the answer to a handshake with these headers.
+    fn answered(version: Version, headers: &[(&'static str, &'static str)]) -> u16 {
+        let mut request = Request::builder().version(version).uri("/v1/ws").body(()).unwrap();
+        for (name, value) in headers {
+            request.headers_mut().append(*name, HeaderValue::from_static(value));
+        }
+        handshake(&request).err().map_or(101, |problem| problem.into_response().status().as_u16())
+    }
+
+    #[test]
+    fn only_a_whole_handshake_opens_a_websocket() {
+        assert_eq!(answered(Version::HTTP_11, &GOOD), 101);
+        assert_eq!(answered(Version::HTTP_10, &GOOD), 426);
+        for (name, bad, status) in [
+            ("connection", "close", 426),
+            ("upgrade", "h2c", 426),
+            ("sec-websocket-version", "12", 426),
+            ("sec-websocket-version", "13, 8", 426),
+            ("sec-websocket-key", "", 400),
+            ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ", 400),
+            ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZSE=", 400),
+            ("sec-websocket-key", "not base64, but as long!", 400),
+        ] {
+            let others = GOOD.into_iter().filter(|(other, _)| *other != name);
+            let without: Vec<_> = others.collect();
+            let missing = if name == "sec-websocket-key" { 400 } else { 426 };
+            assert_eq!(answered(Version::HTTP_11, &without), missing, "no {name}");
+            let changed = [without, vec![(name, bad)]].concat();
+            assert_eq!(answered(Version::HTTP_11, &changed), status, "{name}: {bad}");
+        }
+        for (more, status) in [
+            (("sec-websocket-key", GOOD[3].1), 400),
+            (("sec-websocket-version", "13"), 426),
+            (("content-length", "5"), 400),
+            (("transfer-encoding", "chunked"), 400),
+            (("content-length", "0"), 101),
+        ] {
+            let with = [&GOOD[..], &[more]].concat();
+            assert_eq!(answered(Version::HTTP_11, &with), status, "{more:?}");
+        }
+    }
+
+    #[test]
+    fn a_refused_handshake_says_which_version_is_spoken() {
+        let response = Problem::upgrade_required().into_response();
+        for (name, value) in
+            [("upgrade", "websocket"), ("sec-websocket-version", "13"), ("connection", "upgrade")]
+        {
+            assert_eq!(response.headers()[name], value);
+        }
+    }
 
     #[test]
     fn of_a_doubled_parameter_the_last_counts() {

@@ -421,7 +421,7 @@ async fn a_token_of_somebody_else_or_of_no_use_changes_nothing() {
         let (uuid, frame) = auth(token);
         assert_eq!(served.refusal(&mut device, uuid, frame).await, code);
     }
-    let revoked = Revoked { user: Some(user(1)), family, ts: unix_ms() };
+    let revoked = Revoked::new(Some(user(1)), family, unix_ms(), None);
     served.services.auth.revocations.note(&revoked);
     let token = tokens.issue(user(1), family).unwrap();
     assert_eq!(served.services.auth.identify(&token), Err(Code::AuthRevoked));

@@ -1,0 +1,1 @@
+ALTER TABLE token_families DROP access_until_ts;
