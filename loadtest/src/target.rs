@@ -50,6 +50,21 @@ pub struct Servers {
     pub redis: Option<Service>,
 }
 
+/// Connects to NATS, with the credentials of the URL if it has some: the client does not look for them there.
+///
+/// # Errors
+/// When it is no URL, or NATS does not answer.
+pub async fn nats(url: &str) -> Result<async_nats::Client> {
+    let server: async_nats::ServerAddr = url.parse().context("the URL of NATS")?;
+    let options = match (server.username(), server.password()) {
+        (Some(user), Some(password)) => {
+            async_nats::ConnectOptions::with_user_and_password(user.to_owned(), password.to_owned())
+        }
+        _ => async_nats::ConnectOptions::new(),
+    };
+    options.connect(server).await.context("connect to NATS")
+}
+
 impl TargetArgs {
     /// # Errors
     /// When there is neither a file nor a flag.

@@ -17,12 +17,14 @@ use crate::process::{Child, Launch, POLL, Signal};
 mod nats;
 mod options;
 mod owner;
+mod password;
 pub mod port;
 mod postgres;
 mod probe;
 mod redis;
 
 pub use options::{Options, fair_threads};
+pub use password::{Password, close_folder, write_private};
 pub use probe::http_get;
 
 /// A server is ready within a second; a loaded two-core machine that runs initdb elsewhere takes longer.
@@ -72,6 +74,9 @@ impl Server {
         fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
         // Only Postgres runs as somebody else.
         let dir = if program == Program::Postgres { owner::reachable(dir)? } else { dir.canonicalize()? };
+        if options.password.is_some() {
+            close_folder(&dir)?;
+        }
         let log = options.log.clone().unwrap_or_else(|| dir.join(format!("{}.log", program.label())));
         let binary = binaries::resolve(program)?;
         let mut server = Self {
@@ -104,18 +109,24 @@ impl Server {
         Ok(())
     }
 
-    /// The address, as the services take it. Postgres: of the maintenance database.
+    /// The address, as the services take it, with the password if there is one. Postgres: of the maintenance database.
     pub fn url(&self) -> String {
+        let password = self.options.password.as_ref();
         match self.program {
-            Program::Nats => format!("nats://127.0.0.1:{}", self.port),
-            Program::Postgres => postgres::url(self.port, "postgres"),
-            Program::Redis => format!("redis://127.0.0.1:{}", self.port),
+            Program::Nats => format!("nats://{}127.0.0.1:{}", credentials(nats::USER, password), self.port),
+            Program::Postgres => postgres::url(self.port, "postgres", password),
+            Program::Redis => format!("redis://{}127.0.0.1:{}", credentials("", password), self.port),
         }
     }
 
     /// Postgres: the address of a database.
     pub fn database_url(&self, database: &str) -> String {
-        postgres::url(self.port, database)
+        postgres::url(self.port, database, self.options.password.as_ref())
+    }
+
+    /// The address for people: without the password.
+    pub fn shown(&self) -> String {
+        format!("{}://127.0.0.1:{}", self.program.label(), self.port)
     }
 
     pub fn port(&self) -> u16 {
@@ -204,7 +215,9 @@ impl Server {
     fn prepare(&self) -> Result<()> {
         match self.program {
             Program::Nats | Program::Redis => Ok(()),
-            Program::Postgres => postgres::prepare(&self.binary, &self.dir, &self.log),
+            Program::Postgres => {
+                postgres::prepare(&self.binary, &self.dir, &self.log, self.options.password.as_ref())
+            }
         }
     }
 
@@ -214,7 +227,7 @@ impl Server {
             Program::Postgres => {
                 postgres::launch(&self.binary, &self.dir, self.port, &self.options, &self.log)?
             }
-            Program::Redis => redis::launch(&self.binary, &self.dir, self.port, &self.options, &self.log),
+            Program::Redis => redis::launch(&self.binary, &self.dir, self.port, &self.options, &self.log)?,
         };
         let child = self.wait_ready(&launch)?;
         self.child = Some(child);
@@ -246,6 +259,11 @@ impl Server {
             thread::sleep(POLL);
         }
     }
+}
+
+/// The part of a URL before the host.
+fn credentials(user: &str, password: Option<&Password>) -> String {
+    password.map_or_else(String::new, |password| format!("{user}:{}@", password.reveal()))
 }
 
 /// Removes a server's folder with its data.

@@ -2,7 +2,9 @@
 
 use std::collections::HashSet;
 use std::fs::{self, File};
-use std::net::TcpListener;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
@@ -136,6 +138,17 @@ fn ctrl_c_drains_and_the_next_run_finds_the_data() {
     let account = r#"{"email":"kept@example.com","password":"correct horse"}"#;
     assert_eq!(post(&format!("{gateway}/v1/auth/register"), account), 201);
 
+    nobody_else_reads(&dir.join("data"));
+    let description = fs::read_to_string(dir.join("data/up.json")).expect("what runs");
+    servers_ask_for_the_password(&description);
+    let password = fs::read_to_string(dir.join("data/password")).expect("the password");
+    let password = password.trim();
+    assert!(!up.said().contains(password), "it is not for everybody who sees the screen");
+    for pid in descendants(up.child.id()) {
+        let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        assert!(!String::from_utf8_lossy(&arguments).contains(password), "everybody reads arguments");
+    }
+
     let another = Up::start(&dir, &[], &[]).wait();
     assert!(!another.0.success() && another.1.contains("another `cargo xtask up` uses"), "{}", another.1);
 
@@ -215,6 +228,48 @@ fn a_log_that_could_not_write_is_mended_once_there_is_room() {
     assert!(up.wait().0.success());
     wait_gone(&left);
     fs::remove_dir_all(&dir).expect("the folder");
+}
+
+/// No file below the folder can be read by other users: it is closed itself, or a folder above it is.
+fn nobody_else_reads(folder: &Path) {
+    for entry in fs::read_dir(folder).expect("the folder") {
+        let path = entry.expect("an entry").path();
+        let mode = fs::metadata(&path).expect("its mode").permissions().mode();
+        let what = format!("{} {mode:o}", path.display());
+        // The lock is empty.
+        if path.file_name().is_some_and(|name| name != "lock") {
+            assert_eq!(mode & 0o077, 0, "{what}");
+        }
+    }
+    let mode = fs::metadata(folder).expect("its mode").permissions().mode();
+    assert_eq!(mode & 0o066, 0, "{mode:o}: others may pass at most");
+}
+
+fn servers_ask_for_the_password(description: &str) {
+    let description: serde_json::Value = serde_json::from_str(description).expect("JSON");
+    let url = |name: &str| description[name].as_str().expect("a URL").to_owned();
+    let postgres = url("postgresUrl");
+    let connect = |url: &str| postgres::Client::connect(url, postgres::NoTls);
+    assert!(connect(&postgres).is_ok());
+    let (before, host) = postgres.split_once('@').expect("credentials");
+    let user = before.rsplit_once(':').expect("a password").0;
+    assert!(connect(&format!("{user}@{host}")).is_err(), "without a password");
+    for (name, question, refusal) in [
+        ("redisUrl", "GET x\r\n", "-NOAUTH"),
+        ("natsUrl", "CONNECT {}\r\nPING\r\n", "Authorization Violation"),
+    ] {
+        let url = url(name);
+        let host = url.rsplit('@').next().expect("a host");
+        let mut stream = TcpStream::connect(host).expect("a connection");
+        stream.set_read_timeout(Some(AFTERMATH)).expect("a timeout");
+        stream.write_all(question.as_bytes()).expect("a question");
+        let (mut answer, mut buffer) = (String::new(), [0; 4_096]);
+        while !answer.contains(refusal) {
+            let read = stream.read(&mut buffer).expect("an answer");
+            assert!(read > 0, "{name}: {answer}");
+            answer += &String::from_utf8_lossy(&buffer[..read]);
+        }
+    }
 }
 
 fn name(pid: u32) -> String {

@@ -50,7 +50,7 @@ impl Watch {
     pub async fn new(target: &Target, processes: Vec<Watched>) -> Result<Self> {
         let http = reqwest::Client::builder().timeout(ASK).build()?;
         let nats = match &target.nats_url {
-            Some(url) => async_nats::connect(url.as_str()).await.ok().map(async_nats::jetstream::new),
+            Some(url) => crate::target::nats(url).await.ok().map(async_nats::jetstream::new),
             None => None,
         };
         Ok(Self { processes, target: target.clone(), http, nats })

@@ -37,7 +37,7 @@ const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// # Errors
 /// When NATS does not answer or an entry is no event.
 pub async fn read(nats_url: &str, prefix: &str) -> Result<Vec<Entry>> {
-    let client = async_nats::connect(nats_url).await.context("connect to NATS")?;
+    let client = crate::target::nats(nats_url).await?;
     let context = jetstream::new(client);
     let name = format!("{}CHAT_0", prefix.to_uppercase());
     let mut stream = context.get_stream(&name).await.with_context(|| format!("stream {name}"))?;

@@ -4,9 +4,10 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use super::options::{Options, fair_threads};
+use super::password::write_private;
 use super::port;
 use super::probe::http_get;
 use crate::binaries::Binary;
@@ -15,6 +16,9 @@ use crate::process::Launch;
 const CONFIG: &str = "nats.conf";
 /// The file that holds the port of the monitoring endpoint of this run.
 const MONITOR: &str = "monitor.port";
+
+/// Who the services are, where they must say so.
+pub(super) const USER: &str = "mini-telegram";
 
 /// How many threads run Go code at once.
 const THREADS: &str = "GOMAXPROCS";
@@ -29,7 +33,7 @@ pub(super) fn launch(
     let monitor = port::choose(None)?;
     fs::write(dir.join(MONITOR), monitor.to_string())?;
     let config = dir.join(CONFIG);
-    fs::write(&config, text(dir, port, monitor, options)).context("writing nats.conf")?;
+    write_private(&config, &text(dir, port, monitor, options))?;
     let launch = Launch::new(&binary.path, log).args(["--config", &config.to_string_lossy()]);
     if std::env::var_os(THREADS).is_some() {
         return Ok(launch);
@@ -40,6 +44,9 @@ pub(super) fn launch(
 fn text(dir: &Path, port: u16, monitor: u16, options: &Options) -> String {
     let store = dir.join("jetstream");
     let extra = options.extra.join("\n");
+    let authorization = options.password.as_ref().map_or_else(String::new, |password| {
+        format!("authorization {{ user: {USER:?}, password: {:?} }}", password.reveal())
+    });
     format!(
         r#"# Written at every start.
 listen: "127.0.0.1:{port}"
@@ -58,6 +65,7 @@ jetstream {{
   # Each gateway owns a consumer per partition; the default stops at 1,000.
   limits {{ default_max_consumers: -1 }}
 }}
+{authorization}
 {extra}
 "#
     )

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use super::password::Password;
+
 /// How a server is to run.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -11,6 +13,8 @@ pub struct Options {
     pub log: Option<PathBuf>,
     /// Data that need not survive the machine: no fsync.
     pub throwaway: bool,
+    /// What its clients must know. None: whoever reaches it is let in, as in tests.
+    pub password: Option<Password>,
     /// Further lines of nats.conf, or further command-line arguments of the others.
     pub extra: Vec<String>,
 }

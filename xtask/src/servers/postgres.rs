@@ -1,5 +1,6 @@
 //! Postgres: initdb once, its arguments, its readiness. It refuses to run as root, so root runs it as another user.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::options::Options;
 use super::owner;
+use super::password::Password;
 use crate::binaries::Binary;
 use crate::process::{Launch, Signal};
 use crate::progress::step;
@@ -16,23 +18,61 @@ use crate::progress::step;
 /// Two gateways, projectors, presence and a test's own connections, over all tests that run at once.
 const MAX_CONNECTIONS: u32 = 400;
 
-pub(super) fn url(port: u16, database: &str) -> String {
-    format!("postgres://postgres@127.0.0.1:{port}/{database}")
+/// Who is let in, where a password is asked for. Nobody connects from elsewhere: the server listens on no other address.
+const HBA: &str = "# Written by xtask.\nhost all all 127.0.0.1/32 scram-sha-256\n";
+
+pub(super) fn url(port: u16, database: &str, password: Option<&Password>) -> String {
+    let password = password.map_or_else(String::new, |password| format!(":{}", password.reveal()));
+    format!("postgres://postgres{password}@127.0.0.1:{port}/{database}")
 }
 
 fn data(dir: &Path) -> PathBuf {
     dir.join("data")
 }
 
-/// Makes the cluster unless there is one.
-pub(super) fn prepare(binary: &Binary, dir: &Path, log: &Path) -> Result<()> {
+/// Makes the cluster unless there is one, and has it ask for the password from then on.
+pub(super) fn prepare(binary: &Binary, dir: &Path, log: &Path, password: Option<&Password>) -> Result<()> {
     let data = data(dir);
     // initdb writes this file last of all that matters; a killed initdb leaves a folder without it.
     if data.join("PG_VERSION").exists() && data.join("global/pg_control").exists() {
-        return check_version(binary, &data);
+        check_version(binary, &data)?;
+    } else {
+        create(binary, dir, &data, log)?;
     }
+    let Some(password) = password else { return Ok(()) };
+    // A cluster of an earlier build let everybody in.
+    let hba = data.join("pg_hba.conf");
+    if std::fs::read_to_string(&hba).is_ok_and(|text| text == HBA) {
+        return Ok(());
+    }
+    set_password(binary, dir, &data, password)?;
+    std::fs::write(&hba, HBA).with_context(|| format!("writing {}", hba.display()))
+}
+
+/// Tells the cluster the superuser's password while no server runs on it.
+fn set_password(binary: &Binary, dir: &Path, data: &Path, password: &Password) -> Result<()> {
+    let mut command = owner::command(&binary.path)?;
+    let mut single = command
+        .args(["--single", "-D"])
+        .arg(data)
+        .arg("postgres")
+        .current_dir(dir)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("running Postgres alone")?;
+    if let Some(mut stdin) = single.stdin.take() {
+        writeln!(stdin, "ALTER ROLE postgres PASSWORD '{}'", password.reveal())?;
+    }
+    let output = single.wait_with_output()?;
+    ensure!(output.status.success(), "setting the password: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}
+
+fn create(binary: &Binary, dir: &Path, data: &Path, log: &Path) -> Result<()> {
     if data.exists() {
-        std::fs::remove_dir_all(&data).context("removing what a killed initdb left")?;
+        std::fs::remove_dir_all(data).context("removing what a killed initdb left")?;
     }
     owner::give(dir)?;
     step("creating the Postgres cluster");
@@ -46,7 +86,7 @@ pub(super) fn prepare(binary: &Binary, dir: &Path, log: &Path) -> Result<()> {
             "--no-sync",
             "--pgdata",
         ])
-        .arg(&data)
+        .arg(data)
         .current_dir(dir)
         .stdin(Stdio::null())
         .output()

@@ -85,6 +85,7 @@ pub(crate) fn run(args: &UpArgs) -> Result<ExitCode> {
 fn life(args: &UpArgs, stop: &Stop) -> Result<()> {
     let data = absolute(&args.data)?;
     fs::create_dir_all(&data).with_context(|| format!("creating {}", data.display()))?;
+    backing::close(&data)?;
     let _lock = lock(&data)?;
     if args.fresh {
         step(format!("removing the data in {}", data.display()));

@@ -1,13 +1,14 @@
 //! The servers below the services, with data that is kept.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use xtask::binaries::Program;
 use xtask::progress::step;
-use xtask::servers::{self, Options, Server};
+use xtask::servers::{self, Options, Password, Server};
 use xtask::testing::off_runtime;
 
 use super::stop::Stop;
@@ -16,6 +17,10 @@ use super::stop::Stop;
 pub(crate) const LOGS: &str = "logs";
 const OLD_LOGS: &str = "logs.old";
 const DATABASE: &str = "minitelegram";
+/// The file with the password of all servers.
+pub(crate) const PASSWORD: &str = "password";
+/// Root's Postgres runs as another user, who has to pass through the folder to its own. Nobody can list it.
+const PASSABLE: u32 = 0o711;
 /// How long a gateway spreads its closes over at Ctrl-C: the 20 s of production would test one's patience.
 const DRAIN_MS: &str = "3000";
 
@@ -40,6 +45,7 @@ pub(crate) struct Backing {
 
 impl Backing {
     pub(crate) fn start(data: &Path, stop: &Stop) -> Result<Self> {
+        let password = Password::kept_in(&data.join(PASSWORD))?;
         let start = |program: Program, port: u16| -> Result<Server> {
             if stop.is_set() {
                 bail!("stopped");
@@ -47,7 +53,8 @@ impl Backing {
             let name = program.label();
             step(format!("starting {name}"));
             let log = data.join(LOGS).join(format!("{name}.log"));
-            let options = Options { port: Some(port), log: Some(log), ..Options::default() };
+            let password = Some(password.clone());
+            let options = Options { port: Some(port), log: Some(log), password, ..Options::default() };
             let dir = data.join(name);
             let server = match program {
                 Program::Nats => Server::nats(&dir, &options),
@@ -171,10 +178,23 @@ fn size_of(folder: &Path) -> u64 {
     entries.flatten().map(size).sum()
 }
 
+/// Closes the folder to other users, with what is in it.
+pub(crate) fn close(data: &Path) -> Result<()> {
+    servers::close_folder(data)?;
+    if rustix::process::geteuid().is_root() {
+        fs::set_permissions(data, fs::Permissions::from_mode(PASSABLE))?;
+    }
+    Ok(())
+}
+
 /// Removes what earlier runs have left.
 pub(crate) fn wipe(data: &Path) -> Result<()> {
     for program in Program::ALL {
         servers::wipe(&data.join(program.label()))?;
+    }
+    let password = data.join(PASSWORD);
+    if password.exists() {
+        fs::remove_file(&password).with_context(|| format!("removing {}", password.display()))?;
     }
     ["keys", LOGS, OLD_LOGS].iter().try_for_each(|folder| remove(&data.join(folder)))
 }
@@ -182,12 +202,14 @@ pub(crate) fn wipe(data: &Path) -> Result<()> {
 /// Keeps the logs of the run before, and no others.
 pub(crate) fn rotate_logs(data: &Path) -> Result<()> {
     let logs = data.join(LOGS);
-    if !logs.exists() {
-        return Ok(());
+    if logs.exists() {
+        let old = data.join(OLD_LOGS);
+        remove(&old)?;
+        fs::rename(&logs, &old).with_context(|| format!("moving {} away", logs.display()))?;
+        servers::close_folder(&old)?;
     }
-    let old = data.join(OLD_LOGS);
-    remove(&old)?;
-    fs::rename(&logs, &old).with_context(|| format!("moving {} away", logs.display()))
+    fs::create_dir(&logs).with_context(|| format!("creating {}", logs.display()))?;
+    servers::close_folder(&logs)
 }
 
 fn remove(folder: &Path) -> Result<()> {

@@ -3,8 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use serde_json::{Value, json};
+use xtask::servers::write_private;
 
 use super::backing::Backing;
 use super::fleet::Fleet;
@@ -40,7 +41,8 @@ impl Description {
             "keysDir": data.join("keys"),
             "env": env,
         });
-        fs::write(&path, format!("{text:#}\n")).with_context(|| format!("writing {}", path.display()))?;
+        // The addresses hold the servers' password.
+        write_private(&path, &format!("{text:#}\n"))?;
         Ok(Self(path))
     }
 }

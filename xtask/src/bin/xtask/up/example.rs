@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use super::backing::{Backing, LOGS};
+use super::backing::{Backing, LOGS, PASSWORD};
 use super::fleet::Fleet;
 
 pub(crate) fn text(fleet: &Fleet, backing: &Backing, data: &Path) -> String {
@@ -11,9 +11,10 @@ pub(crate) fn text(fleet: &Fleet, backing: &Backing, data: &Path) -> String {
     let services = fleet.all().map(|(name, addr)| (name.to_owned(), addr)).chain(fleet.operators());
     let rows = services.map(|(name, addr)| (name, format!("http://{addr}"))).chain(
         [
-            ("nats", backing.nats.url()),
-            ("postgres", backing.database_url()),
-            ("redis", backing.redis.url()),
+            ("nats", backing.nats.shown()),
+            ("postgres", backing.postgres.shown()),
+            ("redis", backing.redis.shown()),
+            ("password", format!("of all three: in {}", data.join(PASSWORD).display())),
             ("logs", data.join(LOGS).to_string_lossy().into_owned()),
         ]
         .map(|(name, value)| (name.to_owned(), value)),
