@@ -1,4 +1,4 @@
-//! Folding batch after batch into a projection: load the chats of the batch, fold, write; and once more if a command
+//! Folding slice after slice into a projection: load the chats of the slice, fold, write; and once more if a command
 //! turns out to be stored already.
 
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -12,10 +12,10 @@ use streams::Entry;
 
 use crate::{
     cache::Cache,
-    projection::{Decoded, Keys, TooNew, decode, project},
+    projection::{Decoded, Keys, Slice, project},
 };
 
-/// Why a batch was not folded.
+/// Why a slice was not folded.
 #[derive(Debug, thiserror::Error)]
 pub enum FoldError {
     #[error(transparent)]
@@ -25,22 +25,18 @@ pub enum FoldError {
     Moved,
 }
 
-/// The result of a batch.
+/// The result of a slice.
 #[derive(Debug, Default)]
 pub struct Folded {
-    /// All entries, those of no chat included.
-    pub entries: u64,
     pub refused: u64,
     pub dead_letters: u64,
     /// The log held a command twice that was stored before.
     pub duplicates: bool,
     /// The chats that are new in it.
     pub chats: Vec<ChatId>,
-    /// The entry before which the batch had to end.
-    pub too_new: Option<TooNew>,
 }
 
-/// A projection that grows by batches.
+/// A projection that grows by slices.
 pub struct Folder {
     writer: Writer,
     cache: Cache,
@@ -67,24 +63,16 @@ impl Folder {
         &self.writer
     }
 
-    /// Folds the entries that follow the checkpoint, up to the first that this build cannot judge. After an error the
-    /// folder is to be given up.
+    /// Folds the entries that follow the checkpoint, in one transaction. After an error the folder is to be given up.
     ///
     /// # Errors
     /// [`FoldError`]
-    pub async fn apply(&mut self, entries: &[Entry]) -> Result<Folded, FoldError> {
-        let (decoded, too_new) = decode(entries);
-        let known = too_new.as_ref().map_or(entries, |stop| {
-            let count = entries.partition_point(|entry| entry.seq < stop.seq);
-            &entries[..count]
-        });
-        let Some(last) = known.last().map(Entry::position) else {
-            return Ok(Folded { too_new, ..Folded::default() });
-        };
-        let folded = self.fold(&decoded, last).await?;
+    pub async fn apply(&mut self, slice: &Slice<'_>) -> Result<Folded, FoldError> {
+        let Some(last) = slice.entries.last().map(Entry::position) else { return Ok(Folded::default()) };
+        let folded = self.fold(&slice.decoded, last).await?;
         self.checkpoint.position = last;
         self.cache.trim();
-        Ok(Folded { entries: known.len() as u64, too_new, ..folded })
+        Ok(folded)
     }
 
     async fn fold(&mut self, decoded: &[Decoded<'_>], last: Position) -> Result<Folded, FoldError> {

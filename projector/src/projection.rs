@@ -6,13 +6,14 @@
 
 mod chats;
 mod membership;
+mod slice;
 
 use std::collections::{BTreeMap, HashSet};
 
 use foldhash::fast::RandomState;
 use shared::{
     code::Code,
-    event::{DecodeError, Event, Fact},
+    event::{Event, Fact},
     fold,
     id::{ChatId, Seq, UserId},
     window,
@@ -23,42 +24,12 @@ use sql::{
 };
 use streams::Entry;
 
+pub use self::slice::{Decoded, Slice, TooNew, slices};
 use self::{chats::Chats, membership::Membership};
 use crate::cache::{Cache, Chat};
 
-/// An entry that only a newer build can judge.
-#[derive(Debug, thiserror::Error)]
-#[error("the log's entry {seq} cannot be judged by this build: {source}")]
-pub struct TooNew {
-    pub seq: Seq,
-    #[source]
-    pub source: DecodeError,
-}
-
 /// Idempotency keys under which a command is stored.
 pub type Keys = HashSet<Key, RandomState>;
-
-/// An entry of a chat, decoded.
-#[derive(Debug)]
-pub struct Decoded<'a> {
-    pub chat: ChatId,
-    pub entry: &'a Entry,
-    /// `Err`: it is no event.
-    pub event: Result<Event, DecodeError>,
-}
-
-/// Reads the entries that belong to chats, up to the first that this build cannot judge.
-pub fn decode(entries: &[Entry]) -> (Vec<Decoded<'_>>, Option<TooNew>) {
-    let mut decoded = Vec::with_capacity(entries.len());
-    for entry in entries {
-        let Some(chat) = entry.chat else { continue };
-        match Event::decode(&entry.payload) {
-            Err(source) if !source.is_corrupt() => return (decoded, Some(TooNew { seq: entry.seq, source })),
-            event => decoded.push(Decoded { chat, entry, event }),
-        }
-    }
-    (decoded, None)
-}
 
 /// Folds the entries into rows. Their chats are in the cache, which is afterwards as of the last entry. `stored` are
 /// those of their keys under which the database holds an earlier command.

@@ -10,7 +10,7 @@ use streams::{Nats, Partition, Scan, Unavailable};
 use crate::{
     config::ProjectorSettings,
     folder::{FoldError, Folder},
-    projection::TooNew,
+    projection::{TooNew, slices},
 };
 
 /// When so few events are left, they are folded while the live projection stands still: some 50 ms.
@@ -112,8 +112,11 @@ impl Rebuild {
                 continue;
             }
             let before = shadow.checkpoint().position.seq.get();
-            if let Some(stop) = shadow.apply(&entries).await?.too_new {
-                return Err(stop.into());
+            for slice in slices(&entries) {
+                shadow.apply(&slice).await?;
+                if let Some(stop) = slice.too_new {
+                    return Err(stop.into());
+                }
             }
             entries.clear();
             let after = shadow.checkpoint().position.seq.get();

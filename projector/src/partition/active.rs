@@ -17,7 +17,7 @@ use super::projector::Projector;
 use crate::{
     folder::{FoldError, Folded, Folder, now_ms},
     known::Projected,
-    projection::TooNew,
+    projection::{TooNew, slices},
 };
 
 /// How often the watermark is repeated: a signal may be lost.
@@ -137,7 +137,7 @@ impl<'a> Active<'a> {
             _ = ticks.tick() => self.tick().await?,
             signal = self.signals.next() => self.note(&signal),
             item = self.tail.next() => match item {
-                TailItem::Batch(entries) => self.gather_and_commit(entries).await?,
+                TailItem::Batch(entries) => self.gather_and_commit(entries, stop).await?,
                 TailItem::Quiet => {}
                 TailItem::Attached { .. } => self.count_attaches(),
                 TailItem::LostTail { cut } => {
@@ -155,7 +155,11 @@ impl<'a> Active<'a> {
 
     /// Gathers entries until it is time to write, and writes them. Between two looks this task rests; entries that come
     /// then wait in the socket and are read together.
-    async fn gather_and_commit(&mut self, mut entries: Vec<Entry>) -> Result<(), Failure> {
+    async fn gather_and_commit(
+        &mut self,
+        mut entries: Vec<Entry>,
+        stop: &CancellationToken,
+    ) -> Result<(), Failure> {
         let began = Instant::now();
         let most = self.projector.settings.batch as usize;
         let mut stuck = false;
@@ -170,7 +174,7 @@ impl<'a> Active<'a> {
             }
         }
         self.next_commit = Instant::now() + self.projector.settings.interval();
-        self.commit(&entries).await?;
+        self.commit(&entries, stop).await?;
         self.projector.metrics.batch_seconds.observe(began.elapsed().as_secs_f64());
         if stuck {
             // The tail's finding refers to the entries just committed. Restarted at the checkpoint, the tail reports it
@@ -196,19 +200,29 @@ impl<'a> Active<'a> {
         }
     }
 
-    async fn commit(&mut self, entries: &[Entry]) -> Result<(), Failure> {
-        let spans = sampled(entries);
-        let folded = self.folder.apply(entries).await?;
-        drop(spans);
-        self.announce();
-        self.count(entries, &folded);
-        self.raise_ids(&folded).await?;
-        folded.too_new.map_or(Ok(()), |stop| Err(stop.into()))
+    /// Folds the entries slice by slice, and says after each how far it is: a read waits for its own slice alone. What
+    /// is left when the process stops is folded after the next start.
+    async fn commit(&mut self, entries: &[Entry], stop: &CancellationToken) -> Result<(), Failure> {
+        for slice in slices(entries) {
+            let spans = sampled(slice.entries);
+            let folded = self.folder.apply(&slice).await?;
+            drop(spans);
+            self.announce();
+            self.count(slice.entries, &folded);
+            self.raise_ids(&folded).await?;
+            if let Some(too_new) = slice.too_new {
+                return Err(too_new.into());
+            }
+            if stop.is_cancelled() {
+                break;
+            }
+        }
+        Ok(())
     }
 
     fn count(&self, entries: &[Entry], folded: &Folded) {
         let metrics = &self.projector.metrics;
-        metrics.events.inc_by(folded.entries);
+        metrics.events.inc_by(entries.len() as u64);
         metrics.batches.inc();
         metrics.refused.inc_by(folded.refused);
         metrics.duplicates.inc_by(folded.duplicates.into());

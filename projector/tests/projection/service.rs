@@ -100,6 +100,31 @@ async fn it_writes_what_a_read_waits_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_of_large_groups_is_written_in_slices() {
+    let log = open("slices").await;
+    let members = |count: u64| {
+        (1..=count).map(|id| MemberRole { user_id: UserId::new(id).unwrap(), role: Role::Member }).collect()
+    };
+    let append = async |chat: u64, fact: Fact| {
+        let (actor, device, uuid) = (UserId::new(1).unwrap(), String::new(), Uuid::now_v7());
+        let event = Event { actor, device, uuid, fact, unique_as_of: None };
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        log.appender.append(ChatId::new(chat).unwrap(), &event, deadline).await.unwrap();
+    };
+    for chat in 1..=8 {
+        let (chat_type, history) = (ChatType::Group, History::All);
+        let created = ChatCreated { chat_type, title: None, history, members: members(4_000) };
+        append(chat, Fact::ChatCreated(created)).await;
+    }
+    log.fill(6, 50).await;
+    // All of that waits for the projector when it starts: it would fit into one batch.
+    let (_projector, address) = log.corner.spawn("projector", "projector", &[]).unwrap();
+    log.verify().await;
+    let transactions = metric(address, "projector_batches_total");
+    assert!(transactions >= 4.0, "two groups each: {transactions}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn kills_at_any_moment_neither_lose_nor_double() {
     let log = open("kills").await;
     let (mut projector, _) = log.projector("projector");

@@ -1,6 +1,6 @@
 //! A database and the projector's way of filling it.
 
-use projector::folder::Folder;
+use projector::{folder::Folder, projection::slices};
 use shared::id::{Position, Seq};
 use sql::{Checkpoint, Db, SqlSettings, projection::Writer};
 use streams::Entry;
@@ -55,8 +55,10 @@ impl Store {
 
     /// Folds a batch that follows the checkpoint.
     pub(crate) async fn apply(&mut self, entries: &[Entry]) {
-        let folded = self.folder.apply(entries).await.expect("folded");
-        assert!(folded.too_new.is_none());
+        for slice in slices(entries) {
+            self.folder.apply(&slice).await.expect("folded");
+            assert!(slice.too_new.is_none());
+        }
     }
 
     pub(crate) fn checkpoint(&self) -> Checkpoint {
