@@ -32,7 +32,7 @@ async fn costly_chat(cluster: &mut Cluster) -> (Account, u64) {
     let chat = cluster.group(&[&account]).await;
     let (mut socket, _) = cluster.live(0, &account).await;
     for _ in 0..MESSAGES {
-        send(&mut socket, chat, &CONTROL.to_string().repeat(BODY_BYTES)).await;
+        send(&mut socket, chat, &format!("x{}", CONTROL.to_string().repeat(BODY_BYTES))).await;
     }
     // The first page of all: the pool, the caches and the allocator are warm.
     let page = cluster.api(0, &account).get(&format!("/v1/chats/{chat}/messages?limit=200")).await.unwrap();
