@@ -89,13 +89,14 @@ impl Socket {
             .max_write_buffer_size(usize::MAX)
             .max_message_size(Some(frame_bytes))
             .max_frame_size(Some(frame_bytes));
+        let unassigned = i32::try_from(early.len()).unwrap_or(i32::MAX);
         let context = WebSocketContext::from_partially_read(early.to_vec(), Role::Server, Some(config));
         Self {
             stream,
             context,
             close_sent: false,
             choked: false,
-            unassigned: 0,
+            unassigned,
             broken: false,
             _connection: connection,
         }
