@@ -28,6 +28,7 @@ mod people;
 pub mod projected;
 pub mod replay;
 pub mod ring;
+pub mod sight;
 #[cfg(test)]
 pub(crate) mod stage;
 pub mod user;

@@ -125,7 +125,7 @@ async fn reads(db: &sql::Db, last: Seq, chats: u64) -> anyhow::Result<()> {
     .await?;
     timed("memberships of 512 users", 20, async |round| {
         let ids: Vec<_> = (0..512).map(|user| who(round * 512 + user)).collect();
-        db.memberships_of(&ids, recent(100_000)).await
+        db.memberships_of(&ids, recent(100_000), 0).await
     })
     .await?;
     timed("states of 512 chats", 20, async |round| {

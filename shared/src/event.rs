@@ -259,6 +259,20 @@ impl Kind {
         u8::try_from(number).ok().and_then(Self::from_number)
     }
 
+    /// Whether events of this kind may name an earlier message. See [`Fact::names`].
+    pub const fn may_name(self) -> bool {
+        match self {
+            Self::MessageSent | Self::MessageEdited | Self::MessageDeleted | Self::Reacted => true,
+            Self::Noop
+            | Self::ChatCreated
+            | Self::MembersJoined
+            | Self::MemberLeft
+            | Self::RoleChanged
+            | Self::TitleChanged
+            | Self::SettingsChanged => false,
+        }
+    }
+
     /// Whether events of this kind add or remove members of a chat.
     pub const fn changes_members(self) -> bool {
         match self {
@@ -300,6 +314,23 @@ impl Fact {
             Self::Reacted(reacted) => reacted.seen,
             Self::ChatCreated(_)
             | Self::MessageSent(_)
+            | Self::MembersJoined(_)
+            | Self::MemberLeft(_)
+            | Self::RoleChanged(_)
+            | Self::TitleChanged(_)
+            | Self::SettingsChanged(_)
+            | Self::Noop => None,
+        }
+    }
+
+    /// The earlier message that the fact answers, edits, deletes or reacts to.
+    pub const fn names(&self) -> Option<Seq> {
+        match self {
+            Self::MessageSent(sent) => sent.reply_to,
+            Self::MessageEdited(edited) => Some(edited.seq),
+            Self::MessageDeleted(deleted) => Some(deleted.seq),
+            Self::Reacted(reacted) => Some(reacted.seq),
+            Self::ChatCreated(_)
             | Self::MembersJoined(_)
             | Self::MemberLeft(_)
             | Self::RoleChanged(_)

@@ -14,7 +14,7 @@ use crate::{
     checkpoint::from_checkpoint,
     history::upto,
     kind::messages,
-    message::{Message, join_overlay, message, message_bytes, message_columns},
+    message::{Message, join_overlay, join_stays, message, message_bytes, message_columns},
     pool::Param,
     states::{chat_type, checkpoint_of, history, role_of},
 };
@@ -61,7 +61,7 @@ macro_rules! chats {
             "LEFT JOIN LATERAL ( SELECT * FROM (
                 SELECT sum(coalesce(e.bytes, 0)) OVER (ORDER BY mine.head DESC) AS upto,
                     ch.id, ch.type, ch.title, ch.created_ts, ch.history, ch.member_count, mine.role,
-                    mine.head, p.ids AS member_ids, k.read_seq,
+                    s.stay_from, s.stay_to, mine.head, p.ids AS member_ids, k.read_seq,
                     mine.n
                     - coalesce((SELECT n FROM events WHERE chat_id = ch.id AND seq <= k.read_seq
                                 ORDER BY seq DESC LIMIT 1), 0)
@@ -88,16 +88,23 @@ macro_rules! chats {
                         ORDER BY user_id LIMIT 100
                     ) first
                 ) p
-                LEFT JOIN LATERAL (
+",
+            join_stays!("ch.id", "ch.history"),
+            "   LEFT JOIN LATERAL (
                     SELECT ",
             message_columns!(),
             ", ",
             message_bytes!(),
             "       AS bytes FROM events e",
             join_overlay!(),
-            "       WHERE e.chat_id = ch.id AND e.seq = mine.message_seq AND (ch.history = 'all' OR EXISTS (
-                        SELECT 1 FROM memberships v WHERE v.chat_id = ch.id AND v.user_id = $1
-                            AND v.from_seq <= e.seq AND (v.to_seq IS NULL OR v.to_seq >= e.seq)))
+            "       WHERE e.chat_id = ch.id AND e.seq = CASE WHEN ch.history = 'all' THEN mine.message_seq ELSE (
+                        SELECT max(last.message_seq) FROM memberships v CROSS JOIN LATERAL (
+                            SELECT message_seq FROM events
+                            WHERE chat_id = v.chat_id AND seq <= coalesce(v.to_seq, mine.head)
+                            ORDER BY seq DESC LIMIT 1
+                        ) last
+                        WHERE v.chat_id = ch.id AND v.user_id = $1 AND last.message_seq >= v.from_seq
+                    ) END
                 ) e ON true
             ) l WHERE l.upto - coalesce(l.bytes, 0) < $4 ) l ON true ORDER BY l.head DESC"
         )

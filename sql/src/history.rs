@@ -7,7 +7,7 @@ use crate::{
     Checkpoint, Db, Error, PageFrom,
     checkpoint::from_checkpoint,
     kind::messages,
-    message::{Message, join_overlay, message, message_bytes, message_columns},
+    message::{Message, join_overlay, join_stays, message, message_bytes, message_columns},
     pool::Param,
     replay::{bound, readable},
     states::checkpoint_of,
@@ -27,9 +27,11 @@ macro_rules! history {
     ($bound:literal, $order:literal) => {
         concat!(
             readable!(),
-            "SELECT c.*, mine.id AS mine, e.*",
+            "SELECT c.*, mine.id AS mine, s.stay_from, s.stay_to, e.*",
             from_checkpoint!(),
-            "LEFT JOIN mine ON true LEFT JOIN LATERAL (
+            "LEFT JOIN mine ON true",
+            join_stays!("mine.id", "mine.history"),
+            "LEFT JOIN LATERAL (
                 SELECT * FROM (
                 SELECT ",
             message_columns!(),

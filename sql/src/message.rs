@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 use shared::{
+    entitlement::{Sight, Stay},
     event::{Event, Fact, Mention},
     id::{ChatId, Seq, UserId},
 };
@@ -65,9 +66,37 @@ macro_rules! message_bytes {
         + coalesce(octet_length(x.reactions), 0)"
     };
 }
-pub(crate) use {join_overlay, message_bytes, message_columns};
+/// The stays of the user ($1) in a chat whose history is not open to them, as the columns `stay_from` and `stay_to`,
+/// which are null for a chat whose history is open. A change of role ends a row of `memberships` too, which makes no
+/// difference here. Of each user only the newest rows count, as many as `MAX_FORMER_STAYS`, since every message of a page
+/// comes with them.
+macro_rules! join_stays {
+    ($chat:literal, $history:literal) => {
+        concat!(
+            " LEFT JOIN LATERAL (
+                SELECT array_agg(from_seq) AS stay_from, array_agg(coalesce(to_seq, 0)) AS stay_to FROM (
+                    SELECT from_seq, to_seq FROM memberships WHERE chat_id = ",
+            $chat,
+            " AND user_id = $1 AND ",
+            $history,
+            " <> 'all' ORDER BY from_seq DESC LIMIT 256
+                ) newest
+            ) s ON true "
+        )
+    };
+}
+pub(crate) use {join_overlay, join_stays, message_bytes, message_columns};
 
-/// `None` for a row without a message.
+/// What the user sees of the chat, by the columns of `join_stays`.
+fn sight(row: &Row) -> Result<Sight, Error> {
+    let Some(from) = row.try_get::<_, Option<Vec<i64>>>("stay_from")? else { return Ok(Sight::Everything) };
+    let to: Vec<i64> = row.try_get("stay_to")?;
+    let stay = |(from, to): (i64, i64)| Stay { from: from.into(), to: (to > 0).then(|| to.into()) };
+    Ok(Sight::Stays(from.into_iter().zip(to).map(stay).collect()))
+}
+
+/// `None` for a row without a message. The row has the columns of `join_stays`, too: the message that this one answers
+/// is not named to a user who does not read it.
 pub(crate) fn message(row: &Row) -> Result<Option<Message>, Error> {
     let Some(payload) = row.try_get::<_, Option<&[u8]>>("payload")? else { return Ok(None) };
     let Fact::MessageSent(sent) = decode(payload)?.fact else {
@@ -83,7 +112,11 @@ pub(crate) fn message(row: &Row) -> Result<Option<Message>, Error> {
         from: user_id(row.try_get("actor")?)?,
         body: sent.body,
         ts_ms: ts as u64,
-        reply_to: sent.reply_to,
+        reply_to: sent
+            .reply_to
+            .map(|to| sight(row).map(|sight| sight.reads(to).then_some(to)))
+            .transpose()?
+            .flatten(),
         mentions: sent.mentions,
         edited_ms: edited.map(|ts| ts as u64),
         deleted: row.try_get::<_, Option<i64>>("deleted_ts")?.is_some(),

@@ -47,6 +47,12 @@ const MEMBERSHIPS: &str = concat!(
         SELECT m.user_id, m.chat_id, m.joined_seq, m.to_seq, m.role
         FROM unnest($1::bigint[]) AS u (id) JOIN memberships m ON m.user_id = u.id
         WHERE m.to_seq IS NULL OR (m.gone AND m.to_seq > $2)
+        UNION ALL
+        SELECT m.user_id, m.chat_id, m.joined_seq, m.to_seq, m.role
+        FROM unnest($1::bigint[]) AS u (id) CROSS JOIN LATERAL (
+            SELECT * FROM memberships WHERE user_id = u.id AND gone AND to_seq <= $2
+            ORDER BY to_seq DESC LIMIT $3
+        ) m
     ) m ON true"
 );
 /// The columns by which [`state_of`] knows a chat `ch`.
@@ -171,7 +177,8 @@ fn membership(row: &Row, user: i64) -> Result<Membership, Error> {
 }
 
 impl Db {
-    /// The chats of the users: those that they are in, and those that they left after `since`.
+    /// The stays of the users in chats: those that hold, those that ended after `since`, and the newest `former` ones of
+    /// each user that ended before.
     ///
     /// # Errors
     /// [`Error`]
@@ -179,9 +186,10 @@ impl Db {
         &self,
         users: &[UserId],
         since: Seq,
+        former: usize,
     ) -> Result<(Checkpoint, Vec<Membership>), Error> {
         let users: Vec<i64> = users.iter().map(|user| user.as_i64()).collect();
-        let rows = self.query(MEMBERSHIPS, &[&users, &since.as_i64()]).await?;
+        let rows = self.query(MEMBERSHIPS, &[&users, &since.as_i64(), &(former as i64)]).await?;
         let mut memberships = Vec::with_capacity(rows.len());
         for row in &rows {
             if let Some(user) = row.try_get::<_, Option<i64>>("user_id")? {

@@ -16,6 +16,7 @@ use std::{
 
 use shared::{
     code::Code,
+    entitlement::MAX_FORMER_STAYS,
     id::{ChatId, Seq, UserId},
 };
 use streams::Nats;
@@ -132,7 +133,9 @@ impl Load<'_> {
             let pin = self.hub.pin();
             users.retain(|user| !self.hub.knows(*user));
             let mut loaded = self.users(&users, pin.floor).await?;
-            chats.extend(loaded.iter().flat_map(|user| user.intervals.iter().map(|interval| interval.chat)));
+            let intervals = loaded.iter().flat_map(|user| &user.intervals);
+            let within = intervals.filter(|interval| interval.reaches_above(pin.floor));
+            chats.extend(within.map(|interval| interval.chat));
             // Where the projection lags behind the ring, memberships change in the log between them. Whether such a change
             // is valid is for the chat's state to say, so that of a chat which the hub has is loaded as well.
             let lags = loaded.iter().any(|user| user.upto < pin.floor);
@@ -189,7 +192,7 @@ impl Load<'_> {
             return Ok(Vec::new());
         }
         let ids: Vec<UserId> = users.iter().copied().collect();
-        let (checkpoint, memberships) = self.db.memberships_of(&ids, floor).await?;
+        let (checkpoint, memberships) = self.db.memberships_of(&ids, floor, MAX_FORMER_STAYS).await?;
         let upto = checkpoint.position.seq;
         let mut loaded: BTreeMap<UserId, LoadedUser> =
             ids.into_iter().map(|user| (user, LoadedUser { user, upto, intervals: Vec::new() })).collect();

@@ -113,14 +113,16 @@ async fn load(world: &World, who: Option<UserId>, mut chats: BTreeSet<ChatId>) -
         world.ask().await?;
         let loaded = who.map(|user| {
             let book = world.book.lock();
-            Some(book.user(user, upto(&book)?, pin.floor))
+            Some(book.user(user, upto(&book)?))
         });
         let loaded = match loaded {
             Some(None) => return Err(failed()),
             Some(Some(loaded)) => Some(loaded),
             None => None,
         };
-        chats.extend(loaded.iter().flat_map(|user| user.intervals.iter().map(|interval| interval.chat)));
+        let intervals = loaded.iter().flat_map(|user| &user.intervals);
+        let within = intervals.filter(|interval| interval.reaches_above(pin.floor));
+        chats.extend(within.map(|interval| interval.chat));
         world.ask().await?;
         let states: Vec<_> = {
             let book = world.book.lock();
@@ -173,16 +175,17 @@ impl Past for World {
         while seq < upto {
             seq = seq.next();
             // The log may have been cut since, and this gateway may not know it yet.
-            let event = {
-                let book = self.book.lock();
-                if book.epoch() != epoch {
-                    return Ok(());
-                }
-                let judged = book.get(seq).filter(|judged| judged.readers.contains(&session.user()));
-                judged.map(|judged| book.frames(judged)[1].clone())
-            };
+            if self.book.lock().epoch() != epoch {
+                return Ok(());
+            }
             let now_ms = self.hub.clock.now_ms();
-            let fed = self.hub.while_in(epoch, || {
+            let fed = self.hub.while_in(epoch, |sights| {
+                let book = self.book.lock();
+                let mine = book.get(seq).filter(|judged| judged.readers.contains(&session.user()));
+                let event = mine.and_then(|judged| {
+                    let sight = sights.of(session.user(), judged.entry.chat?);
+                    Some(book.frame(judged, &sight, true))
+                });
                 let before = Seq(seq.get() - 1);
                 if session.lane() == Lane::CatchUp
                     && self.hub.step(session, before, seq)
@@ -308,8 +311,9 @@ async fn start(
                 world.ask().await.map_err(drop)?;
                 let left: Vec<ChatId> = {
                     let book = world.book.lock();
-                    let user = book.user(session.user(), book.checkpoint, cut.seq);
-                    user.intervals.iter().map(|interval| interval.chat).collect()
+                    let user = book.user(session.user(), book.checkpoint);
+                    let left = user.intervals.iter().filter(|interval| interval.reaches_above(cut.seq));
+                    left.map(|interval| interval.chat).collect()
                 };
                 pause().await;
                 from = hub.carry_over(session, cursor, cut, &left).or(from);
@@ -488,6 +492,7 @@ impl Schedule {
                     (7, _) => stage::titled("title"),
                     (8, _) => stage::history(History::Join),
                     (9..11, Some(seq)) => stage::edited(seq, actor),
+                    (14, Some(seq)) => stage::replied(seq),
                     (11..13, Some(seq)) => stage::deleted(seq, actor),
                     (13, Some(seq)) => stage::reacted(seq),
                     _ => stage::sent(&"x".repeat(self.random.between(1, self.body) as usize)),

@@ -150,13 +150,17 @@ impl Hub {
     /// Queues the event at `seq` to every live local session of the chat.
     fn deliver(&self, state: &mut State, chat: ChatId, seq: Seq, stored_us: u64, now_ms: u64) {
         let State { ring, chats, users, behind, .. } = state;
-        let Some(chat) = chats.get(&chat) else { return };
-        let Some(mut frame) = ring.get(seq).and_then(|entry| entry.frame(seq)).map(Encoded::new) else {
-            return;
-        };
+        let (Some(here), Some(entry)) = (chats.get(&chat), ring.get(seq)) else { return };
+        let Some(mut full) = entry.frame(seq).map(Encoded::new) else { return };
+        let names = here.hidden_name(entry);
+        let mut hidden = names.and_then(|_| entry.frame_without_name(seq)).map(Encoded::new);
         let mut delivered = 0;
-        for local in &chat.locals {
+        for local in &here.locals {
             let Some(user) = users.get(*local as usize) else { continue };
+            let frame = match (names, &mut hidden) {
+                (Some(message), Some(hidden)) if !user.entitled(chat, message) => hidden,
+                _ => &mut full,
+            };
             for session in user.sessions.iter().filter(|session| session.lane() == Lane::Live) {
                 if session.push_durable(frame.of(session.identity.encoding), seq, stored_us, now_ms) {
                     delivered += 1;

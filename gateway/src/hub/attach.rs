@@ -144,11 +144,12 @@ impl Hub {
         events: &[Seq],
         now_ms: u64,
     ) -> Option<Seq> {
+        let user = state.user(session.user())?;
         for seq in events {
             if session.queued_bytes() > PIECE_BYTES || !self.step(session, from, *seq) {
                 return None;
             }
-            if let Some(frame) = state.ring.get(*seq).and_then(|entry| entry.frame(*seq)) {
+            if let Some(frame) = state.frame_for(user, *seq) {
                 let bytes = wire::encode(&frame, session.identity.encoding);
                 session.push_covering(bytes, *seq, now_ms);
                 session.count_replayed(1);

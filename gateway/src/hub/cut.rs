@@ -91,7 +91,7 @@ impl Hub {
 
     /// Puts a session back to the cut, or leaves it below, and queues its `Reset`s. Call it before the ring is cut.
     fn take_back(&self, state: &State, user: &User, session: &Session, turn: &Turn) {
-        let tip = state.ring.position().seq;
+        let (tip, floor) = (state.ring.position().seq, state.ring.floor().seq);
         let queued = if session.lane() == Lane::Live { tip } else { session.fed() };
         let (written, dropped) = session.fall_behind();
         let has = if dropped == 0 { queued } else { written }.min(turn.cut.seq);
@@ -100,9 +100,9 @@ impl Hub {
         let doubtful = session.resumed_ms().is_some_and(|since| since + RESUME_DOUBT_MS > state.applied_ms);
         let lost = |chat: &ChatId| state.loaded(*chat).is_none_or(|chat| chat.head > turn.cut.seq);
         let told: Vec<ChatId> =
-            user.chats().chain(user.left_chats()).filter(|chat| doubtful || lost(chat)).collect();
+            user.chats().chain(user.left_chats(floor)).filter(|chat| doubtful || lost(chat)).collect();
         let id = if has == turn.cut.seq { Some(turn.cut.id) } else { state.ring.id_at(has) };
-        match id.filter(|_| turn.cut.seq >= state.ring.floor().seq) {
+        match id.filter(|_| turn.cut.seq >= floor) {
             Some(_) if told.is_empty() => {}
             Some(id) => {
                 let from = Cursor { epoch: state.epoch, position: Position { seq: has, id } };
@@ -126,8 +126,9 @@ impl Hub {
     ) -> Option<Cursor> {
         let state = self.lock();
         let user = state.user(session.user())?;
+        let floor = state.ring.floor().seq;
         let chats: BTreeSet<ChatId> =
-            user.chats().chain(user.left_chats()).chain(left.iter().copied()).collect();
+            user.chats().chain(user.left_chats(floor)).chain(left.iter().copied()).collect();
         let chats: Vec<ChatId> = chats.into_iter().collect();
         let position = if cursor.position.seq > cut.seq { cut } else { cursor.position };
         let turn = Turn { cut, epoch: state.epoch, now_ms: self.clock.now_ms() };

@@ -45,7 +45,7 @@ pub struct LoadedUser {
     pub user: UserId,
     /// The memberships are as of this sequence.
     pub upto: Seq,
-    /// The memberships that hold, and those that ended above the ring's floor.
+    /// The memberships that hold, those that ended above the ring's floor, and the newest of the others.
     pub intervals: Vec<Interval>,
 }
 
@@ -192,8 +192,9 @@ impl State {
                 user.join(chat, seq);
             }
             if leaving == Some(user.id) {
-                // The user was a member before. If the ring lacks the join, it is older than the ring.
-                user.join(chat, Seq::ZERO);
+                // The user was a member before. If the ring lacks the join, it is older than the ring, and nobody here
+                // knows by how much: what came before the ring is taken not to have reached them.
+                user.join(chat, floor);
                 user.leave(chat, seq, floor);
             }
         }
@@ -201,12 +202,14 @@ impl State {
 
     /// Links the users who waited for the chat and are members of it by its state.
     fn link_waiting(&mut self, chat_id: ChatId, waiting: &[UserSlot]) {
+        let floor = self.ring.floor().seq;
         let Some(chat) = self.chats.get_mut(&chat_id) else { return };
         for slot in waiting {
             let Some(user) = self.users.get_mut(*slot as usize) else { continue };
             if chat.state.as_ref().is_some_and(|state| state.members.contains(user.id)) {
-                // This changes nothing if the ring has the join, which was recorded above.
-                user.join(chat_id, Seq::ZERO);
+                // This changes nothing if the ring has the join, which was recorded above. If not, nobody here knows
+                // how much older it is: what came before the ring is taken not to have reached them.
+                user.join(chat_id, floor);
                 chat.link(*slot);
             }
         }
@@ -219,7 +222,9 @@ impl State {
         if loaded.upto < self.ring.floor().seq || loaded.upto > self.ring.position().seq {
             return Err(Stale::Ring);
         }
-        let mut chats: HashSet<ChatId> = loaded.intervals.iter().map(|interval| interval.chat).collect();
+        let floor = self.ring.floor().seq;
+        let within = loaded.intervals.iter().filter(|interval| interval.reaches_above(floor));
+        let mut chats: HashSet<ChatId> = within.map(|interval| interval.chat).collect();
         let later: Vec<Seq> = self.membership.iter().copied().filter(|seq| *seq > loaded.upto).collect();
         let mut changes = Vec::new();
         for seq in later {
@@ -239,7 +244,6 @@ impl State {
         if !unknown.is_empty() {
             return Err(Stale::Chats(unknown));
         }
-        let floor = self.ring.floor().seq;
         let mut user = User::loaded(loaded.user, &loaded.intervals, floor, now_ms);
         for (seq, chat, joined) in changes {
             if self.ring.get(seq).is_none_or(|entry| entry.verdict != Verdict::Valid) {

@@ -170,7 +170,7 @@ impl World {
 
     fn load_user(&self, id: u64) {
         let pin = self.stage.hub.pin();
-        let loaded = self.stage.log.user(user(id), self.upto(pin.floor), pin.floor);
+        let loaded = self.stage.log.user(user(id), self.upto(pin.floor));
         for chat in loaded.intervals.iter().map(|interval| interval.chat) {
             self.load_chat(chat);
         }
@@ -227,8 +227,12 @@ impl World {
                     let later = self.cuts.iter().filter(|(epoch, _)| *epoch > from.epoch);
                     let cut = later.map(|(_, cut)| *cut).min_by_key(|cut| cut.seq).unwrap();
                     let tip = self.stage.log.tip();
-                    let memberships = self.stage.log.user(session.user(), tip, cut.seq).intervals;
-                    let chats: Vec<ChatId> = memberships.iter().map(|interval| interval.chat).collect();
+                    let memberships = self.stage.log.user(session.user(), tip).intervals;
+                    let chats: Vec<ChatId> = memberships
+                        .iter()
+                        .filter(|interval| interval.reaches_above(cut.seq))
+                        .map(|interval| interval.chat)
+                        .collect();
                     let Some(carried) = self.stage.hub.carry_over(&session, from, cut, &chats) else {
                         self.load_user(session.user().get());
                         continue;

@@ -5,6 +5,7 @@
 use std::{collections::HashSet, sync::Arc};
 
 use shared::{
+    entitlement::Sight,
     id::{ChatId, Seq, UserId},
     permission::ChatType,
 };
@@ -67,13 +68,18 @@ impl Hub {
         chats.filter(|chat| state.chats.get(chat).is_some_and(|chat| !chat.locals.is_empty())).collect()
     }
 
-    /// The live local sessions of a chat's members.
-    pub fn live_members(&self, chat: ChatId) -> Vec<Arc<Session>> {
+    /// The live local sessions of a chat's members, each with what its user sees of the chat.
+    pub fn live_members(&self, chat: ChatId) -> Vec<(Arc<Session>, Sight)> {
         let state = self.lock();
         let Some(locals) = state.loaded(chat).map(|chat| &chat.locals) else { return Vec::new() };
         let users = locals.iter().filter_map(|slot| state.users.get(*slot as usize));
-        let sessions = users.filter(|user| user.is_member(chat)).flat_map(|user| &user.sessions);
-        sessions.filter(|session| session.lane() == Lane::Live).cloned().collect()
+        let mut live = Vec::new();
+        for user in users.filter(|user| user.is_member(chat)) {
+            let Some(sight) = state.sight(user, chat) else { continue };
+            let sessions = user.sessions.iter().filter(|session| session.lane() == Lane::Live);
+            live.extend(sessions.map(|session| (session.clone(), sight.clone())));
+        }
+        live
     }
 
     /// The user's chats with the newest events, at most `most` of them, in no order.

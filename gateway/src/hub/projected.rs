@@ -7,6 +7,7 @@
 use std::collections::HashSet;
 
 use shared::{
+    entitlement::Sight,
     event::{Event, Kind},
     frame::{self, ServerFrame},
     id::{ChatId, Seq},
@@ -17,6 +18,7 @@ use super::{
     Hub, State,
     facts::{Revision, revision},
     ring::Verdict,
+    sight::Sights,
 };
 use crate::session::{Lane, Session, wire};
 
@@ -48,7 +50,8 @@ impl Hub {
         }
         let deleted = state.deletions_after(rows.events.iter().map(|row| row.chat), rows.checkpoint);
         for row in &rows.events {
-            if let Some(frame) = frame_of(row, &deleted) {
+            let sight = Sights(&state).of(session.user(), row.chat);
+            if let Some(frame) = frame_of(row, &deleted, &sight) {
                 session.push_covering(wire::encode(&frame, session.identity.encoding), row.seq, now_ms);
                 session.count_replayed(1);
                 session.mark_dirty();
@@ -67,18 +70,19 @@ impl Hub {
     }
 
     /// Runs `feed` under the lock if the hub is still in `epoch`. `feed` queues events that were read from the log then.
-    pub fn while_in<T>(&self, epoch: u32, feed: impl FnOnce() -> T) -> Option<T> {
+    pub fn while_in<T>(&self, epoch: u32, feed: impl FnOnce(&Sights<'_>) -> T) -> Option<T> {
         let state = self.lock();
-        (state.epoch == epoch).then(feed)
+        (state.epoch == epoch).then(|| feed(&Sights(&state)))
     }
 }
 
-/// The frame of a row of the projection. It knows of no deletion that the projection has not seen.
-pub fn frame_of_row(row: &EventRow) -> Option<ServerFrame> {
-    frame_of(row, &HashSet::new())
+/// The frame of a row of the projection for a user with this sight. It knows of no deletion that the projection has not
+/// seen.
+pub fn frame_of_row(row: &EventRow, sight: &Sight) -> Option<ServerFrame> {
+    frame_of(row, &HashSet::new(), sight)
 }
 
-fn frame_of(row: &EventRow, deleted: &HashSet<Seq>) -> Option<ServerFrame> {
+fn frame_of(row: &EventRow, deleted: &HashSet<Seq>, sight: &Sight) -> Option<ServerFrame> {
     let event = Event::decode(&row.payload).ok()?;
     // An edit holds a body of the message that it edits.
     let message = match revision(&event.fact) {
@@ -86,7 +90,7 @@ fn frame_of(row: &EventRow, deleted: &HashSet<Seq>) -> Option<ServerFrame> {
         Some(Revision::Delete(_)) | None => row.seq,
     };
     let gone = row.deleted || deleted.contains(&message);
-    Some(frame::delivered(row.chat, row.seq, row.prev, row.ts_ms, &event, gone))
+    Some(frame::delivered(row.chat, row.seq, row.prev, row.ts_ms, &sight.shows(&event), gone))
 }
 
 impl State {

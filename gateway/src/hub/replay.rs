@@ -35,7 +35,7 @@ impl State {
             return None;
         }
         let mut events = Vec::new();
-        for chat in user.chats().chain(user.left_chats()) {
+        for chat in user.chats().chain(user.left_chats(self.ring.floor().seq)) {
             for (seq, entry) in self.ring.chain(chat) {
                 if seq <= after {
                     break;

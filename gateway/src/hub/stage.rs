@@ -104,7 +104,7 @@ impl Stage {
     /// Installs the user and all their chats, as of the hub's position.
     pub(crate) fn load_user(&self, id: u64) {
         let pin = self.hub.pin();
-        let loaded = self.log.user(user(id), self.hub.position(), pin.floor);
+        let loaded = self.log.user(user(id), self.hub.position());
         for chat in self.hub.missing(loaded.intervals.iter().map(|interval| interval.chat)) {
             let loaded = self.log.chat(chat, self.hub.position(), pin.floor);
             self.hub.install_chat(loaded, pin.epoch).unwrap();

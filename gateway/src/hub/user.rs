@@ -1,12 +1,16 @@
 //! A local user: their memberships and sessions.
 //!
 //! A user is kept while they have a session here and for a while after, so that a device that comes back needs no
-//! query. Invariants: memberships are sorted by chat, at most one holds per chat; a membership that ended is kept until
-//! its end is below the ring's floor, because a device may still have to be fed from it.
+//! query. Invariants: memberships are sorted by chat, at most one holds per chat; a membership that ended is kept at least
+//! until its end is below the ring's floor, because a device may still have to be fed from it. The newest of the others
+//! are kept as well, because later events may name a message that reached the user then.
 
 use std::sync::Arc;
 
-use shared::id::{ChatId, Seq, UserId};
+use shared::{
+    entitlement::{MAX_FORMER_STAYS, Stay},
+    id::{ChatId, Seq, UserId},
+};
 use smallvec::SmallVec;
 
 use crate::session::Session;
@@ -15,7 +19,7 @@ use crate::session::Session;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Membership {
     chat: ChatId,
-    /// The event by which the user became a member; zero: before the ring.
+    /// The event by which the user became a member.
     from: Seq,
 }
 
@@ -23,10 +27,17 @@ struct Membership {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Interval {
     pub chat: ChatId,
-    /// The event by which the user became a member; zero: before the ring.
+    /// The event by which the user became a member.
     pub from: Seq,
     /// The event by which the membership ended, if it did.
     pub to: Option<Seq>,
+}
+
+impl Interval {
+    /// Whether it holds, or ended above `floor`: a device may still have to be fed from it.
+    pub fn reaches_above(&self, floor: Seq) -> bool {
+        self.to.is_none_or(|to| to > floor)
+    }
 }
 
 #[derive(Debug)]
@@ -34,7 +45,8 @@ pub struct User {
     pub id: UserId,
     /// Ascending by chat.
     memberships: Vec<Membership>,
-    /// Memberships that ended above the ring's floor.
+    /// Memberships that ended, ascending by chat and beginning: those that ended above the ring's floor, and the newest
+    /// [`MAX_FORMER_STAYS`] of the others.
     ended: Vec<Interval>,
     /// Chats that the user may have joined and whose state is being loaded. The user's events of them are withheld.
     pub pending: Vec<ChatId>,
@@ -55,20 +67,19 @@ impl User {
         }
     }
 
-    /// A user with loaded memberships. Those that ended at or below `floor` are left out.
+    /// A user with loaded memberships. `floor` is the ring's.
     pub fn loaded(id: UserId, intervals: &[Interval], floor: Seq, now_ms: u64) -> Self {
         let mut user = Self::new(id, now_ms);
         // The list lives as long as the user, so it gets no spare capacity.
         user.memberships.reserve_exact(intervals.iter().filter(|interval| interval.to.is_none()).count());
         for interval in intervals {
             match interval.to {
-                None => {
-                    user.join(interval.chat, if interval.from > floor { interval.from } else { Seq::ZERO })
-                }
-                Some(to) if to > floor => user.ended.push(*interval),
-                Some(_) => {}
+                None => user.join(interval.chat, interval.from),
+                Some(_) => user.ended.push(*interval),
             }
         }
+        user.ended.sort_unstable_by_key(|interval| (interval.chat, interval.from));
+        user.forget_below(floor);
         user
     }
 
@@ -85,13 +96,17 @@ impl User {
         self.memberships.binary_search_by_key(&chat, |membership| membership.chat)
     }
 
-    /// Whether the user is entitled to the chat's event at `seq`: they were a member then, or left by that event.
+    /// The user's stays in the chat, as far back as they are known.
+    pub fn stays(&self, chat: ChatId) -> impl Iterator<Item = Stay> + '_ {
+        let open = self.find(chat).ok().map(|at| Stay { from: self.memberships[at].from, to: None });
+        let first = self.ended.partition_point(|interval| interval.chat < chat);
+        let of_chat = self.ended.iter().skip(first).take_while(move |interval| interval.chat == chat);
+        of_chat.map(|interval| Stay { from: interval.from, to: interval.to }).chain(open)
+    }
+
+    /// Whether the chat's event at `seq` reached the user: they were a member then, or left by that event.
     pub fn entitled(&self, chat: ChatId, seq: Seq) -> bool {
-        let holds = self.find(chat).is_ok_and(|at| self.memberships[at].from <= seq);
-        let held = |interval: &Interval| {
-            interval.chat == chat && interval.from <= seq && interval.to.is_some_and(|to| seq <= to)
-        };
-        holds || self.ended.iter().any(held)
+        self.stays(chat).any(|stay| stay.holds(seq))
     }
 
     /// Records that the membership begins with the event at `from`. A membership that holds is left as it is.
@@ -106,20 +121,28 @@ impl User {
         let Ok(at) = self.find(chat) else { return };
         let Membership { from, .. } = self.memberships.remove(at);
         self.forget_below(floor);
-        self.ended.push(Interval { chat, from, to: Some(to) });
+        let place = self.ended.partition_point(|interval| (interval.chat, interval.from) < (chat, from));
+        self.ended.insert(place, Interval { chat, from, to: Some(to) });
     }
 
-    /// Drops the memberships that ended at or below `floor`: they entitle the user to no entry of the ring.
+    /// Of the memberships that ended at or below `floor`, which entitle the user to no entry of the ring, drops all but
+    /// the newest.
     pub fn forget_below(&mut self, floor: Seq) {
-        self.ended.retain(|interval| interval.to.is_some_and(|to| to > floor));
-        if self.ended.is_empty() {
-            self.ended = Vec::new();
+        let former = self.ended.iter().filter(|interval| !interval.reaches_above(floor));
+        let mut ends: Vec<Option<Seq>> = former.map(|interval| interval.to).collect();
+        if ends.len() <= MAX_FORMER_STAYS {
+            return;
         }
+        let excess = ends.len() - MAX_FORMER_STAYS;
+        let (_, last, _) = ends.select_nth_unstable(excess - 1);
+        let last = *last;
+        self.ended.retain(|interval| interval.to > last);
     }
 
-    /// The chats that the user has left above the ring's floor and is no member of now.
-    pub fn left_chats(&self) -> impl Iterator<Item = ChatId> + '_ {
-        self.ended.iter().map(|interval| interval.chat).filter(|chat| !self.is_member(*chat))
+    /// The chats that the user has left above `floor`, the ring's, and is no member of now.
+    pub fn left_chats(&self, floor: Seq) -> impl Iterator<Item = ChatId> + '_ {
+        let left = self.ended.iter().filter(move |interval| interval.reaches_above(floor));
+        left.map(|interval| interval.chat).filter(|chat| !self.is_member(*chat))
     }
 }
 
@@ -141,8 +164,24 @@ mod tests {
         assert!(user.entitled(chat, Seq(20)));
         assert!(user.entitled(chat, Seq(3)));
         user.leave(chat, Seq(30), Seq(10));
-        assert!(!user.entitled(chat, Seq(3)), "what is below the floor is forgotten");
-        assert!(user.entitled(chat, Seq(25)));
-        assert_eq!(user.left_chats().collect::<Vec<_>>(), [chat]);
+        assert!(user.entitled(chat, Seq(25)) && user.entitled(chat, Seq(3)));
+        assert_eq!(user.left_chats(Seq(10)).collect::<Vec<_>>(), [chat, chat]);
+        assert_eq!(user.left_chats(Seq(30)).count(), 0);
+    }
+
+    #[test]
+    fn of_the_stays_that_ended_below_the_ring_the_newest_are_remembered() {
+        let chat = ChatId::new(5).unwrap();
+        let mut user = User::new(UserId::new(1).unwrap(), 0);
+        let stays = MAX_FORMER_STAYS as u64 + 10;
+        for at in 1..=stays {
+            user.join(chat, Seq(10 * at));
+            user.leave(chat, Seq(10 * at + 1), Seq::ZERO);
+        }
+        assert_eq!(user.stays(chat).count() as u64, stays, "the ring may have to feed from all of them");
+        user.forget_below(Seq(10 * stays));
+        assert!(!user.entitled(chat, Seq(10 * 9)) && user.entitled(chat, Seq(10 * 10)));
+        assert!(user.entitled(chat, Seq(10 * stays)));
+        assert_eq!(user.stays(chat).count(), MAX_FORMER_STAYS + 1, "the last one reaches above the floor");
     }
 }

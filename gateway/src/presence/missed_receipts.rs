@@ -10,8 +10,8 @@ use std::{
 
 use shared::{frame, id::ChatId};
 
-use super::Presence;
-use crate::session::{Session, wire::Encoded};
+use super::{Presence, receipts::ReceiptsFrame};
+use crate::session::Session;
 
 /// Sessions that are served together.
 const SESSIONS: usize = 64;
@@ -49,14 +49,15 @@ impl Presence {
                 frame::Receipt { user_id: mark.user, read_seq: mark.read, delivered_seq: mark.delivered };
             by_chat.entry(mark.chat).or_default().push(receipt);
         }
-        let frame =
-            |(chat_id, receipts)| (chat_id, Encoded::new(frame::Receipts { chat_id, receipts }.into()));
-        let mut frames: HashMap<ChatId, Encoded> = by_chat.into_iter().map(frame).collect();
+        let frame = |(chat, receipts)| (chat, ReceiptsFrame::new(chat, receipts));
+        let mut frames: HashMap<ChatId, ReceiptsFrame> = by_chat.into_iter().map(frame).collect();
         for (session, chats) in wanted {
-            for chat in chats {
-                let member = self.hub.is_member(*chat, session.user());
-                if let Some(frame) = frames.get_mut(chat).filter(|_| member) {
-                    self.push(session, frame.of(session.identity.encoding));
+            for chat in chats.iter().filter(|chat| self.hub.is_member(**chat, session.user())) {
+                let Some(sight) = self.hub.sight(session.user(), *chat) else { continue };
+                let bytes =
+                    frames.get_mut(chat).and_then(|frame| frame.of(session.identity.encoding, &sight));
+                if let Some(bytes) = bytes {
+                    self.push(session, &bytes);
                 }
             }
         }

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use shared::{frame, id::UserId};
 use streams::signal::{Announced, PresenceChange, PresenceState, Receipts, Signal, SignalKind, Typing};
 
-use super::Presence;
+use super::{Presence, receipts::ReceiptsFrame};
 use crate::session::{Lane, Session, wire};
 
 /// How long clients show that a user types, unless another `Typing` follows.
@@ -103,9 +103,8 @@ impl Presence {
     fn push_typing(&self, typing: Typing) {
         let frame = frame::Typing { chat_id: typing.chat, user_id: typing.user, ttl_ms: TYPING_TTL_MS };
         let mut encoded = wire::Encoded::new(frame.into());
-        for session in
-            self.hub.live_members(typing.chat).iter().filter(|session| session.user() != typing.user)
-        {
+        let members = self.hub.live_members(typing.chat);
+        for (session, _) in members.iter().filter(|(session, _)| session.user() != typing.user) {
             if session.queued_bytes() > TYPING_QUEUE_BYTES {
                 self.metrics.dropped_ephemeral_total.inc();
             } else {
@@ -124,9 +123,11 @@ impl Presence {
 
     fn push_receipts(&self) {
         for (chat_id, receipts) in self.receipts.take(self.clock.now_ms()) {
-            let mut encoded = wire::Encoded::new(frame::Receipts { chat_id, receipts }.into());
-            for session in self.hub.live_members(chat_id) {
-                self.push(&session, encoded.of(session.identity.encoding));
+            let mut frame = ReceiptsFrame::new(chat_id, receipts);
+            for (session, sight) in self.hub.live_members(chat_id) {
+                if let Some(bytes) = frame.of(session.identity.encoding, &sight) {
+                    self.push(&session, &bytes);
+                }
             }
         }
     }

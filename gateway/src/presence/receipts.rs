@@ -5,14 +5,19 @@
 
 use std::{collections::HashMap, time::Duration};
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use shared::{
-    frame::Receipt,
+    entitlement::Sight,
+    frame::{self, Receipt},
     id::{ChatId, Seq, UserId},
 };
 use streams::signal::Receipts;
 
-use crate::infra::clock::Clock;
+use crate::{
+    infra::clock::Clock,
+    session::wire::{self, Encoded, Encoding},
+};
 
 /// Receipts in one frame, some 30 KB; the rest waits for the next window.
 const PER_FRAME: usize = 500;
@@ -103,8 +108,40 @@ impl Window {
     }
 }
 
+/// The receipts of one chat as a frame. Encoded once per encoding for those who read the whole chat.
+pub(super) struct ReceiptsFrame {
+    chat_id: ChatId,
+    receipts: Vec<Receipt>,
+    whole: Encoded,
+}
+
+impl ReceiptsFrame {
+    pub(super) fn new(chat_id: ChatId, receipts: Vec<Receipt>) -> Self {
+        let whole = Encoded::new(frame::Receipts { chat_id, receipts: receipts.clone() }.into());
+        Self { chat_id, receipts, whole }
+    }
+
+    /// The frame for a member. A mark is shown as far as the member reads, so that it tells nothing of what was before.
+    /// `None`: nothing is left to be shown.
+    pub(super) fn of(&mut self, encoding: Encoding, sight: &Sight) -> Option<Bytes> {
+        if *sight == Sight::Everything {
+            return Some(self.whole.of(encoding).clone());
+        }
+        let shown = |receipt: &Receipt| Receipt {
+            user_id: receipt.user_id,
+            read_seq: sight.newest(receipt.read_seq),
+            delivered_seq: sight.newest(receipt.delivered_seq),
+        };
+        let told = |receipt: &Receipt| receipt.read_seq.max(receipt.delivered_seq) > Seq::ZERO;
+        let receipts: Vec<Receipt> = self.receipts.iter().map(shown).filter(told).collect();
+        let frame = frame::Receipts { chat_id: self.chat_id, receipts };
+        (!frame.receipts.is_empty()).then(|| wire::encode(&frame.into(), encoding))
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use shared::{codec, entitlement::Stay};
     use streams::signal;
 
     use super::*;
@@ -137,6 +174,26 @@ mod tests {
         assert_eq!(marks, [(2, 13), (3, 12)]);
         assert!(windows.take(2_000).is_empty());
         assert!(windows.state.lock().chats.is_empty(), "a quiet chat costs nothing");
+    }
+
+    #[test]
+    fn marks_are_shown_as_far_as_a_member_reads() {
+        let mark = |user, read, delivered| Receipt {
+            user_id: UserId::new(user).unwrap(),
+            read_seq: Seq(read),
+            delivered_seq: Seq(delivered),
+        };
+        let mut frame = ReceiptsFrame::new(
+            ChatId::new(1).unwrap(),
+            vec![mark(1, 10, 90), mark(2, 70, 70), mark(3, 10, 20)],
+        );
+        let stays = [Stay { from: Seq(30), to: Some(Seq(40)) }, Stay { from: Seq(80), to: None }];
+        let bytes = frame.of(Encoding::Json, &Sight::Stays(stays.into())).unwrap();
+        let shown =
+            frame::Receipts { chat_id: frame.chat_id, receipts: vec![mark(1, 0, 90), mark(2, 40, 40)] };
+        assert_eq!(codec::decode_server_json(&bytes[2..]).unwrap(), Some(shown.into()));
+        let stays = vec![Stay { from: Seq(95), to: None }];
+        assert_eq!(frame.of(Encoding::Json, &Sight::Stays(stays)), None, "nobody has come so far");
     }
 
     #[test]

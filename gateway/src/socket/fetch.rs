@@ -120,7 +120,9 @@ async fn events(
         return Err(Failure::temporary(Code::ServerUnavailable, 1_000, "the projection is behind"));
     }
     let page = fresh.value.ok_or_else(|| Failure::refused(Code::ChatNotFound, Code::ChatNotFound.title()))?;
-    Ok((page.events.iter().filter_map(frame_of_row).collect(), page.more))
+    // The hub forgets its users for a moment when the log was cut.
+    let sight = services.hub.sight(session.user(), chat).ok_or_else(Failure::projection_behind)?;
+    Ok((page.events.iter().filter_map(|row| frame_of_row(row, &sight)).collect(), page.more))
 }
 
 /// Encodes a page. One that is larger than pages may be loses the events at its far end, as seen from where it begins.

@@ -233,7 +233,7 @@ async fn carry_over(
         return Err(Failure::log_unavailable());
     };
     // The hub knows only those ended memberships whose end is in its ring, so the projection is asked.
-    let (_, memberships) = services.db.memberships_of(&[session.user()], cut.seq).await?;
+    let (_, memberships) = services.db.memberships_of(&[session.user()], cut.seq, 0).await?;
     let left: Vec<ChatId> = memberships.into_iter().map(|membership| membership.chat).collect();
     Ok(services.hub.carry_over(session, cursor, cut, &left).or(from))
 }

@@ -57,6 +57,26 @@ impl Commands {
             .ok_or_else(|| Failure::refused(Code::ChatNotFound, Code::ChatNotFound.title()))
     }
 
+    /// Whether a member reads the chat's message at `seq`, if there is one. A refusal is final: it is made after a
+    /// barrier.
+    pub(super) async fn reads(&self, chat: ChatId, user: UserId, seq: Seq) -> Result<bool, Failure> {
+        if self.hub.membership(chat, user).is_some_and(|member| member.reads_everything) {
+            return Ok(true);
+        }
+        Box::pin(self.reads_by_stays(chat, user, seq)).await
+    }
+
+    async fn reads_by_stays(&self, chat: ChatId, user: UserId, seq: Seq) -> Result<bool, Failure> {
+        self.loader.user(user).await?;
+        if self.hub.sight(user, chat).is_some_and(|sight| sight.reads(seq)) {
+            return Ok(true);
+        }
+        self.catch_barrier().await?;
+        self.load(chat).await?;
+        let sight = self.hub.sight(user, chat).ok_or_else(Failure::projection_behind)?;
+        Ok(sight.reads(seq))
+    }
+
     /// The message at `seq`, from the ring or the projection. `None` is certain: it is said after a barrier. Of a
     /// deletion that came after `MessageFact::seen` the verdict tells.
     pub(super) async fn message(&self, chat: ChatId, seq: Seq) -> Result<Option<MessageFact>, Failure> {

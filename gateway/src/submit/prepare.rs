@@ -73,6 +73,9 @@ impl Commands {
         if let Some(seq) = reply_to {
             self.speaks(actor, chat).await?;
             let bad = || Failure::refused(Code::MessageBadReply, Code::MessageBadReply.title());
+            if !self.reads(chat, actor.user, seq).await? {
+                return Err(bad());
+            }
             self.message(chat, seq).await?.ok_or_else(bad)?;
         }
         Ok(Fact::MessageSent(MessageSent { body, reply_to, mentions: mentions.to_vec() }))
@@ -137,10 +140,14 @@ impl Commands {
         Err(Failure::refused(Code::LimitExceeded, "the message has 20 different emoji already"))
     }
 
-    /// The chat's message at `seq`, if the actor is a member and it exists and is not deleted.
+    /// The chat's message at `seq`, if the actor is a member who reads it, and it exists and is not deleted. Whoever
+    /// does not read it learns nothing of it: neither that it exists nor what has become of it.
     async fn live_message(&self, actor: &Actor, chat: ChatId, seq: Seq) -> Result<MessageFact, Failure> {
         self.speaks(actor, chat).await?;
         let refused = |code: Code| Failure::refused(code, code.title());
+        if !self.reads(chat, actor.user, seq).await? {
+            return Err(refused(Code::MessageNotFound));
+        }
         let message = self.message(chat, seq).await?.ok_or_else(|| refused(Code::MessageNotFound))?;
         if message.deleted { Err(refused(Code::MessageDeleted)) } else { Ok(message) }
     }

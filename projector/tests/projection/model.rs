@@ -41,6 +41,7 @@ pub(crate) struct Seen {
     pub(crate) seq: Seq,
     pub(crate) from: UserId,
     pub(crate) body: String,
+    pub(crate) reply_to: Option<Seq>,
     pub(crate) edited_ms: Option<u64>,
     pub(crate) deleted: bool,
     pub(crate) reactions: BTreeMap<String, Vec<UserId>>,
@@ -94,7 +95,7 @@ impl Model {
         let read = self.read_seq(id, user);
         let chat = &self.chats[&id];
         let unread = |seen: &&Seen| seen.seq > read && seen.from != user && !seen.deleted;
-        chat.messages().iter().filter(unread).count()
+        chat.messages(user).iter().filter(unread).count()
     }
 }
 
@@ -123,6 +124,15 @@ impl ModelChat {
         self.members().contains(&user) && (everything || valid.entitles(user))
     }
 
+    /// Whether a member may know what stands at `seq`, if anything does.
+    fn may_know(&self, seq: Seq, user: UserId) -> bool {
+        let everything = self.state.as_ref().is_some_and(|state| state.history == History::All);
+        let last = self.events.iter().rev().find(|valid| valid.seq <= seq);
+        let present =
+            |valid: &Valid| valid.after.contains(&user) || (valid.seq == seq && valid.entitles(user));
+        everything || last.is_some_and(present)
+    }
+
     pub(crate) fn deleted(&self, target: Seq) -> bool {
         let deletes =
             |valid: &Valid| matches!(&valid.event.fact, Fact::MessageDeleted(fact) if fact.seq == target);
@@ -137,16 +147,17 @@ impl ModelChat {
         })
     }
 
-    pub(crate) fn messages(&self) -> Vec<Seen> {
-        self.events.iter().filter_map(|valid| self.message(valid)).collect()
+    pub(crate) fn messages(&self, reader: UserId) -> Vec<Seen> {
+        self.events.iter().filter_map(|valid| self.message(valid, reader)).collect()
     }
 
-    pub(crate) fn message(&self, valid: &Valid) -> Option<Seen> {
+    pub(crate) fn message(&self, valid: &Valid, reader: UserId) -> Option<Seen> {
         let Fact::MessageSent(sent) = &valid.event.fact else { return None };
         let mut seen = Seen {
             seq: valid.seq,
             from: valid.event.actor,
             body: sent.body.clone(),
+            reply_to: sent.reply_to.filter(|to| self.may_know(*to, reader)),
             edited_ms: None,
             deleted: false,
             reactions: BTreeMap::new(),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use shared::{
+    entitlement::Stay,
     event::{ChatCreated, Event, Fact, History, Kind, MemberRole, MessageDeleted},
     fold::KEPT,
     id::{Seq, UserId},
@@ -32,6 +33,7 @@ fn seen(message: &Message) -> Seen {
         seq: message.seq,
         from: message.from,
         body: message.body.clone(),
+        reply_to: message.reply_to,
         edited_ms: message.edited_ms,
         deleted: message.deleted,
         reactions: reactions.collect(),
@@ -106,9 +108,10 @@ async fn chat_lists_and_unread_counts_are_exact() {
                 assert_eq!(Some(found.last_seq), chat.events.last().map(|valid| valid.seq));
                 assert_eq!((found.history, found.chat_type), (state.history, state.chat_type));
                 assert_eq!(found.title, chat.title());
-                let last = chat.events.iter().rev().find(|valid| valid.kind() == Kind::MessageSent);
-                let last =
-                    last.filter(|valid| chat.may_read(valid, reader)).and_then(|valid| chat.message(valid));
+                let readable =
+                    |valid: &&Valid| valid.kind() == Kind::MessageSent && chat.may_read(valid, reader);
+                let last = chat.events.iter().rev().find(readable);
+                let last = last.and_then(|valid| chat.message(valid, reader));
                 assert_eq!(found.last_message.as_ref().map(seen), last);
                 let (_, one) = store.db.chat(reader, **id).await.unwrap();
                 assert_eq!(one.as_ref(), Some(found));
@@ -151,7 +154,7 @@ async fn history_is_the_current_state_of_what_one_may_read() {
                     .events
                     .iter()
                     .filter(|valid| chat.may_read(valid, reader))
-                    .filter_map(|valid| chat.message(valid))
+                    .filter_map(|valid| chat.message(valid, reader))
                     .collect();
                 let page = page.expect("a member");
                 assert!(!page.more);
@@ -294,7 +297,7 @@ async fn a_loaded_state_holds_the_last_deletions() {
 
 async fn check_memberships(store: &Store, model: &Model, since: Seq) {
     let users: Vec<_> = (1..=USERS).map(user).collect();
-    let (_, memberships) = store.db.memberships_of(&users, since).await.unwrap();
+    let (_, memberships) = store.db.memberships_of(&users, since, 0).await.unwrap();
     for (id, chat) in &model.chats {
         for reader in &users {
             let current = memberships.iter().find(|m| m.chat == *id && m.user == *reader && m.to.is_none());
@@ -312,6 +315,26 @@ async fn check_memberships(store: &Store, model: &Model, since: Seq) {
             }
         }
     }
+    // With the former ones, entitlement is that of the stays everywhere, and each stay comes once.
+    let (_, all) = store.db.memberships_of(&users, since, usize::MAX >> 1).await.unwrap();
+    for (id, chat) in &model.chats {
+        for reader in &users {
+            let of_reader = all.iter().filter(|m| m.chat == *id && m.user == *reader);
+            let stays: Vec<Stay> = of_reader.map(|m| Stay { from: m.from, to: m.to }).collect();
+            for valid in &chat.events {
+                let holding = stays.iter().filter(|stay| stay.holds(valid.seq)).count();
+                assert_eq!(holding, usize::from(valid.entitles(*reader)));
+            }
+        }
+    }
+    let (_, newest) = store.db.memberships_of(&users, since, 1).await.unwrap();
+    for reader in &users {
+        let ended = |list: &[sql::states::Membership]| {
+            let of_reader = list.iter().filter(|m| m.user == *reader && m.to.is_some_and(|to| to <= since));
+            of_reader.filter_map(|m| m.to).collect::<Vec<_>>()
+        };
+        assert_eq!(ended(&newest), ended(&all).into_iter().max().into_iter().collect::<Vec<_>>());
+    }
 }
 
 async fn check_commands(store: &Store, model: &Model) {
@@ -321,7 +344,7 @@ async fn check_commands(store: &Store, model: &Model) {
             let found = found.expect("stored");
             assert_eq!((found.seq, found.ts_ms, found.refused), (valid.seq, valid.ts_ms, None));
             let (_, fact) = store.db.message_fact(*id, valid.seq).await.unwrap();
-            let message = chat.message(valid);
+            let message = chat.message(valid, valid.event.actor);
             assert_eq!(
                 fact.map(|fact| (fact.author, fact.deleted)),
                 message.as_ref().map(|m| (m.from, m.deleted))

@@ -25,6 +25,7 @@ use crate::{
     hub::{
         Hub,
         facts::{Revision, joining, leaving, revision},
+        sight::Sights,
     },
     session::{Lane, Session, wire},
 };
@@ -176,7 +177,7 @@ impl Span {
         let (epoch, upto) = from.hub.begins();
         let users: HashSet<UserId> = sessions.iter().map(|session| session.user()).collect();
         let ids: Vec<UserId> = users.iter().copied().collect();
-        let (checkpoint, memberships) = from.db.memberships_of(&ids, Seq::ZERO).await?;
+        let (checkpoint, memberships) = from.db.memberships_of(&ids, Seq::ZERO, 0).await?;
         let survey = Survey::of(&from.nats, checkpoint.position.seq, upto, &users).await?;
         let mut chats = survey.joined.clone();
         chats.extend(memberships.iter().map(|membership| membership.chat));
@@ -205,12 +206,12 @@ impl Span {
             && let Some(entries) = scan.next().await.map_err(|_| Failure::log_unavailable())?
         {
             for entry in &entries {
-                if from.hub.while_in(self.epoch, || self.feed(&from.hub, entry)).is_none() {
+                if from.hub.while_in(self.epoch, |sights| self.feed(&from.hub, sights, entry)).is_none() {
                     return Ok(());
                 }
             }
             if let Some(last) = entries.last()
-                && from.hub.while_in(self.epoch, || self.covered(&from.hub, last.seq)).is_none()
+                && from.hub.while_in(self.epoch, |_| self.covered(&from.hub, last.seq)).is_none()
             {
                 return Ok(());
             }
@@ -220,7 +221,7 @@ impl Span {
     }
 
     /// Folds an entry and queues it to the sessions that are to get it.
-    fn feed(&mut self, hub: &Hub, entry: &Entry) {
+    fn feed(&mut self, hub: &Hub, sights: &Sights<'_>, entry: &Entry) {
         let Some((chat_id, chat)) = entry.chat.and_then(|id| Some((id, self.chats.get_mut(&id)?))) else {
             return;
         };
@@ -233,7 +234,6 @@ impl Span {
         // A user who is removed is no member any more, and is to hear of it.
         let removed = leaving(&event.fact);
         let deleted = self.deleted.contains(&target);
-        let frame = frame::delivered(chat_id, entry.seq, prev, entry.ts_ms, &event, deleted);
         let now_ms = hub.clock.now_ms();
         for reader in self.readers.iter_mut().filter(|reader| reader.wants(entry.seq)) {
             let session = reader.session.clone();
@@ -242,6 +242,9 @@ impl Span {
                 if !reader.step(hub, entry.seq) {
                     continue;
                 }
+                let sight = sights.of(session.user(), chat_id);
+                let shown = sight.shows(&event);
+                let frame = frame::delivered(chat_id, entry.seq, prev, entry.ts_ms, &shown, deleted);
                 let bytes = wire::encode(&frame, session.identity.encoding);
                 session.push_covering(bytes, entry.seq, now_ms);
                 session.count_replayed(1);

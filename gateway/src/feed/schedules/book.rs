@@ -6,7 +6,8 @@ use bytes::Bytes;
 use shared::{
     code::Code,
     cursor::Cursor,
-    event::{Event, Fact},
+    entitlement::Sight,
+    event::{Event, Fact, History},
     fold::{self, ChatState},
     frame::{self, ServerFrame},
     id::{ChatId, EventId, Position, Seq, UserId},
@@ -167,8 +168,8 @@ impl Book {
         loaded
     }
 
-    /// The user's memberships as of `upto` that hold, or ended above `floor`.
-    pub(super) fn user(&self, user: UserId, upto: Seq, floor: Seq) -> LoadedUser {
+    /// The user's memberships as of `upto`, also those that ended.
+    pub(super) fn user(&self, user: UserId, upto: Seq) -> LoadedUser {
         let mut intervals: Vec<Interval> = Vec::new();
         for judged in self.upto(upto).iter().filter(|judged| judged.verdict.is_ok()) {
             let (Some(chat), Some(event)) = (judged.entry.chat, &judged.event) else { continue };
@@ -181,7 +182,6 @@ impl Book {
                 intervals.iter_mut().find(open).unwrap().to = Some(seq);
             }
         }
-        intervals.retain(|interval| interval.to.is_none_or(|to| to > floor));
         LoadedUser { user, upto, intervals }
     }
 
@@ -202,14 +202,33 @@ impl Book {
         )
     }
 
-    /// The frames as which the event may be delivered, now or before a later deletion.
-    pub(super) fn frames(&self, judged: &Judged) -> [ServerFrame; 2] {
+    /// The frames as which the event may be delivered to a user: now or before a later deletion, and with the message
+    /// that it names if the user may have read that one.
+    pub(super) fn frames(&self, judged: &Judged, user: UserId) -> Vec<ServerFrame> {
         let event = judged.event.as_ref().unwrap();
-        let entry = &judged.entry;
-        [false, true].map(|deleted| {
-            let deleted = deleted && self.is_deleted(judged, self.tip());
-            frame::delivered(entry.chat.unwrap(), entry.seq, judged.prev, entry.ts_ms, event, deleted)
-        })
+        let opened = judged.state.as_ref().is_some_and(|state| state.history == History::All);
+        let reached = |seq| {
+            self.get(seq).is_some_and(|message| {
+                // What is void reaches nobody, and yet has its place in the time of members.
+                let present = message.state.as_ref().is_some_and(|state| state.members.contains(user));
+                present || message.readers.contains(&user)
+            })
+        };
+        let named = opened || event.fact.names().is_none_or(reached);
+        let sights = [Sight::Everything, Sight::Stays(Vec::new())];
+        let mut frames = Vec::new();
+        for sight in sights.iter().filter(|sight| named || **sight != Sight::Everything) {
+            frames.extend([false, true].map(|late| self.frame(judged, sight, late)));
+        }
+        frames
+    }
+
+    /// The event for a user with this sight, without its text if it is read `late` and was deleted by then.
+    pub(super) fn frame(&self, judged: &Judged, sight: &Sight, late: bool) -> ServerFrame {
+        let Judged { entry, event, prev, .. } = judged;
+        let shown = sight.shows(event.as_ref().unwrap());
+        let deleted = late && self.is_deleted(judged, self.tip());
+        frame::delivered(entry.chat.unwrap(), entry.seq, *prev, entry.ts_ms, &shown, deleted)
     }
 
     /// The projection's answer: the user's events after `after`, at most `limit`.

@@ -78,7 +78,7 @@ fn what_was_loaded_before_the_ring_moved_past_it_is_stale() {
     let mut stage = busy(4_000, 50);
     let early = stage.hub.floor().seq;
     let chat_then = stage.log.chat(chat(1), early, early);
-    let user_then = stage.log.user(user(2), early, early);
+    let user_then = stage.log.user(user(2), early);
     for _ in 0..5 {
         stage.append(1, 1, sent("hi"));
     }
@@ -108,7 +108,7 @@ fn what_the_projection_has_beyond_the_hub_is_stale_until_the_tail_has_passed_it(
     let mut stage = busy(8 << 20, 1);
     let ahead = stage.log.append(1, 1, sent("not here yet"));
     let loaded = stage.log.chat(chat(1), ahead.seq, Seq::ZERO);
-    let member = stage.log.user(user(2), ahead.seq, Seq::ZERO);
+    let member = stage.log.user(user(2), ahead.seq);
     assert_eq!(stage.hub.install_chat(loaded.clone(), 0), Err(Stale::Ring));
     assert_eq!(stage.hub.install_user(&member, 0), Err(Stale::Ring));
     stage.apply(&ahead);
@@ -120,7 +120,7 @@ fn what_the_projection_has_beyond_the_hub_is_stale_until_the_tail_has_passed_it(
 fn what_was_loaded_in_a_former_epoch_is_stale() {
     let mut stage = busy(8 << 20, 1);
     let loaded = stage.log.chat(chat(1), Seq(2), Seq::ZERO);
-    let member = stage.log.user(user(2), Seq(2), Seq::ZERO);
+    let member = stage.log.user(user(2), Seq(2));
     stage.lose_tail(Seq(2));
     assert_eq!(stage.hub.install_chat(loaded, 0), Err(Stale::Ring));
     assert_eq!(stage.hub.install_user(&member, 0), Err(Stale::Ring));
@@ -156,7 +156,7 @@ fn a_chat_that_is_loaded_already_is_left_as_it_is() {
 fn a_user_needs_all_chats_also_those_that_they_may_have_joined_since_the_load() {
     let mut stage = busy(8 << 20, 0);
     stage.append(5, 9, created(&[9]));
-    let member = stage.log.user(user(2), stage.hub.position(), Seq::ZERO);
+    let member = stage.log.user(user(2), stage.hub.position());
     stage.append(5, 9, joined(&[2]));
     assert_eq!(stage.hub.missing([chat(1), chat(5)].into_iter()), [chat(1), chat(5)]);
     let Err(Stale::Chats(mut unknown)) = stage.hub.install_user(&member, 0) else { panic!() };
@@ -174,7 +174,7 @@ fn a_user_needs_all_chats_also_those_that_they_may_have_joined_since_the_load() 
 #[test]
 fn what_happened_to_a_user_since_the_load_is_taken_from_the_ring() {
     let mut stage = busy(8 << 20, 0);
-    let member = stage.log.user(user(2), Seq(1), Seq::ZERO);
+    let member = stage.log.user(user(2), Seq(1));
     stage.append(1, 2, removed(1)); // Refused: it changes nothing.
     stage.append(1, 2, left(2));
     stage.append(1, 1, sent("gone"));

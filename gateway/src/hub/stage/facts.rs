@@ -26,6 +26,10 @@ pub(crate) fn sent(body: &str) -> Fact {
     Fact::MessageSent(MessageSent { body: body.into(), reply_to: None, mentions: Vec::new() })
 }
 
+pub(crate) fn replied(to: Seq) -> Fact {
+    Fact::MessageSent(MessageSent { body: "re".into(), reply_to: Some(to), mentions: Vec::new() })
+}
+
 pub(crate) fn edited(seq: Seq, author: u64) -> Fact {
     Fact::MessageEdited(MessageEdited {
         seq,

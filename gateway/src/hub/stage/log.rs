@@ -158,11 +158,9 @@ impl Log {
         loaded
     }
 
-    /// The user's memberships as of `upto`, loaded when the ring's floor was `floor`.
-    pub(crate) fn user(&self, user: UserId, upto: Seq, floor: Seq) -> LoadedUser {
-        let mut intervals = self.memberships(user, upto);
-        intervals.retain(|interval| interval.to.is_none_or(|to| to > floor));
-        LoadedUser { user, upto, intervals }
+    /// The user's memberships as of `upto`, also those that ended long ago.
+    pub(crate) fn user(&self, user: UserId, upto: Seq) -> LoadedUser {
+        LoadedUser { user, upto, intervals: self.memberships(user, upto) }
     }
 
     /// All memberships that began up to `upto`, in the order of their beginnings.
