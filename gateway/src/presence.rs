@@ -146,6 +146,17 @@ impl Presence {
         Ok(())
     }
 
+    /// Whether the session may still see a user whom it watches. The watch ends with the last chat that they share.
+    fn still_sees(&self, session: &Session, user: UserId) -> bool {
+        let Some(last) = self.watches.meeting(session.id, user) else { return false };
+        // After the log was cut the hub forgets its users for a moment. That ends no watch.
+        let Some(chat) = self.hub.meet(session.user(), user, last) else { return false };
+        if chat != Some(last) {
+            self.watches.meet_again(session.id, user, chat);
+        }
+        chat.is_some()
+    }
+
     /// Tells the other members of the chat that the user types, unless they were told a moment ago.
     pub fn typing(&self, chat: ChatId, user: UserId) {
         if self.typing.admits(chat, user, self.clock.now_ms()) {

@@ -8,11 +8,12 @@ use crate::{
     marks::{Mark, mark},
 };
 
+// A pair may be claimed without that its chat was ever created, or have lost it with the log's tail.
 const PARTNERS: &str = "
     SELECT q.user_id, p.partner FROM unnest($1::bigint[]) AS q (user_id)
     CROSS JOIN LATERAL (
-        (SELECT hi AS partner FROM direct_pairs WHERE lo = q.user_id LIMIT $2)
-        UNION ALL (SELECT lo FROM direct_pairs WHERE hi = q.user_id LIMIT $2)
+        (SELECT hi AS partner FROM direct_pairs JOIN chats ON id = chat_id WHERE lo = q.user_id LIMIT $2)
+        UNION ALL (SELECT lo FROM direct_pairs JOIN chats ON id = chat_id WHERE hi = q.user_id LIMIT $2)
     ) p";
 const MARKS: &str = "
     SELECT chat_id, user_id, read_seq, delivered_seq

@@ -106,24 +106,47 @@ impl Hub {
         direct.filter_map(|state| state.members.users().find(|member| *member != user)).take(most).collect()
     }
 
-    /// The users among `wanted` who share a chat with `user`, each once.
-    pub fn sharing_a_chat(&self, user: UserId, wanted: Vec<UserId>) -> Vec<UserId> {
+    /// A chat in which two users meet now, of whom the first is local: `last`, in which they met before, if they still
+    /// do. `Some(None)`: they share no chat. `None`: the hub does not know the first one.
+    pub fn meet(&self, user: UserId, other: UserId, last: ChatId) -> Option<Option<ChatId>> {
+        let state = self.lock();
+        state.user(user)?;
+        let members = state.loaded(last).and_then(|chat| chat.state.as_ref()).map(|state| &state.members);
+        if members.is_some_and(|members| members.contains(user) && members.contains(other)) {
+            return Some(Some(last));
+        }
+        drop(state);
+        Some(self.sharing_a_chat(user, vec![other]).first().map(|(_, chat)| *chat))
+    }
+
+    /// Whether the user is a member of a loaded chat.
+    pub fn is_in(&self, chat: ChatId, user: UserId) -> bool {
+        let state = self.lock();
+        let held = state.loaded(chat).and_then(|chat| chat.state.as_ref());
+        held.is_some_and(|state| state.members.contains(user))
+    }
+
+    /// The users among `wanted` who share a chat with `user`, each once, with such a chat.
+    pub fn sharing_a_chat(&self, user: UserId, wanted: Vec<UserId>) -> Vec<(UserId, ChatId)> {
         let mut open: HashSet<UserId> = wanted.into_iter().filter(|other| *other != user).collect();
         let mut found = Vec::with_capacity(open.len());
         let chats: Vec<ChatId> =
             self.lock().user(user).map(|user| user.chats().collect()).unwrap_or_default();
         for chats in chats.chunks(CHATS_PER_LOCK) {
             let state = self.lock();
-            for state in chats.iter().filter_map(|chat| state.loaded(*chat)?.state.as_ref()) {
+            for chat in chats {
+                let Some(state) = state.loaded(*chat).and_then(|chat| chat.state.as_ref()) else { continue };
                 if open.is_empty() {
                     return found;
                 }
-                if state.members.len() <= open.len() {
-                    found.extend(state.members.users().filter(|member| open.remove(member)));
+                let here: Vec<UserId> = if state.members.len() <= open.len() {
+                    state.members.users().filter(|member| open.contains(member)).collect()
                 } else {
-                    let here: Vec<UserId> =
-                        open.iter().copied().filter(|user| state.members.contains(*user)).collect();
-                    found.extend(here.into_iter().filter(|user| open.remove(user)));
+                    open.iter().copied().filter(|user| state.members.contains(*user)).collect()
+                };
+                for user in here {
+                    open.remove(&user);
+                    found.push((user, *chat));
                 }
             }
         }

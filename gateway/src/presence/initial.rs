@@ -53,12 +53,15 @@ async fn answer(presence: &Presence, asked: Vec<Request>) {
         let users = presence.users(&session, audience);
         wanted.push((session, users));
     }
-    let users: HashSet<UserId> = wanted.iter().flat_map(|(_, users)| users).copied().collect();
+    let users: HashSet<UserId> = wanted.iter().flat_map(|(_, users)| users.all()).collect();
     let announced = presence.announced(users.into_iter().collect()).await;
     let mut frames = Frames::default();
     for (session, users) in wanted {
-        for user in users {
-            if let Some(announced) = announced.get(&user) {
+        for user in users.all() {
+            // The last chat that they shared may have ended while the states were read.
+            if let Some(announced) = announced.get(&user)
+                && (users.is_partner(user) || presence.still_sees(&session, user))
+            {
                 let bytes = frames.of(user, *announced, session.identity.encoding);
                 presence.push(&session, &bytes);
             }
@@ -66,18 +69,32 @@ async fn answer(presence: &Presence, asked: Vec<Request>) {
     }
 }
 
+/// The users whose state one session gets, each list ascending.
+struct Users {
+    partners: Vec<UserId>,
+    watched: Vec<UserId>,
+}
+
+impl Users {
+    fn is_partner(&self, user: UserId) -> bool {
+        self.partners.binary_search(&user).is_ok()
+    }
+
+    /// Each once.
+    fn all(&self) -> impl Iterator<Item = UserId> + '_ {
+        let watched = self.watched.iter().filter(|user| !self.is_partner(**user));
+        self.partners.iter().chain(watched).copied()
+    }
+}
+
 impl Presence {
-    fn users(&self, session: &Session, audience: Audience) -> Vec<UserId> {
-        let mut users = self.watches.of(session.id);
-        match audience {
-            Audience::Watched => {}
-            Audience::All => {
-                users.extend(self.hub.partners(session.user(), MAX_PARTNERS));
-                users.sort_unstable();
-                users.dedup();
-            }
-        }
-        users
+    fn users(&self, session: &Session, audience: Audience) -> Users {
+        let mut partners = match audience {
+            Audience::Watched => Vec::new(),
+            Audience::All => self.hub.partners(session.user(), MAX_PARTNERS),
+        };
+        partners.sort_unstable();
+        Users { partners, watched: self.watches.of(session.id) }
     }
 
     /// The state of the users who are not offline, as far as Redis tells it in time.

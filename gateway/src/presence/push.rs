@@ -88,9 +88,11 @@ impl Presence {
         }
     }
 
-    /// The local sessions of the user's partners, and those that watch the user; each once.
+    /// The local sessions of the user's partners, and those that watch the user and still share a chat with them; each
+    /// once.
     fn watchers_of(&self, change: &PresenceChange) -> Vec<Arc<Session>> {
         let mut targets: Vec<Arc<Session>> = self.watches.watchers(change.user).into_vec();
+        targets.retain(|session| self.still_sees(session, change.user));
         let explicit = targets.len();
         targets.extend(self.hub.sessions_of_all(&change.partners));
         if explicit > 0 {
@@ -101,6 +103,10 @@ impl Presence {
     }
 
     fn push_typing(&self, typing: Typing) {
+        // The typist may have been removed since another gateway sent this.
+        if !self.hub.is_in(typing.chat, typing.user) {
+            return;
+        }
         let frame = frame::Typing { chat_id: typing.chat, user_id: typing.user, ttl_ms: TYPING_TTL_MS };
         let mut encoded = wire::Encoded::new(frame.into());
         let members = self.hub.live_members(typing.chat);
@@ -122,7 +128,11 @@ impl Presence {
     }
 
     fn push_receipts(&self) {
-        for (chat_id, receipts) in self.receipts.take(self.clock.now_ms()) {
+        for (chat_id, mut receipts) in self.receipts.take(self.clock.now_ms()) {
+            receipts.retain(|receipt| self.hub.is_in(chat_id, receipt.user_id));
+            if receipts.is_empty() {
+                continue;
+            }
             let mut frame = ReceiptsFrame::new(chat_id, receipts);
             for (session, sight) in self.hub.live_members(chat_id) {
                 if let Some(bytes) = frame.of(session.identity.encoding, &sight) {

@@ -92,3 +92,45 @@ async fn watching_is_for_those_who_share_a_chat_and_bounded() {
     assert!(!heard(cleo.id), "no more watched");
     assert!(!heard(eve.id), "a stranger");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_ends_with_the_last_shared_chat() {
+    let world = World::new("last_chat", 2, 1);
+    let users = world.users(2);
+    let [alice, bob] = &users[..] else { unreachable!() };
+    let first = world.group(alice, &users[1..]).await;
+    let second = world.group(alice, &users[1..]).await;
+    let mut bob_web = world.connect_to(1, bob).await;
+    let mut alice_web = world.connect_to(0, alice).await;
+    bob_web.send(json!({ "type": "WatchPresence", "userIds": [alice.id] })).await;
+    bob_web.until(alice.id, "online").await;
+
+    // Whichever of the two chats it is that they share.
+    world.remove(alice, first, bob).await;
+    alice_web.send(json!({ "type": "SetPresence", "state": "away" })).await;
+    bob_web.until(alice.id, "away").await;
+    world.remove(alice, second, bob).await;
+    let gone = |frame: &serde_json::Value| {
+        frame["kind"] == "memberLeft" && frame["chatId"] == second && frame["data"]["userId"] == bob.id
+    };
+    bob_web.wait("the removal", gone).await;
+    bob_web.drain(Duration::ZERO).await;
+
+    for chat in [first, second] {
+        alice_web.send(json!({ "type": "Typing", "chatId": chat })).await;
+        alice_web.send(json!({ "type": "Read", "chatId": chat, "seq": 1 })).await;
+    }
+    alice_web.send(json!({ "type": "SetPresence", "state": "online" })).await;
+    alice_web.round_trip().await;
+    alice_web.cut();
+    let mut heard = bob_web.drain(Duration::from_millis(2 * HYSTERESIS_MS)).await;
+    let _alice_web = world.connect_to(0, alice).await;
+    let mut bob_phone = world.connect_to(1, bob).await;
+    bob_phone.send(json!({ "type": "WatchPresence", "userIds": [alice.id] })).await;
+    heard.extend(bob_web.drain(Duration::from_millis(HYSTERESIS_MS)).await);
+    heard.extend(bob_phone.drain(Duration::from_millis(HYSTERESIS_MS / 2)).await);
+    let tells = |frame: &&serde_json::Value| {
+        ["Presence", "Typing", "Receipts"].iter().any(|kind| frame["type"] == *kind)
+    };
+    assert_eq!(heard.iter().find(tells), None);
+}

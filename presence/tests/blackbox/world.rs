@@ -109,6 +109,13 @@ impl World {
         body["id"].as_u64().unwrap()
     }
 
+    /// Puts a member out of a group.
+    pub(crate) async fn remove(&self, owner: &User, chat: u64, member: &User) {
+        let url = self.url(&format!("/v1/chats/{chat}/members/{}", member.id));
+        let response = self.http.delete(url).bearer_auth(&owner.token).send().await.unwrap();
+        assert_eq!(response.status(), 204);
+    }
+
     /// The chat in the user's list.
     pub(crate) async fn listed(&self, user: &User, chat: u64) -> Value {
         let request = self.http.get(self.url("/v1/chats")).bearer_auth(&user.token);
