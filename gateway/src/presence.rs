@@ -129,6 +129,11 @@ impl Presence {
         }
     }
 
+    /// How much is held of sessions: nothing of one that has ended.
+    pub fn entries(&self) -> usize {
+        self.watches.len() + self.delivered.len() + self.reporter.away()
+    }
+
     /// Notes whether the user looks at the client, as the client says.
     pub fn set_away(&self, session: &Arc<Session>, away: bool) {
         self.reporter.set_away(session, away);
@@ -150,7 +155,7 @@ impl Presence {
     fn still_sees(&self, session: &Session, user: UserId) -> bool {
         let Some(last) = self.watches.meeting(session.id, user) else { return false };
         // After the log was cut the hub forgets its users for a moment. That ends no watch.
-        let Some(chat) = self.hub.meet(session.user(), user, last) else { return false };
+        let Some(chat) = self.hub.meeting_place(session.user(), user, last) else { return false };
         if chat != Some(last) {
             self.watches.meet_again(session.id, user, chat);
         }

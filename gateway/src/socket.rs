@@ -4,8 +4,9 @@
 //! session's outbox holds. Reads and writes go through a buffer that all sockets of a worker thread share, so an idle
 //! socket keeps none. What is queued leaves in one system call per 16 KiB, with the `Cursor` that is due for it. The
 //! rules of the WebSocket protocol (masks, fragments, UTF-8, control frames, the close handshake) are left to
-//! tungstenite. Invariants: the loop never waits for anything but its socket and the session's waker; after the close
-//! has been sent, no frame of the client is taken any more.
+//! tungstenite. Invariants: the loop never waits for anything but its socket and the session's waker; once the session
+//! is to close, no frame of the client is taken any more, and [`Socket::run`] returns, so that the caller detaches the
+//! session before the peer is told ([`Socket::part`]).
 
 mod admission;
 mod dispatch;
@@ -68,6 +69,10 @@ thread_local! {
 pub struct Socket {
     stream: TcpStream,
     context: WebSocketContext,
+    /// The bytes that came with the upgrade request have yet to be parsed.
+    unparsed: bool,
+    /// The session has been left, and its peer is told.
+    parting: bool,
     close_sent: bool,
     /// Too much waits to be written, so nothing is read.
     choked: bool,
@@ -94,6 +99,8 @@ impl Socket {
         Self {
             stream,
             context,
+            unparsed: true,
+            parting: false,
             close_sent: false,
             choked: false,
             unassigned,
@@ -102,20 +109,18 @@ impl Socket {
         }
     }
 
-    /// Runs until the connection ends.
-    pub async fn run(&mut self, session: &Arc<Session>, services: &Arc<Services>) {
-        // Bytes that came with the upgrade request are parsed before the first read.
-        let mut first = true;
-        std::future::poll_fn(|cx| self.poll(session, services, cx, std::mem::take(&mut first))).await;
+    /// Runs until the connection ends or the session is to close.
+    pub async fn run(&mut self, session: &Arc<Session>, services: &Arc<Services>) -> Left {
+        std::future::poll_fn(|cx| self.poll(session, services, cx)).await
     }
 
-    fn poll(
-        &mut self,
-        session: &Arc<Session>,
-        services: &Arc<Services>,
-        cx: &mut Context<'_>,
-        first: bool,
-    ) -> Poll<()> {
+    /// Tells the peer why the session closes, and waits until it has read that. Never ends if the peer does nothing.
+    pub async fn part(&mut self, session: &Arc<Session>, services: &Arc<Services>) {
+        self.parting = true;
+        self.run(session, services).await;
+    }
+
+    fn poll(&mut self, session: &Arc<Session>, services: &Arc<Services>, cx: &mut Context<'_>) -> Poll<Left> {
         // The cursor is queued before the waker is registered: queueing wakes, and the task would run once more for
         // nothing.
         if session.cursor_is_due(services.now_ms()) {
@@ -123,14 +128,19 @@ impl Socket {
         }
         session.wake(cx.waker());
         if session.is_ended() {
-            return Poll::Ready(());
+            return Poll::Ready(Left::Gone);
         }
-        if first && self.consume(session, services, &[]).is_err() {
-            return Poll::Ready(());
+        // They are parsed before the first read.
+        let unparsed = self.unparsed && (self.parting || session.closing().is_none());
+        if unparsed && std::mem::take(&mut self.unparsed) && self.consume(session, services, &[]).is_err() {
+            return Poll::Ready(Left::Gone);
         }
         for _ in 0..READS_PER_TURN {
+            if !self.parting && session.closing().is_some() {
+                return Poll::Ready(Left::Closing);
+            }
             if self.send_close(session).is_err() || flush(&self.stream, session, services, cx).is_err() {
-                return Poll::Ready(());
+                return Poll::Ready(Left::Gone);
             }
             let choked = session.is_choked();
             if choked && !self.choked {
@@ -157,7 +167,7 @@ impl Socket {
                     // The connection is over. The answer to the peer's close may still be queued: what the kernel
                     // takes without waiting goes out.
                     return match flush(&self.stream, session, services, cx) {
-                        Ok(()) | Err(Gone) => Poll::Ready(()),
+                        Ok(()) | Err(Gone) => Poll::Ready(Left::Gone),
                     };
                 }
             }
@@ -245,6 +255,15 @@ fn violation(error: &Error) -> Option<Close> {
         Error::Protocol(_) => Some(Close::Protocol),
         _ => None,
     }
+}
+
+/// How the socket's loop was left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Left {
+    /// The connection is over.
+    Gone,
+    /// The session is to close, and its peer has yet to be told.
+    Closing,
 }
 
 /// The connection is over.

@@ -43,8 +43,6 @@ pub struct CatchUps {
     loader: Loader,
     presence: Arc<Presence>,
     tracker: TaskTracker,
-    /// How long a closed session may take to read the close.
-    linger: Duration,
     lagging: Lagging,
 }
 
@@ -55,10 +53,9 @@ impl CatchUps {
         loader: Loader,
         presence: Arc<Presence>,
         tracker: TaskTracker,
-        linger: Duration,
     ) -> Self {
         let lagging = Lagging::new(hub.clone(), db.clone(), nats);
-        Self { hub, db, loader, presence, tracker, linger, lagging }
+        Self { hub, db, loader, presence, tracker, lagging }
     }
 
     /// Starts the catch-up of a session whose lane is [`Lane::CatchUp`](crate::session::Lane). If an earlier one
@@ -74,12 +71,7 @@ impl CatchUps {
         let (all, session) = (self.clone(), session.clone());
         self.tracker.spawn(async move {
             if attach_again(&all.hub, &*all, &session, epoch).await {
-                return all.run(&session).await;
-            }
-            if !session.is_ended() {
-                // The sweep goes through attached sessions only, so it would never end this one.
-                tokio::time::sleep(all.linger).await;
-                session.end();
+                all.run(&session).await;
             }
         });
     }

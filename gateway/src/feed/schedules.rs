@@ -212,11 +212,7 @@ async fn catch_up(world: Arc<World>, session: Arc<Session>) {
 
 async fn reattach(world: Arc<World>, session: Arc<Session>, epoch: u32) {
     if catch_up::attach_again(&world.hub, &*world, &session, epoch).await {
-        return catch_up(world, session).await;
-    }
-    if !session.is_ended() {
-        tokio::time::sleep(world.settings.linger()).await;
-        session.end();
+        catch_up(world, session).await;
     }
 }
 
@@ -243,6 +239,7 @@ async fn connection(
         }
         if let Some(code) = session.closing().filter(|_| !close_sent) {
             close_sent = true;
+            world.hub.detach(&session);
             if code == Close::TooSlow.code() || code == Close::Revoked.code() {
                 session.outbox().clear();
             }

@@ -35,9 +35,6 @@ use crate::{
 /// What anything may take on a loaded machine before a test gives up.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A closed session may linger for so long: short, since a test waits for the end of it.
-const LINGER: Duration = Duration::from_millis(50);
-
 pub(crate) struct World {
     pub(crate) stage: Stage,
     pub(crate) nats: Nats,
@@ -80,7 +77,6 @@ impl World {
             loader.clone(),
             presence.clone(),
             tracker.clone(),
-            LINGER,
         ));
         Self {
             stage,

@@ -38,7 +38,7 @@ pub enum Reattached {
     Unknown,
     /// Another cut came meanwhile. The session was not attached, so nobody has told it of that cut: close it.
     Cut,
-    /// The session's connection is gone.
+    /// The session's connection is gone, or the session closes.
     Ended,
 }
 
@@ -109,9 +109,9 @@ impl Hub {
     /// epoch after that.
     pub fn reattach(&self, session: &Arc<Session>, epoch: u32) -> Reattached {
         let mut state = self.lock();
-        // A connection's task marks its session as ended before it detaches it. So a session that is not marked here
-        // will still be detached, and none stays attached for ever.
-        if session.is_ended() {
+        // A connection's task detaches its session after it was marked as ended or closing. So a session that is not
+        // marked here will still be detached, and none stays attached for ever.
+        if session.is_ended() || session.closing().is_some() {
             return Reattached::Ended;
         }
         if state.epoch != epoch {

@@ -188,6 +188,8 @@ impl World {
             match self.stage.hub.reattach(&session, epoch) {
                 Reattached::CatchUp => self.away[at] = None,
                 Reattached::Cut => session.close(Close::Internal, 0),
+                // The cut has closed it already.
+                Reattached::Ended if session.closing().is_some() => {}
                 other => panic!("{other:?}"),
             }
         }

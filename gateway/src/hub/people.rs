@@ -37,18 +37,22 @@ impl Hub {
         users.flat_map(|user| &user.sessions).cloned().collect()
     }
 
-    /// Closes the sessions of a token family. If its user is not known, all sessions are looked through.
+    /// Closes the sessions of a token family, and detaches them. If its user is not known, all sessions are looked
+    /// through.
     pub fn revoke(&self, user: Option<UserId>, family: Uuid) {
         let now_ms = self.clock.now_ms();
         let state = self.lock();
-        let close = |session: &Arc<Session>| {
-            if session.identity.family == family {
-                session.close(Close::Revoked, now_ms);
-            }
+        let of_family = |sessions: &[Arc<Session>]| -> Vec<Arc<Session>> {
+            sessions.iter().filter(|session| session.identity.family == family).cloned().collect()
         };
-        match user {
-            Some(user) => state.user(user).into_iter().flat_map(|user| &user.sessions).for_each(close),
-            None => state.sessions().for_each(close),
+        let revoked: Vec<Arc<Session>> = match user {
+            Some(user) => state.user(user).map(|user| of_family(&user.sessions)).unwrap_or_default(),
+            None => state.users.iter().flat_map(|(_, user)| of_family(&user.sessions)).collect(),
+        };
+        drop(state);
+        for session in revoked {
+            session.close(Close::Revoked, now_ms);
+            self.detach(&session);
         }
     }
 
@@ -108,7 +112,7 @@ impl Hub {
 
     /// A chat in which two users meet now, of whom the first is local: `last`, in which they met before, if they still
     /// do. `Some(None)`: they share no chat. `None`: the hub does not know the first one.
-    pub fn meet(&self, user: UserId, other: UserId, last: ChatId) -> Option<Option<ChatId>> {
+    pub fn meeting_place(&self, user: UserId, other: UserId, last: ChatId) -> Option<Option<ChatId>> {
         let state = self.lock();
         state.user(user)?;
         let members = state.loaded(last).and_then(|chat| chat.state.as_ref()).map(|state| &state.members);

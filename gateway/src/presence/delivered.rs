@@ -29,6 +29,10 @@ impl DeliveredUpTo {
         before
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.0.lock().len()
+    }
+
     pub(super) fn forget(&self, session: Uuid) {
         self.0.lock().remove(&session);
     }

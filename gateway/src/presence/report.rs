@@ -68,6 +68,11 @@ impl Reporter {
         }
     }
 
+    /// How many sessions are away.
+    pub(super) fn away(&self) -> usize {
+        self.pending.lock().away.len()
+    }
+
     /// Presence asks for a snapshot: of this gateway, or of all if none is named.
     pub(super) fn want_snapshot(&self, gateway: Option<Uuid>) {
         if gateway.is_none_or(|gateway| gateway == self.gateway) {

@@ -65,6 +65,11 @@ impl Watches {
         self.0.lock().forget(session);
     }
 
+    /// How many pairs there are.
+    pub(super) fn len(&self) -> usize {
+        self.0.lock().entries
+    }
+
     /// The users that the session watches.
     pub(super) fn of(&self, session: Uuid) -> Vec<UserId> {
         let sets = self.0.lock();

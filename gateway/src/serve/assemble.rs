@@ -61,7 +61,6 @@ pub(super) async fn assemble(
         loader.clone(),
         presence.clone(),
         tracker.clone(),
-        settings.session.linger(),
     ));
     let commands = Arc::new(Commands::new(submit::Parts {
         hub: hub.clone(),

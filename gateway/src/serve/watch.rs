@@ -29,7 +29,7 @@ pub(super) async fn password_costs(auth: Arc<Auth>, db: sql::Db) {
     }
 }
 
-/// Sweeps the sessions at each tick.
+/// Sweeps the sessions at each tick, and counts what they hold.
 pub(super) async fn sessions(http: Arc<Services>, intervals: Intervals) {
     let metrics = http.hub.metrics.clone();
     let mut sweep = Sweep::new(http.hub.clone(), http.sockets.pages.clone(), intervals);
@@ -39,6 +39,8 @@ pub(super) async fn sessions(http: Arc<Services>, intervals: Intervals) {
         ticks.tick().await;
         sweep.tick();
         metrics.append_retries.set(http.commands.append_retries());
+        metrics.session_tasks.set(http.sockets.tracker.len() as i64);
+        metrics.session_entries.set(http.sockets.presence.entries() as i64);
     }
 }
 

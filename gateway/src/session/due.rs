@@ -1,7 +1,8 @@
 //! What becomes due for a session as time passes: a ping, the notice that its token ends soon, a close.
 //!
 //! Called for every session once a tick, so that no session has a timer of its own. Invariants: a session that is
-//! closing is sent nothing more; it is ended once its peer has had the linger time to read the close.
+//! closing is sent nothing more. Its task detaches it at once, and tells the peer why for no longer than the linger time;
+//! one that is still attached after that time is ended.
 
 use std::sync::atomic::Ordering;
 

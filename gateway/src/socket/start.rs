@@ -14,7 +14,7 @@ use shared::{
 };
 use tokio::net::TcpStream;
 
-use super::{Socket, services::Services};
+use super::{Left, Socket, services::Services};
 use crate::{
     auth,
     command::Failure,
@@ -92,23 +92,35 @@ pub async fn start(services: Arc<Services>, stream: TcpStream, early: &[u8], ope
     services.tracker.spawn(live(services.clone(), session, socket));
 }
 
-/// Tells the peer why it gets no session. The sweep sees attached sessions only, so the time for that is bounded
-/// here.
+/// Tells the peer why it gets no session.
 async fn refused(services: Arc<Services>, session: Arc<Session>, mut socket: Box<Socket>) {
-    let linger = services.settings.linger();
-    let closed = tokio::time::timeout(linger, socket.run(&session, &services)).await.is_ok();
-    tracing::debug!(closed, "refused a session");
+    part(&services, &session, &mut socket).await;
     count_close(&services, &session);
+}
+
+/// Tells the peer of a session that is not attached why it closes. The sweep sees attached sessions only, so the time
+/// for that is bounded here.
+async fn part(services: &Arc<Services>, session: &Arc<Session>, socket: &mut Socket) {
+    let read = tokio::time::timeout(services.settings.linger(), socket.part(session, services)).await;
+    tracing::debug!(read = read.is_ok(), code = session.closing(), "parted from a session");
 }
 
 /// The task that lives as long as the connection. Its future is small, since a gateway holds one per session.
 async fn live(services: Arc<Services>, session: Arc<Session>, mut socket: Box<Socket>) {
     services.hub.metrics.connections.inc();
     services.presence.connected(&session);
-    socket.run(&session, &services).await;
-    session.end();
+    let left = socket.run(&session, &services).await;
+    if left == Left::Gone {
+        session.end();
+    }
+    // A session that closes leaves at once, however long its peer takes to read why.
     services.hub.detach(&session);
     services.presence.disconnected(&session);
+    if left == Left::Closing {
+        // Boxed, since few sessions are ever here, and all would have room for it.
+        Box::pin(part(&services, &session, &mut socket)).await;
+    }
+    session.end();
     services.hub.metrics.connections.dec();
     count_close(&services, &session);
 }

@@ -43,7 +43,9 @@ impl Sweep {
         let now = Now { mono_ms: now_ms, unix_ms: unix_ms(), pages_short };
         let mut queued_bytes = 0;
         let mut dirty: Vec<Arc<Session>> = Vec::new();
-        for session in self.hub.sessions() {
+        let sessions = self.hub.sessions();
+        self.hub.metrics.sessions_attached.set(sessions.len() as i64);
+        for session in sessions {
             session.sweep(&self.intervals, now, &pings);
             queued_bytes += session.queued_bytes();
             if session.is_dirty() {

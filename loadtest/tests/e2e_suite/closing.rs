@@ -87,6 +87,42 @@ async fn nothing_follows_a_close() {
     };
     tokio::join!(breaks, talk(&mut author, chat, AFTER + millis(500)));
 
+    // So is one that goes on breaking them.
+    let stubborn = cluster.accounts(1).await.remove(0);
+    let chat = cluster.group(&[&bob, &stubborn]).await;
+    let goes_on = async {
+        let reserved_bits = vec![0xF1, 0x80, 0, 0, 0, 0];
+        for (gateway, code, bytes) in [
+            (0, 4429, text(br#"{"type":"Read"}"#).repeat(250)),
+            (1, 4501, text(b"{").repeat(7)),
+            (0, 1002, reserved_bits),
+        ] {
+            let mut raw = opened(&cluster, gateway, &stubborn).await;
+            raw.send(&bytes).await;
+            ends_with(&raw.frames(AFTER).await, code, Instant::now() + LAST_BYTE);
+        }
+    };
+    tokio::join!(goes_on, talk(&mut author, chat, 3 * AFTER + secs(2)));
+
+    // And one whose device is removed, by another device and at another gateway.
+    let lost = cluster.registered("lost").await;
+    let chat = cluster.group(&[&bob, &lost.account]).await;
+    let removed = async {
+        let (mut here, mut there) =
+            tokio::join!(opened(&cluster, 0, &lost.account), opened(&cluster, 1, &lost.account));
+        let devices = cluster.api(1, &lost.account).get("/v1/devices").await.unwrap().json();
+        let current = devices["devices"].as_array().unwrap().iter().find(|one| one["current"] == true);
+        let path = format!("/v1/devices/{}", current.unwrap()["id"].as_str().unwrap());
+        let out = async {
+            assert_eq!(cluster.api(1, &lost.account).delete(&path).await.unwrap().status, 204);
+            Instant::now() + LAST_BYTE
+        };
+        let (here, there, in_time) = tokio::join!(here.frames(AFTER), there.frames(AFTER), out);
+        ends_with(&here, 4503, in_time);
+        ends_with(&there, 4503, in_time);
+    };
+    tokio::join!(removed, talk(&mut author, chat, AFTER + secs(1)));
+
     // So is one whose token ends.
     let life = secs(4);
     let short = cluster.accounts_for(1, life.as_secs()).await.remove(0);
@@ -97,6 +133,59 @@ async fn nothing_follows_a_close() {
         ends_with(&socket.frames(life + AFTER).await, 4405, ends + LAST_BYTE);
     };
     tokio::join!(expires, talk(&mut author, chat, life + AFTER));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_was_silent_for_too_long_hears_nothing_after_its_close() {
+    let heartbeat = millis(1_500);
+    let build = Build::new("silent").gateways(2).env("MT_HEARTBEAT_MS", heartbeat.as_millis());
+    let mut cluster = build.start().await;
+    let accounts = cluster.accounts(2).await;
+    let (bob, silent) = (&accounts[0], &accounts[1]);
+    let chat = cluster.group(&[bob, silent]).await;
+    let (mut author, _) = cluster.live(0, bob).await;
+    let listens = async {
+        for gateway in [0, 1] {
+            let mut raw = opened(&cluster, gateway, silent).await;
+            let in_time = Instant::now() + 2 * heartbeat + LAST_BYTE;
+            ends_with(&raw.frames(2 * heartbeat + AFTER).await, 4412, in_time);
+        }
+    };
+    tokio::join!(listens, talk(&mut author, chat, 2 * (2 * heartbeat + AFTER) + secs(1)));
+}
+
+/// A session leaves the gateway when it closes, and not when its peer has taken notice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revoked_device_is_nobody_while_it_ignores_its_close() {
+    let mut cluster = Build::new("nobody").gateways(2).env("MT_LINGER_MS", 20_000).start().await;
+    let alice = cluster.registered("alice").await;
+    let bob = cluster.accounts(1).await.remove(0);
+    cluster.group(&[&bob, &alice.account]).await;
+    let query = format!("token={}", alice.account.access_token);
+    let mut sockets = Vec::new();
+    for gateway in [0, 1] {
+        let mut raw = Raw::open(&cluster.urls[gateway], &query, &early(&watch(&[bob.user_id]))).await;
+        raw.expect("Live", SOON).await;
+        sockets.push(raw);
+        let counted = async || {
+            metric(&cluster, gateway, "gateway_sessions_attached").await == 1.0
+                && metric(&cluster, gateway, "gateway_session_entries").await == 1.0
+        };
+        until("a session that watches", SOON, counted).await;
+    }
+    let logout = cluster.anonymous(0).request(reqwest::Method::POST, "/v1/auth/logout");
+    let reply = cluster.anonymous(0).send(logout.header("cookie", &alice.cookie)).await.unwrap();
+    assert_eq!(reply.status, 204, "{}", reply.text);
+    for gateway in [0, 1] {
+        let left = async || {
+            metric(&cluster, gateway, "gateway_sessions_attached").await == 0.0
+                && metric(&cluster, gateway, "gateway_session_entries").await == 0.0
+        };
+        until("the session has left", LAST_BYTE + secs(1), left).await;
+        let open = metric(&cluster, gateway, "gateway_ws_connections").await;
+        assert_eq!(open, 1.0, "the peer is still there");
+    }
+    drop(sockets);
 }
 
 /// The sockets of clients that the gateway has open.
@@ -126,8 +215,11 @@ async fn metric(cluster: &Cluster, gateway: usize, name: &str) -> f64 {
 
 /// Waits until nothing of any session is left: no descriptor, no session, no place taken.
 async fn nothing_stays(cluster: &Cluster, gateway: usize, what: &str) {
-    let gone = async || metric(cluster, gateway, "gateway_ws_connections").await == 0.0;
-    until(&format!("no session after: {what}"), SOON, gone).await;
+    for of_sessions in ["ws_connections", "sessions_attached", "session_entries", "session_tasks"] {
+        let name = format!("gateway_{of_sessions}");
+        let gone = async || metric(cluster, gateway, &name).await == 0.0;
+        until(&format!("no {name} after: {what}"), SOON, gone).await;
+    }
     // The request for the metrics was one of its own.
     until(&format!("no descriptor after: {what}"), SOON, async || descriptors(cluster, gateway) == 0).await;
 }
@@ -234,6 +326,33 @@ async fn nothing_of_a_session_stays_however_it_ends() {
     large.send(&text(&vec![b'x'; FRAME_BYTES + 1])).await;
     closed(large, 4506).await;
     nothing_stays(&cluster, 0, "a frame too large").await;
+
+    let mut garbled = live(alice).await;
+    garbled.send(&text(b"\"\xff\xfe\"")).await;
+    closed(garbled, 1007).await;
+    nothing_stays(&cluster, 0, "text that is none").await;
+
+    let mut reserved = live(alice).await;
+    reserved.send(&[0xF1, 0x80, 0, 0, 0, 0]).await;
+    closed(reserved, 1002).await;
+    nothing_stays(&cluster, 0, "a broken protocol").await;
+
+    let mut floods = live(alice).await;
+    floods.send(&text(br#"{"type":"Read"}"#).repeat(250)).await;
+    closed(floods, 4429).await;
+    nothing_stays(&cluster, 0, "a flood").await;
+
+    let mut malformed = live(alice).await;
+    malformed.send(&text(b"{").repeat(7)).await;
+    closed(malformed, 4501).await;
+    nothing_stays(&cluster, 0, "frames that can't be read").await;
+
+    let mut away = live(alice).await;
+    away.send(&early(&json!({"type": "SetPresence", "state": "away"}))).await;
+    away.send(&early(&send_frame(1, "to whom?").1)).await;
+    away.send(&early(&json!({"type": "Fetch", "uuid": uuid::Uuid::now_v7(), "chatId": 1}))).await;
+    away.abort();
+    nothing_stays(&cluster, 0, "an end with commands under way").await;
 
     closed(live(alice).await, 4412).await;
     nothing_stays(&cluster, 0, "silence").await;

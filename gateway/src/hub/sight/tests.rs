@@ -91,6 +91,8 @@ fn act(stage: &mut Stage, (who, what, back): Act) {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     /// Live, replayed from the ring, from rows and on a page: nobody is told of a message that they do not read, and
     /// everybody of all others.
     #[test]
