@@ -80,6 +80,8 @@ pub struct Session {
     /// When the client was last heard, and last pinged; ms of the gateway's clock.
     heard_ms: AtomicU64,
     pinged_ms: AtomicU64,
+    /// When the client had last been heard as the session's place was renewed; zero: it has none yet.
+    seat_ms: AtomicU64,
     /// Unix ms.
     token_expires_ms: AtomicU64,
     /// Commands that have yet to be answered.
@@ -120,6 +122,7 @@ impl Session {
             expiry_announced: AtomicBool::new(false),
             heard_ms: AtomicU64::new(now_ms),
             pinged_ms: AtomicU64::new(now_ms),
+            seat_ms: AtomicU64::new(0),
             token_expires_ms: AtomicU64::new(token_expires_ms),
             inflight: AtomicU32::new(0),
             resumed_ms: AtomicU64::new(0),
@@ -156,6 +159,20 @@ impl Session {
     /// The client has sent something, whatever it was.
     pub fn heard(&self, now_ms: u64) {
         self.heard_ms.store(now_ms, Ordering::Release);
+    }
+
+    /// When the client was last heard; ms of the gateway's clock.
+    pub fn heard_ms(&self) -> u64 {
+        self.heard_ms.load(Ordering::Acquire)
+    }
+
+    /// When the client had last been heard as the session's place among those of its user was renewed; zero: it has none.
+    pub fn seat_ms(&self) -> u64 {
+        self.seat_ms.load(Ordering::Relaxed)
+    }
+
+    pub fn set_seat(&self, heard_ms: u64) {
+        self.seat_ms.store(heard_ms, Ordering::Relaxed);
     }
 
     /// Uses up one durable command of the session's allowance.

@@ -12,6 +12,7 @@ mod admission;
 mod dispatch;
 mod fetch;
 mod lanes;
+pub mod seats;
 pub mod services;
 mod signal;
 #[cfg(test)]

@@ -24,10 +24,38 @@ impl Hub {
         self.lock().sessions().cloned().collect()
     }
 
-    /// How many sessions a user has here. One that is being closed has given its place away.
+    /// Whether the user has fewer than `most` sessions here, with those of `starting` that are not attached yet. One that
+    /// is being closed has given its place away. If there are as many, the one whose client has been silent for the
+    /// longest is closed for the new one, if it has not been heard since `silent_before_ms`.
+    pub fn has_place(
+        &self,
+        user: UserId,
+        starting: &[Arc<Session>],
+        most: usize,
+        silent_before_ms: u64,
+    ) -> bool {
+        let state = self.lock();
+        // A session's lane changes under the lock, so none is counted twice and none is missed.
+        let starting = starting.iter().filter(|session| session.lane() == Lane::Starting);
+        let attached = state.user(user).into_iter().flat_map(|user| &user.sessions);
+        let open: Vec<Arc<Session>> =
+            starting.chain(attached).filter(|session| session.closing().is_none()).cloned().collect();
+        drop(state);
+        if open.len() < most {
+            return true;
+        }
+        let longest = open.iter().min_by_key(|session| session.heard_ms());
+        let silent = longest.filter(|session| session.heard_ms() < silent_before_ms);
+        if let Some(session) = silent {
+            session.close(Close::NoHeartbeat, self.clock.now_ms());
+        }
+        silent.is_some()
+    }
+
+    /// How many sessions a user has here.
+    #[cfg(test)]
     pub fn sessions_of(&self, user: UserId) -> usize {
-        let open = |sessions: &[Arc<Session>]| sessions.iter().filter(|it| it.closing().is_none()).count();
-        self.lock().user(user).map_or(0, |user| open(&user.sessions))
+        self.lock().user(user).map_or(0, |user| user.sessions.len())
     }
 
     /// Every session of these users.
@@ -177,5 +205,45 @@ impl Hub {
             }
         }
         heads
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hub::stage::{Stage, user};
+
+    #[test]
+    fn a_session_in_its_start_takes_a_place_and_one_that_closes_has_given_its_place_away() {
+        let stage = Stage::with_group(&[1, 2]);
+        let (device, starting) = (stage.connect(1), [stage.session(1)]);
+        let has = |starting: &[Arc<Session>], most| stage.hub.has_place(user(1), starting, most, 0);
+        assert!(has(&[], 2) && has(&starting, 3) && !has(&starting, 2) && !has(&[], 1));
+        assert!(stage.hub.has_place(user(2), &[], 1, 0), "of another user");
+        starting[0].set_lane(Lane::Live);
+        assert!(has(&starting, 2), "it is attached by now, and none is counted twice");
+        device.session.close(Close::Draining, 0);
+        assert!(has(&[], 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_session_that_was_silent_for_the_longest_makes_room_if_it_missed_a_heartbeat() {
+        let stage = Stage::with_group(&[1]);
+        let [one, other] = [stage.connect(1), stage.connect(1)];
+        one.session.heard(50);
+        other.session.heard(40);
+        assert!(!stage.hub.has_place(user(1), &[], 2, 40), "nobody has missed one");
+        assert!(stage.hub.has_place(user(1), &[], 2, 60));
+        assert_eq!(other.session.closing(), Some(Close::NoHeartbeat.code()));
+        assert_eq!(one.session.closing(), None);
+    }
+
+    #[test]
+    fn a_revoked_session_is_detached_before_its_task_takes_notice() {
+        let stage = Stage::with_group(&[1]);
+        let device = stage.connect(1);
+        stage.hub.revoke(None, device.session.identity.family);
+        assert_eq!(device.session.closing(), Some(Close::Revoked.code()));
+        assert_eq!(stage.hub.sessions_of(user(1)), 0);
     }
 }

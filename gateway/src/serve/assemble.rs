@@ -17,7 +17,7 @@ use crate::{
     hub::Hub,
     infra::{addresses::Addresses, clock::Clock, metrics::Metrics, pages::Pages, redis::Redis},
     presence::{self, Presence},
-    socket,
+    socket::{self, seats::Seats},
     submit::{self, Commands},
 };
 
@@ -83,6 +83,7 @@ pub(super) async fn assemble(
         presence: presence.clone(),
         auth: auth.clone(),
         pages: pages.clone(),
+        seats: Seats::new(hub.clone(), redis.clone(), &settings.session),
         settings: settings.session.clone(),
         tracker: tracker.clone(),
         traced: settings.otel.otlp_endpoint.is_some(),
@@ -107,6 +108,8 @@ pub(super) async fn assemble(
     let sessions = watch::sessions(http.clone(), settings.session.intervals());
     spawn(tasks, cancelled_with(cancel.clone(), loads));
     spawn(tasks, cancelled_with(cancel.clone(), sessions));
+    let seats = watch::seats(http.sockets.clone(), settings.session.intervals());
+    spawn(tasks, cancelled_with(cancel.clone(), seats));
     spawn(tasks, presence::run(presence, cancel.clone()));
     spawn(tasks, cancelled_with(cancel.clone(), signals::receive(http.clone())));
     spawn(tasks, cancelled_with(cancel.clone(), auth.families.clone().keep_reading(poll)));

@@ -7,7 +7,11 @@ use streams::Partition;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::{
-    auth::Auth, http::services::Services, hub::Hub, session::settings::Intervals, socket::sweep::Sweep,
+    auth::Auth,
+    http::services::Services,
+    hub::Hub,
+    session::settings::Intervals,
+    socket::{self, sweep::Sweep},
 };
 
 /// How often the tail is compared with the end of the log.
@@ -41,6 +45,16 @@ pub(super) async fn sessions(http: Arc<Services>, intervals: Intervals) {
         metrics.append_retries.set(http.commands.append_retries());
         metrics.session_tasks.set(http.sockets.tracker.len() as i64);
         metrics.session_entries.set(http.sockets.presence.entries() as i64);
+    }
+}
+
+/// Renews the places of sessions at each tick.
+pub(super) async fn seats(sockets: Arc<socket::Services>, intervals: Intervals) {
+    let mut ticks = interval(intervals.tick);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        sockets.seats.renew().await;
     }
 }
 

@@ -68,7 +68,7 @@ impl Session {
             return self.close(Close::TooSlow, now.mono_ms);
         }
         self.sweep_token(intervals, now);
-        let silent_ms = now.mono_ms.saturating_sub(self.heard_ms.load(Ordering::Acquire));
+        let silent_ms = now.mono_ms.saturating_sub(self.heard_ms());
         if silent_ms > 2 * intervals.heartbeat_ms {
             return self.close(Close::NoHeartbeat, now.mono_ms);
         }

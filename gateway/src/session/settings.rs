@@ -34,7 +34,7 @@ pub struct SessionSettings {
     /// Reads, typing and presence per second and session; the excess is dropped.
     #[arg(long, env = "MT_SIGNALS_PER_S", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     pub signals_per_s: u32,
-    /// Sessions of one user on this gateway.
+    /// Sessions of one user, on all gateways together.
     #[arg(long, env = "MT_SESSIONS_PER_USER", default_value_t = 20)]
     pub per_user: usize,
     /// What may wait for a slow reader before it must read the log instead.

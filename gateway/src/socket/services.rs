@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio_util::task::TaskTracker;
 
+use super::seats::Seats;
 use crate::{
     auth::Auth,
     feed::{catch_up::CatchUps, epochs::Epochs, loader::Loader, reads::Reads},
@@ -26,6 +27,7 @@ pub struct Services {
     pub presence: Arc<Presence>,
     pub auth: Arc<Auth>,
     pub pages: Arc<Pages>,
+    pub seats: Seats,
     pub settings: SessionSettings,
     /// Sessions, their commands and their reads: a drain waits for all of them.
     pub tracker: TaskTracker,

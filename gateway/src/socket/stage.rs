@@ -14,7 +14,7 @@ use streams::{Barrier, Partition};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{dispatch, services::Services};
+use super::{dispatch, seats::Seats, services::Services};
 use crate::{
     auth::{
         Auth, AuthSettings, Families, Passwords, Revocations, Tickets, Tokens,
@@ -82,6 +82,7 @@ impl Served {
             presence: world.presence.clone(),
             auth: Arc::new(authentication(&world, &auth_settings, &keys)),
             pages: Pages::for_tests(),
+            seats: Seats::new(hub.clone(), world.redis.clone(), &session),
             settings: session,
             tracker: world.tracker.clone(),
             traced: false,

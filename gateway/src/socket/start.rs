@@ -68,7 +68,7 @@ pub async fn start(services: Arc<Services>, stream: TcpStream, early: &[u8], ope
     let socket = Box::new(Socket::new(stream, early, services.settings.frame_bytes, opening.connection));
     let refusal = if !opening.version_known {
         Some(Close::UnsupportedVersion)
-    } else if services.hub.sessions_of(session.user()) >= services.settings.per_user {
+    } else if !services.seats.take(&session).await {
         Some(Close::TooManySessions)
     } else {
         None
@@ -80,11 +80,14 @@ pub async fn start(services: Arc<Services>, stream: TcpStream, early: &[u8], ope
     }
     let Some(resume) = resume(&services, opening.cursor).await else {
         session.close(Close::Internal, services.now_ms());
+        services.seats.started(&session);
+        services.seats.give_back(&session).await;
         services.tracker.spawn(refused(services.clone(), session, socket));
         return;
     };
     welcome(&services, &session, &resume);
     attach(&services, &session, &resume).await;
+    services.seats.started(&session);
     // A revocation between the upgrade and the attach found no session to close.
     if services.auth.revocations.is_revoked(session.identity.family) {
         session.close(Close::Revoked, services.now_ms());
@@ -116,10 +119,16 @@ async fn live(services: Arc<Services>, session: Arc<Session>, mut socket: Box<So
     // A session that closes leaves at once, however long its peer takes to read why.
     services.hub.detach(&session);
     services.presence.disconnected(&session);
-    if left == Left::Closing {
-        // Boxed, since few sessions are ever here, and all would have room for it.
-        Box::pin(part(&services, &session, &mut socket)).await;
-    }
+    // Boxed, since a session is here for a moment at its end, and all would have room for it.
+    Box::pin(async {
+        let parted = async {
+            if left == Left::Closing {
+                part(&services, &session, &mut socket).await;
+            }
+        };
+        tokio::join!(services.seats.give_back(&session), parted);
+    })
+    .await;
     session.end();
     services.hub.metrics.connections.dec();
     count_close(&services, &session);

@@ -2,11 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use loadtest::client::socket::{Received, Socket};
+use loadtest::{
+    client::socket::{Received, Socket},
+    provision::Account,
+};
 use serde_json::json;
 
 use crate::support::{
     cluster::{Build, Cluster, Registered, SOON, ask, send, send_frame},
+    raw::{Frame, Raw},
     wait::{millis, secs, until},
 };
 
@@ -132,6 +136,133 @@ async fn too_many_sessions_of_one_user_close_with_4504() {
         socket.expect("Live", SOON).await.is_ok()
     })
     .await;
+}
+
+/// How many sessions were let in without Redis.
+async fn fallbacks(cluster: &Cluster) -> u64 {
+    let mut all = 0;
+    for gateway in 0..cluster.urls.len() {
+        let metrics = cluster.anonymous(gateway).get("/metrics").await.unwrap().text;
+        let name = "gateway_session_place_fallbacks_total ";
+        let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.parse::<u64>().ok());
+        all += value.unwrap();
+    }
+    all
+}
+
+/// A session that has become live, or the code of its close.
+async fn outcome(cluster: &Cluster, gateway: usize, account: &Account) -> Result<Socket, Option<u16>> {
+    let mut socket = cluster.connect(gateway, account).open().await.unwrap();
+    loop {
+        match socket.next().await {
+            Received::Text(text) if text.contains(r#""type":"Live""#) => return Ok(socket),
+            Received::Closed(code) => return Err(code),
+            Received::Text(_) | Received::Binary(_) => {}
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_of_one_user_are_counted_over_all_gateways() {
+    const MOST: usize = 4;
+    let build = Build::new("seats").gateways(2).env("MT_SESSIONS_PER_USER", MOST);
+    let mut cluster = build.start().await;
+    let account = cluster.accounts(1).await.remove(0);
+    let close_of = async |gateway: usize| outcome(&cluster, gateway, &account).await;
+    // However many come at once, and wherever: as many stay as may.
+    let mut sockets = loop {
+        let before = fallbacks(&cluster).await;
+        let all = (0..4 * MOST).map(|at| close_of(at % 2));
+        let (mut sockets, mut refused) = (Vec::new(), 0);
+        for outcome in futures_util::future::join_all(all).await {
+            match outcome {
+                Ok(socket) => sockets.push(socket),
+                Err(code) => {
+                    assert_eq!(code, Some(4504));
+                    refused += 1;
+                }
+            }
+        }
+        // On a busy machine Redis may be too slow to be asked. Then each gateway counts by itself.
+        if fallbacks(&cluster).await == before {
+            assert_eq!((sockets.len(), refused), (MOST, 3 * MOST));
+            break sockets;
+        }
+    };
+    // A place that is left is free at once, at the other gateway too.
+    for gateway in [0, 1] {
+        until("all places are taken", SOON, async || close_of(gateway).await.err() == Some(Some(4504))).await;
+        sockets.pop().unwrap().close().await;
+        let mut again = None;
+        until("a place is free again", SOON, async || {
+            again = close_of(gateway).await.ok();
+            again.is_some()
+        })
+        .await;
+        sockets.extend(again);
+    }
+    // A gateway that dies holds no places, and its devices come back to another one.
+    cluster.gateways[1].kill9().unwrap();
+    let (mut there, mut here) = (Vec::new(), Vec::new());
+    for mut socket in sockets {
+        socket.say(&json!({"type": "Ping", "t": 1})).await.ok();
+        match socket.expect("Pong", SOON).await {
+            Ok(_) => here.push(socket),
+            Err(_) => there.push(socket),
+        }
+    }
+    for _ in 0..there.len() {
+        let mut again = None;
+        until("the places of the dead are free", SOON, async || {
+            again = outcome(&cluster, 0, &account).await.ok();
+            again.is_some()
+        })
+        .await;
+        here.extend(again);
+    }
+    assert_eq!(here.len(), MOST);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_has_missed_a_heartbeat_gives_its_place_to_a_new_one() {
+    const MOST: usize = 4;
+    let heartbeat = secs(6);
+    let build = Build::new("silent_seats")
+        .gateways(2)
+        .env("MT_LINGER_MS", 1_000)
+        .env("MT_SESSIONS_PER_USER", MOST)
+        .env("MT_HEARTBEAT_MS", heartbeat.as_millis());
+    let mut cluster = build.start().await;
+    let account = cluster.accounts(1).await.remove(0);
+    for newcomer in [0, 1] {
+        // Clients that lost their connection without a word: they answer no ping.
+        let query = format!("token={}", account.access_token);
+        let mut silent = Vec::new();
+        let opened = Instant::now();
+        for at in 0..MOST {
+            let mut raw = Raw::open(&cluster.urls[at % 2], &query, &[]).await;
+            raw.expect("Live", SOON).await;
+            silent.push(raw);
+        }
+        // Nobody has missed a heartbeat yet.
+        until("all places are taken", SOON, async || {
+            outcome(&cluster, newcomer, &account).await.err() == Some(Some(4504))
+        })
+        .await;
+        let mut new = None;
+        until("a place of the silent ones", 2 * heartbeat, async || {
+            new = outcome(&cluster, newcomer, &account).await.ok();
+            new.is_some()
+        })
+        .await;
+        let after = opened.elapsed();
+        assert!(after > heartbeat && after < 2 * heartbeat, "{after:?}");
+        for mut raw in silent {
+            let frames = raw.frames(2 * heartbeat).await;
+            assert_eq!(frames.last().and_then(Frame::close_code), Some(4412));
+        }
+        new.unwrap().close().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
