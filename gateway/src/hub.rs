@@ -52,6 +52,7 @@ use shared::{
 };
 use slab::Slab;
 use tokio::sync::{Notify, watch};
+use uuid::Uuid;
 
 use self::{chat::Chat, marks::Marks, ring::Ring, user::User, verdict::Waiting};
 use crate::{
@@ -105,6 +106,8 @@ struct State {
     chats: HashMap<ChatId, Chat, FixedState>,
     users: Slab<User>,
     slots: HashMap<UserId, UserSlot, FixedState>,
+    /// The sessions that are to be attached again, since the hub has forgotten their users. A revocation finds them here.
+    away: HashMap<Uuid, Arc<Session>, FixedState>,
     /// The entries in the ring that add or remove members of any chat, ascending.
     membership: VecDeque<Seq>,
     marks: Marks,
@@ -299,6 +302,7 @@ impl State {
             chats: HashMap::default(),
             users: Slab::new(),
             slots: HashMap::default(),
+            away: HashMap::default(),
             membership: VecDeque::new(),
             marks: Marks::default(),
             waiters: BTreeMap::new(),

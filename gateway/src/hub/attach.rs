@@ -120,6 +120,7 @@ impl Hub {
         let Some(user) = state.user_mut(session.user()) else { return Reattached::Unknown };
         user.sessions.push(session.clone());
         user.idle_since_ms = None;
+        state.away.remove(&session.id);
         Reattached::CatchUp
     }
 
@@ -213,6 +214,9 @@ impl Hub {
     pub fn detach(&self, session: &Arc<Session>) {
         let now_ms = self.clock.now_ms();
         let mut state = self.lock();
+        if state.away.remove(&session.id).is_some() && state.away.is_empty() {
+            state.away.shrink_to_fit();
+        }
         let Some(user) = state.user_mut(session.user()) else { return };
         user.sessions.retain(|attached| !Arc::ptr_eq(attached, session));
         if user.sessions.is_empty() {

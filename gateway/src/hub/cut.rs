@@ -74,7 +74,8 @@ impl Hub {
 
     /// Forgets all users and chats, because their states are not those at the new position. Returns the sessions.
     fn begin_anew(&self, mut state: MutexGuard<'_, State>) -> Vec<Arc<Session>> {
-        let sessions = state.sessions().cloned().collect();
+        let sessions: Vec<Arc<Session>> = state.sessions().cloned().collect();
+        state.away.extend(sessions.iter().map(|session| (session.id, session.clone())));
         state.users.clear();
         state.slots.clear();
         state.chats.clear();

@@ -70,13 +70,15 @@ impl Hub {
     pub fn revoke(&self, user: Option<UserId>, family: Uuid) {
         let now_ms = self.clock.now_ms();
         let state = self.lock();
-        let of_family = |sessions: &[Arc<Session>]| -> Vec<Arc<Session>> {
-            sessions.iter().filter(|session| session.identity.family == family).cloned().collect()
+        let of_family = |session: &&Arc<Session>| session.identity.family == family;
+        let mut revoked: Vec<Arc<Session>> = match user {
+            Some(user) => {
+                let sessions = state.user(user).into_iter().flat_map(|user| &user.sessions);
+                sessions.filter(of_family).cloned().collect()
+            }
+            None => state.sessions().filter(of_family).cloned().collect(),
         };
-        let revoked: Vec<Arc<Session>> = match user {
-            Some(user) => state.user(user).map(|user| of_family(&user.sessions)).unwrap_or_default(),
-            None => state.users.iter().flat_map(|(_, user)| of_family(&user.sessions)).collect(),
-        };
+        revoked.extend(state.away.values().filter(of_family).cloned());
         drop(state);
         for session in revoked {
             session.close(Close::Revoked, now_ms);
@@ -211,7 +213,10 @@ impl Hub {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hub::stage::{Stage, user};
+    use crate::hub::{
+        attach::Reattached,
+        stage::{Stage, user},
+    };
 
     #[test]
     fn a_session_in_its_start_takes_a_place_and_one_that_closes_has_given_its_place_away() {
@@ -244,6 +249,18 @@ mod tests {
         let device = stage.connect(1);
         stage.hub.revoke(None, device.session.identity.family);
         assert_eq!(device.session.closing(), Some(Close::Revoked.code()));
+        assert_eq!(stage.hub.sessions_of(user(1)), 0);
+    }
+
+    #[test]
+    fn a_session_that_is_about_to_be_attached_again_is_revoked_like_any_other() {
+        let mut stage = Stage::with_group(&[1]);
+        let device = stage.connect(1);
+        let session = stage.lose_tail(stage.log.tip()).pop().unwrap();
+        stage.hub.revoke(Some(user(1)), device.session.identity.family);
+        assert_eq!(session.closing(), Some(Close::Revoked.code()));
+        stage.load_user(1);
+        assert_eq!(stage.hub.reattach(&session, stage.hub.epoch()), Reattached::Ended);
         assert_eq!(stage.hub.sessions_of(user(1)), 0);
     }
 }
