@@ -15,6 +15,7 @@ use gateway::{
         Hub,
         attach::Attached,
         install::{LoadedChat, LoadedUser},
+        judge::Looked,
         ring::{self, Ring, Verdict},
         user::Interval,
     },
@@ -28,6 +29,7 @@ use shared::{
     fold,
     id::{ChatId, EventId, Position, Seq, UserId},
     permission::{ChatType, Role},
+    window::Window,
 };
 use streams::Entry;
 use uuid::Uuid;
@@ -48,6 +50,9 @@ fn chat(id: u64) -> ChatId {
     ChatId::new(id).expect("in range")
 }
 
+/// When all uuids are made and all entries are stored.
+const MADE_MS: u64 = 0x0192_c3f0_0000;
+
 fn user(id: u64) -> UserId {
     UserId::new(id).expect("in range")
 }
@@ -55,14 +60,14 @@ fn user(id: u64) -> UserId {
 fn message(number: u64) -> Bytes {
     let fact =
         MessageSent { body: "How about Thursday at noon?".into(), reply_to: None, mentions: Vec::new() };
-    let uuid = Uuid::from_u64_pair(0x0192_c3f0_0000_7000, 1 << 63 | number);
+    let uuid = Uuid::from_u64_pair(MADE_MS << 16 | 0x7000, 1 << 63 | number);
     let device = "web:3f2a".to_owned();
     Event { actor: user(1), device, uuid, fact: Fact::MessageSent(fact), unique_as_of: None }.encode().into()
 }
 
 fn entry(seq: u64, at: ChatId, payload: Bytes) -> Entry {
     let id = EventId(seq);
-    Entry { seq: Seq(seq), id, ts_ms: 0, appended_ns: 0, chat: Some(at), payload, traceparent: None }
+    Entry { seq: Seq(seq), id, ts_ms: MADE_MS, appended_ns: 0, chat: Some(at), payload, traceparent: None }
 }
 
 fn ring_entry(number: u64, payload: Bytes) -> ring::Entry {
@@ -107,6 +112,7 @@ impl Stage {
     fn new(chats: u64, members: u64) -> Self {
         let metrics = Arc::new(Metrics::new(&mut Registry::default()));
         let hub = Hub::new(RING_BYTES, Clock::start(), Sealer::new(&[7; 32]), metrics);
+        hub.set_window(Window { ms: 120_000 });
         hub.begin(Position::default(), 0);
         hub.open();
         for id in 1..=chats {
@@ -164,7 +170,16 @@ fn loaded(id: ChatId, members: u64) -> LoadedChat {
     let mut state = None;
     fold::apply(&mut state, Seq(1), &event).expect("valid");
     let (upto, head) = (Seq::ZERO, Seq::ZERO);
-    LoadedChat { chat: id, state, upto, head, floor: Seq::ZERO, floor_head: Seq::ZERO, void: Vec::new() }
+    LoadedChat {
+        chat: id,
+        state,
+        upto,
+        head,
+        floor: Seq::ZERO,
+        floor_head: Seq::ZERO,
+        void: Vec::new(),
+        looked: Looked::default(),
+    }
 }
 
 /// 5 messages in each of 20 chats among many of other chats, all after the returned position.

@@ -13,6 +13,7 @@
 pub mod beginning;
 pub mod catch_up;
 pub mod epochs;
+mod judge;
 pub mod loader;
 mod marks;
 pub mod reads;

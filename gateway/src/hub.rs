@@ -19,7 +19,7 @@ pub mod chat;
 pub mod cut;
 pub mod facts;
 pub mod install;
-mod judge;
+pub mod judge;
 #[cfg(test)]
 mod law;
 pub mod look;
@@ -250,6 +250,12 @@ impl Hub {
     #[cfg(test)]
     pub fn floor(&self) -> Position {
         self.lock().ring.floor()
+    }
+
+    /// The verdict on the entry at `seq`, if the ring has it, and the chat's valid event before a valid one.
+    #[cfg(test)]
+    pub fn judged(&self, seq: Seq) -> Option<(ring::Verdict, Seq)> {
+        self.lock().ring.get(seq).map(|entry| (entry.verdict, entry.prev))
     }
 
     /// The identity of the entry at `seq`, if the ring has it.

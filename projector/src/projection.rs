@@ -72,10 +72,9 @@ impl<'a> Batch<'a> {
             self.rows.ahead.push(AheadCommand { seq: entry.seq, user: event.actor, until_ms });
         }
         let key = (id, event.actor, event.uuid);
-        let first = !stored.contains(&key) && !self.seen.contains(&key);
-        let verdict =
-            if first { fold::apply(&mut chat.state, entry.seq, event) } else { Err(Code::CommandUuidReused) };
-        if verdict != Err(fold::STALE) {
+        let repeats = stored.contains(&key) || self.seen.contains(&key);
+        let verdict = fold::judge(&mut chat.state, entry.seq, event, repeats);
+        if fold::is_copy(verdict) {
             self.seen.insert(key);
         }
         match verdict {

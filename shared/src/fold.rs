@@ -5,10 +5,14 @@
 //! deletions. A refused event changes nothing and is not part of the chat (no `prev` points to it).
 
 mod deletions;
+mod repeats;
 
 use smallvec::SmallVec;
 
-pub use self::deletions::{Deletion, Deletions, KEPT, STALE};
+pub use self::{
+    deletions::{Deletion, Deletions, KEPT, STALE},
+    repeats::{is_copy, is_doubtful, judge},
+};
 
 use crate::{
     code::Code,

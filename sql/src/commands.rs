@@ -9,10 +9,14 @@ use uuid::Uuid;
 use crate::{
     Checkpoint, Db, Error,
     accounts::user_id,
+    chats::chat_id,
     checkpoint::from_checkpoint,
     kind::{messages, stale},
     states::{checkpoint_of, code},
 };
+
+/// A command's idempotency key.
+pub type Key = (ChatId, UserId, Uuid);
 
 /// A command that is in the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +50,21 @@ const COMMAND: &str = concat!(
     ", false), CASE WHEN f.code = ",
     stale!(),
     " THEN -f.seq ELSE f.seq END LIMIT 1"
+);
+// The first copy of each command, valid or refused.
+const FIRST_COPIES: &str = concat!(
+    "SELECT c.*, q.chat_id, q.actor, q.uuid, f.seq",
+    from_checkpoint!(),
+    "LEFT JOIN LATERAL unnest($1::bigint[], $2::bigint[], $3::uuid[]) AS q (chat_id, actor, uuid) ON true
+    LEFT JOIN LATERAL (
+        SELECT least(
+            (SELECT seq FROM events e WHERE e.chat_id = q.chat_id AND e.actor = q.actor AND e.uuid = q.uuid),
+            (SELECT min(seq) FROM refused r
+            WHERE r.chat_id = q.chat_id AND r.actor = q.actor AND r.uuid = q.uuid AND r.code <> ",
+    stale!(),
+    ")
+        ) AS seq
+    ) f ON true"
 );
 const FACT: &str = concat!(
     "SELECT c.*, e.actor, r.deleted_ts IS NOT NULL AS deleted",
@@ -84,6 +103,27 @@ impl Db {
             refused: row.try_get::<_, Option<&str>>("code")?.map(code).transpose()?,
         };
         Ok((checkpoint, Some(stored)))
+    }
+
+    /// The first copies of those commands that are stored, valid or refused, as far as the projection has come. A stale
+    /// event is no copy.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn first_copies(&self, keys: &[Key]) -> Result<(Checkpoint, Vec<(Key, Seq)>), Error> {
+        let chats: Vec<i64> = keys.iter().map(|(chat, ..)| chat.as_i64()).collect();
+        let actors: Vec<i64> = keys.iter().map(|(_, actor, _)| actor.as_i64()).collect();
+        let uuids: Vec<Uuid> = keys.iter().map(|(.., uuid)| *uuid).collect();
+        let rows = self.query(FIRST_COPIES, &[&chats, &actors, &uuids]).await?;
+        let mut firsts = Vec::with_capacity(rows.len());
+        for row in &rows {
+            if let Some(seq) = row.try_get::<_, Option<i64>>("seq")? {
+                let chat = chat_id(row.try_get("chat_id")?)?;
+                let actor = user_id(row.try_get("actor")?)?;
+                firsts.push(((chat, actor, row.try_get("uuid")?), seq.into()));
+            }
+        }
+        Ok((checkpoint_of(&rows)?, firsts))
     }
 
     /// The chat's message at `seq`; `None` if no message is there.

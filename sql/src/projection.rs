@@ -33,10 +33,11 @@ pub use self::{
     memberships::{Closed, MembershipRows, Opened, Origin, OwnMark},
     messages::Overlay,
     refused::Refused,
-    session::{Key, StoredChat, Writer},
+    session::{StoredChat, Writer},
     write::Written,
 };
 pub(crate) use self::{
     groups::{tables, take_back},
     table::{Compared, Transaction},
 };
+pub use crate::commands::Key;

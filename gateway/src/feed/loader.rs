@@ -9,7 +9,7 @@
 mod extend;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
     time::Duration,
 };
@@ -27,6 +27,7 @@ use crate::{
     hub::{
         Hub,
         install::{LoadedChat, LoadedUser, Stale},
+        judge::Looked,
         user::Interval,
     },
 };
@@ -104,8 +105,13 @@ async fn serve(hub: Arc<Hub>, db: sql::Db, nats: Nats, mut requests: mpsc::Recei
         }
         let outcome = outcome.map_err(Failure::once_logged);
         for request in batch.drain(..) {
+            // One chat that can't be loaded does not hold up the others.
+            let is_here = match &request {
+                Request::User(user, _) => hub.knows(*user),
+                Request::Chat(chat, _) => hub.missing(std::iter::once(*chat)).is_empty(),
+            };
             let (Request::User(_, answer) | Request::Chat(_, answer)) = request;
-            drop(answer.send(outcome.clone()));
+            drop(answer.send(if is_here { Ok(()) } else { outcome.clone() }));
         }
     }
 }
@@ -142,12 +148,14 @@ impl Load<'_> {
             let wanted =
                 if lags { chats.iter().copied().collect() } else { self.hub.missing(chats.iter().copied()) };
             let mut states = self.chats(&wanted, pin.floor).await?;
-            let unjudged = extend::to_ring(self.nats, pin.floor, &mut states, &mut loaded).await?;
+            let past = (self.hub, self.db, self.nats);
+            let unjudged = extend::to_ring(past, pin.floor, &mut states, &mut loaded).await?;
             if !unjudged.is_empty() {
                 chats.extend(unjudged);
                 continue;
             }
             self.passed(&states, &loaded).await?;
+            self.look(&mut states).await?;
             if self.install(states, loaded, pin.epoch, &mut chats) {
                 return Ok(());
             }
@@ -187,6 +195,25 @@ impl Load<'_> {
         tokio::time::timeout(PATIENCE, passed).await.map_err(|_| unavailable())
     }
 
+    /// Asks the projection about the entries of the ring after the load that the ring cannot judge by itself.
+    async fn look(&self, chats: &mut [LoadedChat]) -> Result<(), Failure> {
+        let doubtful = self.hub.doubtful(chats.iter().map(|chat| (chat.chat, chat.upto)));
+        if doubtful.is_empty() {
+            return Ok(());
+        }
+        let keys: Vec<_> = doubtful.iter().map(|(_, key)| (key.chat, key.actor, key.uuid)).collect();
+        let (checkpoint, firsts) = self.db.first_copies(&keys).await?;
+        let firsts: HashMap<_, _> = firsts.into_iter().collect();
+        for chat in chats {
+            chat.looked.upto = checkpoint.position.seq;
+            let of_chat = doubtful.iter().zip(&keys).filter(|((_, key), _)| key.chat == chat.chat);
+            chat.looked.firsts = of_chat
+                .map(|((seq, _), key)| (*seq, firsts.get(key).copied().filter(|first| first < seq)))
+                .collect();
+        }
+        Ok(())
+    }
+
     async fn users(&self, users: &BTreeSet<UserId>, floor: Seq) -> Result<Vec<LoadedUser>, Failure> {
         if users.is_empty() {
             return Ok(Vec::new());
@@ -216,6 +243,7 @@ impl Load<'_> {
                 floor,
                 floor_head: snapshot.floor_head,
                 void: snapshot.void,
+                looked: Looked::default(),
             }));
         }
         Ok(loaded)

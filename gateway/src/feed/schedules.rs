@@ -500,7 +500,7 @@ impl Schedule {
                 device: String::new(),
                 uuid: book.next_uuid(),
                 fact,
-                unique_as_of: None,
+                unique_as_of: Some(book.tip()),
             };
             let payload = Bytes::from(event.encode());
             self.tell(|| format!("append {} to {to} by {actor}: {:?}", book.tip().next(), event.fact));

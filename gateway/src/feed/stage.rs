@@ -16,7 +16,7 @@ use shared::{
     event::{Event, Fact},
     id::{EventId, Position, Seq},
 };
-use streams::{Appender, Entry, Nats, NatsSettings, Partition, Scan};
+use streams::{Appender, Entry, Nats, NatsSettings, Partition, Scan, append::Request};
 use tokio::task::JoinSet;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use xtask::testing::Isolated;
@@ -116,10 +116,16 @@ impl World {
         self.entries.last().unwrap().clone()
     }
 
-    async fn append_event(&mut self, to: u64, event: Event) -> Seq {
+    pub(crate) async fn append_event(&mut self, to: u64, event: Event) -> Seq {
+        self.append_copy(to, event, None).await
+    }
+
+    /// Appends an event; `after`: although the log has it there already, as after the dedupe window.
+    pub(crate) async fn append_copy(&mut self, to: u64, event: Event, after: Option<Seq>) -> Seq {
         let entry = self.stage.log.append_raw(Some(to), event.encode());
-        let deadline = tokio::time::Instant::now() + PATIENCE;
-        let appended = self.appender.append(entry.chat.unwrap(), &event, deadline).await.unwrap();
+        let (chat, deadline) = (entry.chat.unwrap(), tokio::time::Instant::now() + PATIENCE);
+        let request = Request { chat, event: &event, traceparent: None, first: false, anew_after: after };
+        let appended = self.appender.send(request, deadline).await.unwrap();
         assert_eq!(appended.seq, entry.seq, "the log is the test's alone");
         entry.seq
     }

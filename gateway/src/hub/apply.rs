@@ -4,25 +4,21 @@
 //! change members, a look at who they are; a session without room leaves the live lane and costs the others nothing; an
 //! event of a chat whose state is not here is withheld from the users who may be its members, and from nobody else.
 
-use std::{
-    hash::BuildHasher,
-    sync::{Arc, LazyLock},
-};
+use std::sync::Arc;
 
-use foldhash::fast::RandomState;
 use shared::{
     code::Code,
     event::{DecodeError, Event, Head, Kind},
-    id::{ChatId, Seq, UserId},
+    id::{ChatId, Seq},
 };
 use streams::Entry;
-use uuid::Uuid;
 
 use super::{
     Hub, State, UserSlot,
     chat::Chat,
     facts::joining,
-    ring::{self, Verdict},
+    judge::{Judged, Looked},
+    ring::{self, Verdict, command_hash},
 };
 use crate::session::{
     Lane, Session,
@@ -118,11 +114,23 @@ impl Hub {
     }
 
     fn judge_and_deliver(&self, state: &mut State, chat: ChatId, seq: Seq, entry: &Entry, now_ms: u64) {
-        if let Some(event) = state.judge(chat, seq) {
-            // The users whom the event adds get it, and so does the user whom it removes.
-            state.take_members(chat, seq, &event);
-            self.deliver(state, chat, seq, entry.appended_ns / 1_000, now_ms);
-            state.drop_members(chat, seq, &event);
+        match state.judge(chat, seq, &Looked::default()) {
+            Judged::Valid(event) => {
+                // The users whom the event adds get it, and so does the user whom it removes.
+                state.take_members(chat, seq, &event);
+                self.deliver(state, chat, seq, entry.appended_ns / 1_000, now_ms);
+                state.drop_members(chat, seq, &event);
+            }
+            Judged::Void => {}
+            Judged::Doubtful => {
+                self.metrics.doubtful_total.inc();
+                let mut waiting = state.unload(chat);
+                if state.ring.get(seq).is_some_and(|entry| entry.kind.changes_members()) {
+                    waiting.extend(state.joining_locals(entry));
+                }
+                hold_back(state, chat, seq, &waiting);
+                return;
+            }
         }
         self.settle(state, seq);
     }
@@ -177,14 +185,6 @@ impl Hub {
     }
 }
 
-/// The key of a command in the ring's index. Two commands may share it, so a reader that finds an entry by it compares
-/// uuid and user. Clients choose the uuids, so the hash has a secret seed: nobody can make many of them collide. The
-/// lowest bit is always set, because zero means "no command".
-pub fn command_hash(chat: ChatId, actor: UserId, uuid: Uuid) -> u64 {
-    static SEED: LazyLock<RandomState> = LazyLock::new(RandomState::default);
-    SEED.hash_one((chat, actor, uuid)) | 1
-}
-
 /// Takes an entry of a chat whose state is being loaded. The members are not known, so the event may concern every
 /// user who waits for the chat, the `joining` ones from now on. Their sessions leave the live lane: a catch-up feeds
 /// them once the state is here.
@@ -203,6 +203,14 @@ fn hold_back(state: &mut State, chat: ChatId, seq: Seq, joining: &[UserSlot]) {
 }
 
 impl State {
+    /// Stops judging a chat: its state is to be loaded anew. Returns its local members.
+    fn unload(&mut self, id: ChatId) -> Vec<UserSlot> {
+        let Some(chat) = self.chats.get_mut(&id) else { return Vec::new() };
+        chat.loaded = false;
+        self.wanted.push(id);
+        std::mem::take(&mut chat.locals).into_vec()
+    }
+
     /// The local users that an entry would make members, if it is valid.
     fn joining_locals(&self, entry: &Entry) -> Vec<UserSlot> {
         let Ok(event) = Event::decode(&entry.payload) else { return Vec::new() };

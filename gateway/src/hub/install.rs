@@ -9,7 +9,7 @@ use std::collections::HashSet;
 
 use shared::{
     code::Code,
-    event::Event,
+    event::{Event, Kind},
     fold::ChatState,
     id::{ChatId, Seq, UserId},
 };
@@ -18,8 +18,10 @@ use super::{
     Hub, State, UserSlot,
     chat::Chat,
     facts::{joining, leaving},
+    judge::{Judged, Looked},
     ring::Verdict,
     user::{Interval, User},
+    verdict::Key,
 };
 
 /// A chat as it was loaded.
@@ -37,6 +39,8 @@ pub struct LoadedChat {
     pub floor_head: Seq,
     /// The void events in `(floor, upto]`. Entries that are no event at all are not among them.
     pub void: Vec<(Seq, Code)>,
+    /// What the projection says of the entries after `upto` that the ring cannot judge by itself.
+    pub looked: Looked,
 }
 
 /// A user as they were loaded.
@@ -141,7 +145,8 @@ impl State {
         // the load began: the floor has not moved, or the oldest entry's `link` is at or below the floor of then.
         let nothing_evicted = self.ring.floor().seq <= loaded.floor
             || old.first().is_none_or(|(_, link)| *link > Seq::ZERO && *link <= loaded.floor);
-        if !nothing_evicted {
+        let untold = |(seq, _): &(Seq, Key)| loaded.looked.first(*seq, self.ring.floor().seq).is_none();
+        if !nothing_evicted || self.doubtful(chat_id, loaded.upto).iter().any(untold) {
             return Err(Stale::Ring);
         }
         let head = if old.is_empty() { loaded.head } else { loaded.floor_head };
@@ -154,7 +159,7 @@ impl State {
         }
         self.link_waiting(chat_id, &waiting);
         for (seq, _) in new {
-            if let Some(event) = self.judge(chat_id, seq) {
+            if let Judged::Valid(event) = self.judge(chat_id, seq, &loaded.looked) {
                 self.take_members(chat_id, seq, &event);
                 self.drop_members(chat_id, seq, &event);
             }
@@ -178,8 +183,12 @@ impl State {
         // An entry that is no event is void, but the projection does not list it.
         let Some(event) = self.decode(seq) else { return };
         if let Some((_, code)) = void.iter().find(|(at, _)| *at == seq) {
+            let repeats = *code == Code::CommandUuidReused && event.fact.kind() != Kind::ChatCreated;
+            // Zero: the first copy is older than the ring.
+            let first = || self.earlier_copy(seq, &event).unwrap_or_default();
+            let verdict = if repeats { Verdict::Repeat(first()) } else { Verdict::Void(*code) };
             if let Some(entry) = self.ring.get_mut(seq) {
-                entry.verdict = Verdict::Void(*code);
+                entry.verdict = verdict;
             }
             return;
         }

@@ -2,8 +2,8 @@
 //! are withheld, and the local users that come and go with it.
 //!
 //! Invariants: a chat's entries are judged in the log's order, each once; the fold's verdict depends on the log alone,
-//! so every reader comes to the same one. Whether an entry repeats an earlier command is found only as far as the ring
-//! goes back.
+//! so every reader comes to the same one. Where the ring does not go back far enough to tell whether an entry repeats an
+//! earlier command, the entry and all later ones of its chat wait for the projection's answer (`feed::loader`).
 
 use shared::{
     code::Code,
@@ -18,26 +18,82 @@ use super::{
     State,
     facts::{Revision, joining, leaving, revision},
     ring::{Entry, Verdict},
+    verdict::Key,
 };
 
+/// What became of a chat's next entry.
+#[derive(Debug)]
+pub(super) enum Judged {
+    Valid(Event),
+    Void,
+    /// The ring can't tell whether the entry repeats an earlier command. It has no verdict, and nor may any later entry of
+    /// the chat get one before the projection was asked.
+    Doubtful,
+}
+
+/// What the projection says of doubtful entries of a chat.
+#[derive(Debug, Clone, Default)]
+pub struct Looked {
+    /// The projection had come to here.
+    pub upto: Seq,
+    /// For each entry the first copy of its command, if that is an earlier one.
+    pub firsts: Vec<(Seq, Option<Seq>)>,
+}
+
+impl Looked {
+    /// `None`: the entry was not looked up, or the ring no longer has all entries that the projection did not know.
+    pub(super) fn first(&self, seq: Seq, floor: Seq) -> Option<Option<Seq>> {
+        let of_entry = self.firsts.iter().find(|(at, _)| *at == seq).map(|(_, first)| *first);
+        of_entry.filter(|_| self.upto >= floor)
+    }
+}
+
 impl State {
-    /// Judges the chat's next entry by the fold. Returns the event if it is valid.
-    pub(super) fn judge(&mut self, chat: ChatId, seq: Seq) -> Option<Event> {
-        let event = self.decode(seq)?;
-        if let Some(first) = self.earlier_copy(seq, &event) {
-            self.ring.get_mut(seq)?.verdict = Verdict::Repeat(first);
-            return None;
-        }
-        match fold::apply(&mut self.chats.get_mut(&chat)?.state, seq, &event) {
-            Ok(()) => {
+    /// Judges the chat's next entry by the fold.
+    pub(super) fn judge(&mut self, chat: ChatId, seq: Seq, looked: &Looked) -> Judged {
+        let Some(event) = self.decode(seq) else { return Judged::Void };
+        let first = match self.earlier_copy(seq, &event) {
+            Some(first) => Some(first),
+            None if self.is_doubtful(seq, &event) => match looked.first(seq, self.ring.floor().seq) {
+                Some(first) => first,
+                None => return Judged::Doubtful,
+            },
+            None => None,
+        };
+        let Some(state) = self.chats.get_mut(&chat).map(|chat| &mut chat.state) else { return Judged::Void };
+        let verdict = match (fold::judge(state, seq, &event, first.is_some()), first) {
+            (Ok(()), _) => {
                 self.mark_valid(chat, seq, &event);
-                Some(event)
+                return Judged::Valid(event);
             }
-            Err(code) => {
-                self.ring.get_mut(seq)?.verdict = Verdict::Void(code);
-                None
-            }
+            (Err(_), Some(first)) => Verdict::Repeat(first),
+            (Err(code), None) => Verdict::Void(code),
+        };
+        if let Some(entry) = self.ring.get_mut(seq) {
+            entry.verdict = verdict;
         }
+        Judged::Void
+    }
+
+    /// Whether an entry of which the ring has no earlier copy may repeat a command that is older than the ring.
+    fn is_doubtful(&self, seq: Seq, event: &Event) -> bool {
+        let is_new = || {
+            let ts = self.ring.get(seq).map(|entry| entry.ts);
+            ts.is_some_and(|ts| self.marks.proves_new(event.actor, event.uuid, ts))
+        };
+        fold::is_doubtful(event.unique_as_of, self.ring.floor().seq, is_new)
+    }
+
+    /// The entries of a chat after `upto` that the ring cannot judge by itself, and their commands.
+    pub(super) fn doubtful(&self, chat: ChatId, upto: Seq) -> Vec<(Seq, Key)> {
+        let newer = self.ring.chain(chat).take_while(|(seq, _)| *seq > upto);
+        newer
+            .filter_map(|(seq, entry)| {
+                let event = Event::decode(&entry.payload).ok()?;
+                let key = Key { chat, actor: event.actor, uuid: event.uuid };
+                self.is_doubtful(seq, &event).then_some((seq, key))
+            })
+            .collect()
     }
 
     /// Decodes the event of an entry. Marks an entry that is no event as void, as it is for every reader.
@@ -71,15 +127,16 @@ impl State {
         }
     }
 
-    /// The first entry before this one that holds the same command and counts, as far as the ring goes back. The log's
-    /// dedupe window and the look-up before each append make a second copy all but impossible. If one is stored all the
-    /// same, the unique key of the projection makes it void.
-    fn earlier_copy(&self, seq: Seq, event: &Event) -> Option<Seq> {
+    /// The first entry before this one that holds the same command and counts, as far as the ring goes back.
+    pub(super) fn earlier_copy(&self, seq: Seq, event: &Event) -> Option<Seq> {
         let newest_first = self.ring.copies(self.ring.get(seq)?.command);
         let counts = |(at, entry): &(Seq, &Entry)| {
             *at < seq && entry.verdict != Verdict::Void(fold::STALE) && entry.holds(event.actor, event.uuid)
         };
-        newest_first.filter(counts).last().map(|(at, _)| at)
+        newest_first.filter(counts).last().map(|(at, entry)| match entry.verdict {
+            Verdict::Repeat(first) => first,
+            Verdict::Unknown | Verdict::Valid | Verdict::Void(_) => at,
+        })
     }
 
     /// Marks a deleted message and its edits, as far as they are in the ring: they are replayed without their bodies.

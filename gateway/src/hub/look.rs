@@ -14,7 +14,11 @@ use shared::{
 use sql::PageFrom;
 use uuid::Uuid;
 
-use super::{Hub, State, apply::command_hash, ring::Verdict};
+use super::{
+    Hub, State,
+    ring::{Verdict, command_hash},
+    verdict::Key,
+};
 
 /// The facts of a message by which a command on it is checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,11 +92,10 @@ impl Hub {
         chat.state.as_ref().map(|_| chat.head)
     }
 
-    /// The message at `seq` of a loaded chat, and the ring's floor. `None`: the ring lacks the entry or its verdict.
-    /// `Some(None)`: the entry is no message of the chat.
-    pub fn message(&self, chat: ChatId, seq: Seq) -> (Option<Option<MessageFact>>, Seq) {
-        let state = self.lock();
-        (state.message(chat, seq), state.ring.floor().seq)
+    /// The message at `seq` of a loaded chat. `None`: the entry is older than the ring, or has no verdict. `Some(None)`: the
+    /// entry is no message of the chat, or there is no such entry yet.
+    pub fn message(&self, chat: ChatId, seq: Seq) -> Option<Option<MessageFact>> {
+        self.lock().message(chat, seq)
     }
 
     /// Whether a message that is older than the ring was deleted after `since`, and up to where every deletion is known.
@@ -109,11 +112,17 @@ impl Hub {
             .then(|| (state.deletions_after(std::iter::once(chat), since).contains(&message), seen))
     }
 
-    /// The first event of the actor in the chat with this uuid, as far as the ring goes back, and the ring's floor. If all
-    /// of them are stale, the last.
-    pub fn copy_of(&self, chat: ChatId, actor: UserId, uuid: Uuid) -> (Option<EarlierCopy>, Seq) {
+    /// The first event of the actor in the chat with this uuid, as far as the ring goes back, and the range that was looked
+    /// through: from after the ring's floor to the hub's position. If all of the events are stale, the last.
+    pub fn copy_of(&self, chat: ChatId, actor: UserId, uuid: Uuid) -> (Option<EarlierCopy>, Seq, Seq) {
         let state = self.lock();
-        (state.copy_of(chat, actor, uuid), state.ring.floor().seq)
+        (state.copy_of(chat, actor, uuid), state.ring.floor().seq, state.ring.position().seq)
+    }
+
+    /// The entries of these chats, each after the sequence beside it, that the ring cannot judge by itself.
+    pub fn doubtful(&self, chats: impl Iterator<Item = (ChatId, Seq)>) -> Vec<(Seq, Key)> {
+        let state = self.lock();
+        chats.flat_map(|(chat, upto)| state.doubtful(chat, upto)).collect()
     }
 
     /// The valid reactions to a message after the sequence `after`, as far as they are in the ring.
@@ -158,7 +167,9 @@ impl Hub {
 impl State {
     /// See [`Hub::message`].
     fn message(&self, chat: ChatId, seq: Seq) -> Option<Option<MessageFact>> {
-        let entry = self.ring.get(seq)?;
+        let Some(entry) = self.ring.get(seq) else {
+            return (seq > self.ring.position().seq).then_some(None);
+        };
         if entry.chat != Some(chat) {
             return Some(None);
         }
@@ -181,10 +192,13 @@ impl State {
         let newest_first = self.ring.copies(command_hash(chat, actor, uuid));
         let (mut first, mut stale) = (None, None);
         for (seq, entry) in newest_first.filter(|(_, entry)| entry.holds(actor, uuid)) {
-            if entry.verdict == Verdict::Void(fold::STALE) {
-                stale = stale.or(Some((seq, entry)));
-            } else {
-                first = Some((seq, entry));
+            match entry.verdict {
+                Verdict::Void(fold::STALE) => stale = stale.or(Some((seq, entry))),
+                // The first one is older than the ring.
+                Verdict::Repeat(before) if before <= self.ring.floor().seq => {}
+                Verdict::Unknown | Verdict::Valid | Verdict::Void(_) | Verdict::Repeat(_) => {
+                    first = Some((seq, entry));
+                }
             }
         }
         let (seq, entry) = first.or(stale)?;
@@ -234,14 +248,14 @@ mod tests {
         let reaction = stage.append(1, 1, reacted(message));
         let void = stage.append(1, 9, sent("from a stranger"));
         let fact = |deleted, seen| Some(Some(MessageFact { author: user(2), deleted, seen }));
-        assert_eq!(stage.hub.message(chat(1), message).0, fact(false, void));
-        assert_eq!(stage.hub.message(chat(2), message).0, Some(None), "of another chat");
+        assert_eq!(stage.hub.message(chat(1), message), fact(false, void));
+        assert_eq!(stage.hub.message(chat(2), message), Some(None), "of another chat");
         for none in [reaction, void] {
-            assert_eq!(stage.hub.message(chat(1), none).0, Some(None));
+            assert_eq!(stage.hub.message(chat(1), none), Some(None));
         }
-        assert_eq!(stage.hub.message(chat(1), void.next()).0, None, "not here");
+        assert_eq!(stage.hub.message(chat(1), void.next()), Some(None), "not yet");
         let deletion = stage.append(1, 2, deleted(message, 2));
-        assert_eq!(stage.hub.message(chat(1), message).0, fact(true, deletion));
+        assert_eq!(stage.hub.message(chat(1), message), fact(true, deletion));
     }
 
     #[test]

@@ -67,6 +67,11 @@ impl Hub {
         }
     }
 
+    /// Whether the log certainly holds no earlier copy of a command that it has stored at `ts_ms`.
+    pub fn proves_new(&self, actor: UserId, uuid: Uuid, ts_ms: u64) -> bool {
+        self.lock().marks.proves_new(actor, uuid, ts_ms)
+    }
+
     /// The sequence up to which marks are missing.
     pub fn marks_missing(&self) -> Option<Seq> {
         self.lock().marks.missing

@@ -107,7 +107,11 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::hub::{chat::Chat, ring};
+    use crate::hub::{
+        chat::Chat,
+        judge::{Judged, Looked},
+        ring,
+    };
 
     const OWNER: u64 = 100;
 
@@ -185,7 +189,7 @@ mod tests {
                 device: String::new(),
                 uuid: Uuid::nil(),
                 fact,
-                unique_as_of: None,
+                unique_as_of: Some(self.state.ring.position().seq),
             };
             let seq = self.state.ring.push(ring::Entry {
                 id: EventId(self.model.len() as u64),
@@ -200,7 +204,8 @@ mod tests {
                 deleted: false,
                 payload: Bytes::from(event.encode()),
             });
-            let valid = self.state.judge(chat_id, seq).is_some();
+            let judged = self.state.judge(chat_id, seq, &Looked::default());
+            let valid = matches!(judged, Judged::Valid(_));
             let members = self.members.entry(chat_id).or_default();
             let mut entitled: Vec<UserId> = Vec::new();
             if valid {

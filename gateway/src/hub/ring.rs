@@ -6,18 +6,27 @@
 
 mod copies;
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, hash::BuildHasher, sync::LazyLock};
 
 use bytes::Bytes;
-use foldhash::fast::FixedState;
+use foldhash::fast::{FixedState, RandomState};
 use hashbrown::{HashMap, hash_map::Entry as MapEntry};
 use shared::{
     code::Code,
     event::Kind,
-    id::{ChatId, EventId, Position, Seq},
+    id::{ChatId, EventId, Position, Seq, UserId},
 };
+use uuid::Uuid;
 
 use self::copies::Copies;
+
+/// The key of a command in the ring's index. Two commands may share it, so a reader that finds an entry by it compares
+/// uuid and user. Clients choose the uuids, so the hash has a secret seed: nobody can make many of them collide. The
+/// lowest bit is always set, because zero means "no command".
+pub fn command_hash(chat: ChatId, actor: UserId, uuid: Uuid) -> u64 {
+    static SEED: LazyLock<RandomState> = LazyLock::new(RandomState::default);
+    SEED.hash_one((chat, actor, uuid)) | 1
+}
 
 /// Whether an entry is a valid event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

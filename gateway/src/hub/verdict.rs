@@ -11,7 +11,10 @@ use shared::id::{ChatId, Seq, UserId};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::{Hub, State, apply::command_hash, ring::Verdict};
+use super::{
+    Hub, State,
+    ring::{Verdict, command_hash},
+};
 use crate::{
     command::{Failure, Stored},
     session::{Session, reply},
@@ -76,11 +79,12 @@ impl Hub {
             Verdict::Repeat(first) => (first, state.ring.get(first), true),
             Verdict::Unknown | Verdict::Valid | Verdict::Void(_) => (seq, Some(entry), false),
         };
-        let Some(judged) = judged else { return };
-        let outcome = match judged.verdict {
-            Verdict::Unknown | Verdict::Repeat(_) => return,
-            Verdict::Valid => Ok(Stored { chat, seq: seq_of, ts: judged.ts, dup }),
-            Verdict::Void(code) => Err(Failure::void(code)),
+        let outcome = match judged.map(|judged| (judged.verdict, judged.ts)) {
+            Some((Verdict::Unknown, _)) => return,
+            Some((Verdict::Valid, ts)) => Ok(Stored { chat, seq: seq_of, ts, dup }),
+            Some((Verdict::Void(code), _)) => Err(Failure::void(code)),
+            // The first copy is older than the ring. The client asks again, and then it is looked up.
+            Some((Verdict::Repeat(_), _)) | None => Err(Failure::log_unavailable()),
         };
         for Waiting { waiter, .. } in state.waiters.remove(&seq).unwrap_or_default() {
             self.answer(waiter, outcome.clone());

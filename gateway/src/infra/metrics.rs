@@ -42,6 +42,8 @@ pub struct Metrics {
     pub closed_total: Counters,
     pub lagging_total: Counter,
     pub refused_steps: Counter,
+    /// See [`crate::hub::judge`].
+    pub doubtful_total: Counter,
     pub dropped_ephemeral_total: Counter,
     pub queued_bytes: Gauge,
     pub choked_total: Counter,
@@ -104,6 +106,11 @@ impl Metrics {
                 registry,
                 "gateway_position_refused",
                 "Steps refused because they did not begin where the session stood",
+            ),
+            doubtful_total: add(
+                registry,
+                "gateway_doubtful_entries",
+                "Entries about which the projection was asked, because the ring can't tell whether they repeat a command",
             ),
             dropped_ephemeral_total: add(
                 registry,

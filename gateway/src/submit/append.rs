@@ -32,23 +32,32 @@ pub enum Placed {
     Judged(Stored),
 }
 
+/// The outcome of a look for an earlier copy.
+pub struct Look {
+    /// `None`: there certainly is none.
+    pub found: Option<EarlierCopy>,
+    /// There is no other one up to here.
+    pub upto: Seq,
+}
+
 impl Commands {
     /// Appends the event of a command, unless the log has it.
     pub(super) async fn append(
         &self,
-        event: Event,
+        mut event: Event,
         command: &Command,
         deadline: Instant,
     ) -> Result<Placed, Failure> {
         let chat = command.chat;
         let mut anew_after = None;
-        if !self.freshness.is_fresh(event.actor, event.uuid)
-            && let Some(copy) = Box::pin(self.earlier_copy(chat, event.actor, event.uuid)).await?
-        {
-            if !copy.is_stale() {
-                return repeat(command, &copy).map(Placed::Judged);
+        // The event says how far the look went, so that readers need not look.
+        if !self.freshness.is_fresh(event.actor, event.uuid) {
+            let look = Box::pin(self.look(chat, event.actor, event.uuid)).await?;
+            match look.found {
+                Some(copy) if !copy.is_stale() => return repeat(command, &copy).map(Placed::Judged),
+                stale => anew_after = stale.map(|copy| copy.seq),
             }
-            anew_after = Some(copy.seq);
+            event.unique_as_of = Some(look.upto);
         }
         let begun_at = self.hub.position();
         let traceparent = otel::traceparent();
@@ -84,28 +93,23 @@ impl Commands {
         if refusal.temporary || refusal.code == Code::CommandInvalid {
             return Err(refusal);
         }
-        match self.earlier_copy(command.chat, actor.user, command.uuid).await? {
+        match self.look(command.chat, actor.user, command.uuid).await?.found {
             Some(copy) if !copy.is_stale() => repeat(command, &copy).map(Placed::Judged),
             Some(_) | None => Err(refusal),
         }
     }
 
-    /// The earlier copy of the command, or the last stale event of it; `None`: there certainly is neither.
-    pub(super) async fn earlier_copy(
-        &self,
-        chat: ChatId,
-        actor: UserId,
-        uuid: Uuid,
-    ) -> Result<Option<EarlierCopy>, Failure> {
+    /// Looks for an earlier copy of the command, or for the last stale event of it.
+    pub(super) async fn look(&self, chat: ChatId, actor: UserId, uuid: Uuid) -> Result<Look, Failure> {
         self.catch_barrier().await?;
-        let (here, floor) = self.hub.copy_of(chat, actor, uuid);
+        let (here, floor, upto) = self.hub.copy_of(chat, actor, uuid);
         if here.is_some() {
-            return Ok(here);
+            return Ok(Look { found: here, upto });
         }
         let (checkpoint, found) = self.db.command(actor, chat, uuid).await?;
         match found {
-            Some(found) => Ok(Some(found.into())),
-            None if checkpoint.position.seq >= floor => Ok(None),
+            Some(found) => Ok(Look { found: Some(found.into()), upto }),
+            None if checkpoint.position.seq >= floor => Ok(Look { found: None, upto }),
             None => Err(Failure::projection_behind()),
         }
     }
@@ -113,7 +117,7 @@ impl Commands {
     /// The copy that the log has at `seq`: it answered with that instead of storing another one.
     async fn copy_at(&self, chat: ChatId, event: &Event, seq: Seq) -> Result<EarlierCopy, Failure> {
         self.hub.passed(seq).await;
-        if let (Some(copy), _) = self.hub.copy_of(chat, event.actor, event.uuid) {
+        if let (Some(copy), ..) = self.hub.copy_of(chat, event.actor, event.uuid) {
             return Ok(copy);
         }
         let (_, found) = self.db.command(event.actor, chat, event.uuid).await?;

@@ -84,18 +84,16 @@ impl Commands {
             return Ok(fact);
         }
         Box::pin(self.catch_barrier()).await?;
+        self.load(chat).await?;
         self.message_now(chat, seq).await?.ok_or_else(Failure::projection_behind)
     }
 
     /// `None`: neither the ring nor the projection can tell yet.
     async fn message_now(&self, chat: ChatId, seq: Seq) -> Result<Option<Option<MessageFact>>, Failure> {
-        let (here, floor) = self.hub.message(chat, seq);
+        // That there is no such entry yet is certain only after a barrier, which the caller takes.
+        let here = self.hub.message(chat, seq);
         if here.is_some() {
             return Ok(here);
-        }
-        if seq > floor {
-            // Not in the ring, and not older than it. Only after a barrier, which the caller takes, is this certain.
-            return Ok(Some(None));
         }
         let (checkpoint, fact) = Box::pin(self.db.message_fact(chat, seq)).await?;
         let since = checkpoint.position.seq;

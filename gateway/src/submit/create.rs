@@ -86,7 +86,7 @@ impl Commands {
 
     /// Refuses an idempotency key under which another group was asked for.
     async fn is_the_same(&self, chat: ChatId, asked: &Event) -> Result<(), Failure> {
-        let first = self.earlier_copy(chat, asked.actor, asked.uuid).await?;
+        let first = self.look(chat, asked.actor, asked.uuid).await?.found;
         let same = first.is_none_or(|first| {
             Event::decode(&first.payload).is_ok_and(|first| is_alike(&first.fact, &asked.fact))
         });

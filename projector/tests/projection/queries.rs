@@ -343,6 +343,10 @@ async fn check_commands(store: &Store, model: &Model) {
             let (_, found) = store.db.command(valid.event.actor, *id, valid.event.uuid).await.unwrap();
             let found = found.expect("stored");
             assert_eq!((found.seq, found.ts_ms, found.refused), (valid.seq, valid.ts_ms, None));
+            let key = (*id, valid.event.actor, valid.event.uuid);
+            let unknown = (*id, valid.event.actor, Uuid::nil());
+            let (_, firsts) = store.db.first_copies(&[unknown, key]).await.unwrap();
+            assert_eq!(firsts, [(key, valid.seq)]);
             let (_, fact) = store.db.message_fact(*id, valid.seq).await.unwrap();
             let message = chat.message(valid, valid.event.actor);
             assert_eq!(

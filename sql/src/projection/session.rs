@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use shared::{
     fold::ChatState,
-    id::{ChatId, Seq, UserId},
+    id::{ChatId, Seq},
 };
 use tokio::{task::JoinSet, time::timeout};
 use tokio_postgres::{Client, NoTls, Row, Statement};
@@ -16,6 +16,7 @@ use crate::{
     accounts::user_id,
     chats::chat_id,
     checkpoint::CHECKPOINT,
+    commands::Key,
     kind::{deletions, stale},
     states::{join_state, state_columns, state_of},
 };
@@ -52,9 +53,6 @@ const STORED: &str = concat!(
     ")"
 );
 const LAST_CHAT_ID: &str = "SELECT last_value FROM chat_ids";
-
-/// A command's idempotency key.
-pub type Key = (ChatId, UserId, Uuid);
 
 /// A chat as the projection holds it: what the next batch continues from.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 //!
 //! The events between the projection's checkpoint and the ring's floor are in the log alone. One scan of that span at a
 //! time serves all sessions that wait for it. It loads the chats of the waiting sessions as of the checkpoint, folds
-//! the scanned entries by `shared::fold`, and queues each valid event to the members that have yet to get it. The body of
+//! the scanned entries as the projection will, and queues each valid event to the members that have yet to get it. The body of
 //! a message that a later valid event deletes is withheld, so the span is folded once before, if it may hold deletions.
 //! Memory is bounded by the chats of the waiting sessions. A session whose outbox stays full is left out and waits for
 //! the next scan.
@@ -14,12 +14,13 @@ use hashbrown::HashMap;
 use parking_lot::Mutex;
 use shared::{
     event::{Event, Head, Kind},
-    fold::{self, ChatState},
+    fold::ChatState,
     frame,
     id::{ChatId, Seq, UserId},
 };
 use streams::{Entry, Nats, Partition, Scan};
 
+use super::super::judge::Judge;
 use crate::{
     command::Failure,
     hub::{
@@ -144,31 +145,29 @@ impl Survey {
 }
 
 /// The messages of these chats that valid events in `(after, upto]` delete.
-async fn deletions(nats: &Nats, after: Seq, upto: Seq, mut chats: Chats) -> Result<HashSet<Seq>, Failure> {
+async fn deletions(from: &Lagging, after: Seq, upto: Seq, mut chats: Chats) -> Result<HashSet<Seq>, Failure> {
     let mut deleted = HashSet::new();
     if chats.is_empty() {
         return Ok(deleted);
     }
-    let mut scan = Scan::new(nats, Partition::FIRST, after, upto);
+    let mut judge = Judge::default();
+    let mut scan = Scan::new(&from.nats, Partition::FIRST, after, upto);
     while let Some(entries) = scan.next().await.map_err(|_| Failure::log_unavailable())? {
+        judge
+            .look((&from.hub, &from.db), &entries, |chat| chats.contains_key(&chat).then_some(after))
+            .await?;
         for entry in &entries {
-            let Some(chat) = entry.chat.and_then(|id| chats.get_mut(&id)) else { continue };
+            let Some((id, chat)) = entry.chat.and_then(|id| Some((id, chats.get_mut(&id)?))) else {
+                continue;
+            };
             let Ok(event) = Event::decode(&entry.payload) else { continue };
-            let is_valid = chat.take(entry.seq, &event).is_some();
+            let is_valid = judge.fold(&mut chat.state, id, entry.seq, &event).is_ok();
             if let Some(Revision::Delete(message)) = revision(&event.fact).filter(|_| is_valid) {
                 deleted.insert(message);
             }
         }
     }
     Ok(deleted)
-}
-
-impl Folded {
-    /// Folds the chat's next event. Returns the valid event before it, if this one is valid.
-    fn take(&mut self, seq: Seq, event: &Event) -> Option<Seq> {
-        let is_valid = fold::apply(&mut self.state, seq, event).is_ok();
-        is_valid.then(|| std::mem::replace(&mut self.head, seq))
-    }
 }
 
 impl Span {
@@ -192,7 +191,7 @@ impl Span {
         let after = checkpoint.position.seq;
         let deleting = chats.iter().filter(|(chat, _)| survey.deleting.contains(*chat));
         let deleting: Chats = deleting.map(|(chat, folded)| (*chat, folded.clone())).collect();
-        let mut deleted = deletions(&from.nats, after, upto, deleting).await?;
+        let mut deleted = deletions(from, after, upto, deleting).await?;
         deleted.extend(from.hub.deletions_after(chats.keys().copied(), upto));
         let readers = sessions.into_iter().filter_map(|session| Reader::from(session, after)).collect();
         Ok(Self { after, upto, epoch, readers, chats, deleted })
@@ -201,12 +200,16 @@ impl Span {
     /// Reads the span and feeds the sessions. Ends early if the hub enters another epoch meanwhile, since the entries
     /// may be void then.
     async fn scan(mut self, from: &Lagging) -> Result<(), Failure> {
-        let mut scan = Scan::new(&from.nats, Partition::FIRST, self.after, self.upto);
+        let (after, epoch, mut judge) = (self.after, self.epoch, Judge::default());
+        let mut scan = Scan::new(&from.nats, Partition::FIRST, after, self.upto);
         while self.after < self.upto
             && let Some(entries) = scan.next().await.map_err(|_| Failure::log_unavailable())?
         {
+            let known = |chat| self.chats.contains_key(&chat).then_some(after);
+            judge.look((&from.hub, &from.db), &entries, known).await?;
             for entry in &entries {
-                if from.hub.while_in(self.epoch, |sights| self.feed(&from.hub, sights, entry)).is_none() {
+                let feed = |sights: &Sights<'_>| self.feed((&from.hub, sights), &mut judge, entry);
+                if from.hub.while_in(epoch, feed).is_none() {
                     return Ok(());
                 }
             }
@@ -221,12 +224,15 @@ impl Span {
     }
 
     /// Folds an entry and queues it to the sessions that are to get it.
-    fn feed(&mut self, hub: &Hub, sights: &Sights<'_>, entry: &Entry) {
+    fn feed(&mut self, (hub, sights): (&Hub, &Sights<'_>), judge: &mut Judge, entry: &Entry) {
         let Some((chat_id, chat)) = entry.chat.and_then(|id| Some((id, self.chats.get_mut(&id)?))) else {
             return;
         };
         let Ok(event) = Event::decode(&entry.payload) else { return };
-        let Some(prev) = chat.take(entry.seq, &event) else { return };
+        if judge.fold(&mut chat.state, chat_id, entry.seq, &event).is_err() {
+            return;
+        }
+        let prev = std::mem::replace(&mut chat.head, entry.seq);
         let target = match revision(&event.fact) {
             Some(Revision::Edit(message)) => message,
             Some(Revision::Delete(_)) | None => entry.seq,

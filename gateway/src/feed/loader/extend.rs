@@ -1,20 +1,21 @@
 //! Brings loaded users and chats up to the ring's floor, where the projection lags behind the ring.
 //!
-//! The log between the projection's checkpoint and the floor is scanned once for the whole batch, and folded by
-//! `shared::fold`.
+//! The log between the projection's checkpoint and the floor is scanned once for the whole batch, and folded as the
+//! projection will fold it.
 
 use std::collections::{BTreeSet, HashMap};
 
 use shared::{
     event::Event,
-    fold,
     id::{ChatId, Seq},
 };
 use streams::{Entry, Nats, Partition, Scan};
 
+use super::super::judge::Judge;
 use crate::{
     command::Failure,
     hub::{
+        Hub,
         facts::{joining, leaving},
         install::{LoadedChat, LoadedUser},
         user::Interval,
@@ -25,7 +26,7 @@ use crate::{
 /// the chats that users of the batch may have joined and whose states are not in the batch: whether they did can't be
 /// judged, so nothing of the batch may be installed before these are loaded with it.
 pub(super) async fn to_ring(
-    nats: &Nats,
+    (hub, db, nats): (&Hub, &sql::Db, &Nats),
     floor: Seq,
     chats: &mut [LoadedChat],
     users: &mut [LoadedUser],
@@ -35,12 +36,15 @@ pub(super) async fn to_ring(
     let Some(oldest) = oldest.filter(|oldest| *oldest < floor) else { return Ok(unjudged) };
     let places: HashMap<ChatId, usize> =
         chats.iter().enumerate().map(|(index, chat)| (chat.chat, index)).collect();
+    let mut judge = Judge::default();
     let mut scan = Scan::new(nats, Partition::FIRST, oldest, floor);
     while let Some(entries) = scan.next().await.map_err(|_| Failure::log_unavailable())? {
+        let after = |chat: ChatId| Some(chats.get(*places.get(&chat)?)?.upto);
+        judge.look((hub, db), &entries, after).await?;
         for entry in &entries {
             let Some(chat) = entry.chat else { continue };
             match places.get(&chat).and_then(|index| chats.get_mut(*index)) {
-                Some(loaded) => take(entry, loaded, users),
+                Some(loaded) => take(&mut judge, entry, loaded, users),
                 None if may_join(entry, users) => drop(unjudged.insert(chat)),
                 None => {}
             }
@@ -62,11 +66,11 @@ fn may_join(entry: &Entry, users: &[LoadedUser]) -> bool {
     users.iter().any(|user| user.upto < entry.seq && joined.contains(&user.user))
 }
 
-fn take(entry: &Entry, chat: &mut LoadedChat, users: &mut [LoadedUser]) {
+fn take(judge: &mut Judge, entry: &Entry, chat: &mut LoadedChat, users: &mut [LoadedUser]) {
     let Ok(event) = Event::decode(&entry.payload) else { return };
     // A chat that is loaded as of a later sequence has judged the entry, and its users may be as of an earlier one.
     if chat.upto < entry.seq {
-        if fold::apply(&mut chat.state, entry.seq, &event).is_err() {
+        if judge.fold(&mut chat.state, chat.chat, entry.seq, &event).is_err() {
             return;
         }
         chat.head = entry.seq;

@@ -1,3 +1,5 @@
+use shared::event::Event;
+
 use super::*;
 use crate::{
     feed::stage::{World, until},
@@ -158,6 +160,59 @@ async fn a_chat_whose_first_local_member_joins_is_loaded_and_its_events_are_deli
     })
     .await;
     world.assert_complete(&device, last);
+}
+
+/// An event of a user's, of which nobody can tell by its uuid or by a look whether it is the first copy.
+fn doubtful(actor: u64, number: u8, body: &str) -> Event {
+    let uuid = uuid::Builder::from_random_bytes([number; 16]).into_uuid();
+    Event { actor: user(actor), device: "web".into(), uuid, fact: sent(body), unique_as_of: None }
+}
+
+#[tokio::test]
+async fn whether_an_entry_repeats_a_command_that_is_older_than_the_ring_is_asked_of_the_projection() {
+    let mut world = World::new("repeats", SMALL_RING).await;
+    world.append(1, 1, created(&[1, 2])).await;
+    let first = world.append_event(1, doubtful(1, 7, "once")).await;
+    let last = world.say(1, 1, 60).await;
+    world.project_to(last).await;
+    world.apply_to(last).await;
+    assert!(world.stage.hub.floor().seq > first);
+    world.loader.user(user(2)).await.unwrap();
+    let mut device = world.stage.connect(2);
+    world.append_copy(1, doubtful(1, 7, "once"), Some(first)).await;
+    world.append_event(1, doubtful(1, 8, "another")).await;
+    let last = world.say(1, 1, 1).await;
+    world.apply_to(last).await;
+    assert_eq!(device.hears(), [""; 0], "nothing of the chat before the projection has answered");
+    let wanted = world.stage.hub.take_follow_ups();
+    assert_eq!(wanted.wanted, [chat(1)]);
+    world.catch_ups.spawn(&wanted.behind[0]);
+    world.loader.chat(chat(1)).await.unwrap();
+    world.until_live(&mut device).await;
+    // The device panics at a wrong `prev`.
+    world.assert_complete(&device, last);
+}
+
+#[tokio::test]
+async fn a_repeat_between_the_projection_and_the_ring_is_void_too() {
+    let mut world = World::new("repeatbelow", SMALL_RING).await;
+    world.append(1, 1, created(&[1, 2])).await;
+    let first = world.append_event(1, doubtful(1, 7, "once")).await;
+    let projected = world.say(1, 1, 5).await;
+    world.project_to(projected).await;
+    let again = world.append_copy(1, doubtful(1, 7, "once"), Some(first)).await;
+    world.append_event(1, doubtful(1, 8, "another")).await;
+    world.append_copy(1, doubtful(1, 8, "another"), Some(again)).await;
+    // With it the load's `prev` would be wrong.
+    world.append_copy(1, doubtful(1, 7, "once"), Some(again)).await;
+    let last = world.say(1, 2, 60).await;
+    world.apply_to(last).await;
+    assert!(world.stage.hub.floor().seq > again);
+    let mut device = world.behind(2, projected).await;
+    world.catch_ups.spawn(&device.session);
+    world.until_live(&mut device).await;
+    world.assert_complete(&device, last);
+    assert!(world.replayed("log") > 0, "by a scan");
 }
 
 #[tokio::test]

@@ -22,6 +22,7 @@ use uuid::Uuid;
 use crate::hub::{
     facts::{joining, leaving},
     install::{LoadedChat, LoadedUser},
+    judge::Looked,
     user::Interval,
 };
 
@@ -99,10 +100,8 @@ impl Book {
         if let (Some(chat), Some(event)) = (chat, &judged.event) {
             let (state, head) = self.chats.entry(chat).or_default();
             let key = (chat, event.actor, event.uuid);
-            let is_first = !self.commands.contains(&key);
-            judged.verdict =
-                if is_first { fold::apply(state, seq, event) } else { Err(Code::CommandUuidReused) };
-            if judged.verdict != Err(fold::STALE) {
+            judged.verdict = fold::judge(state, seq, event, self.commands.contains(&key));
+            if fold::is_copy(judged.verdict) {
                 self.commands.insert(key);
             }
             judged.state.clone_from(state);
@@ -125,7 +124,7 @@ impl Book {
         self.commands.clear();
         for Judged { entry, event, verdict, state, .. } in &self.entries {
             let (Some(chat), Some(event)) = (entry.chat, event) else { continue };
-            if *verdict != Err(fold::STALE) {
+            if fold::is_copy(*verdict) {
                 self.commands.insert((chat, event.actor, event.uuid));
             }
             let known = self.chats.entry(chat).or_default();
@@ -150,7 +149,16 @@ impl Book {
     /// The chat as of `upto`, loaded when the ring's floor was `floor`.
     pub(super) fn chat(&self, chat: ChatId, upto: Seq, floor: Seq) -> LoadedChat {
         let (head, floor_head) = (Seq::ZERO, Seq::ZERO);
-        let mut loaded = LoadedChat { chat, state: None, upto, head, floor, floor_head, void: Vec::new() };
+        let mut loaded = LoadedChat {
+            chat,
+            state: None,
+            upto,
+            head,
+            floor,
+            floor_head,
+            void: Vec::new(),
+            looked: Looked::default(),
+        };
         for judged in self.upto(upto).iter().filter(|judged| judged.entry.chat == Some(chat)) {
             let seq = judged.entry.seq;
             match judged.verdict {

@@ -5,9 +5,10 @@ use crate::hub::{attach::Step, stage::*};
 
 /// The bytes of an event whose head can be read and whose data cannot.
 fn corrupt_data(log: &mut Log) -> Vec<u8> {
-    let whole = log.append(1, 1, sent("cut short")).payload.to_vec();
-    log.cut(Seq(log.tip().get() - 1));
-    whole[..whole.len() - 4].to_vec()
+    let seq = log.append_corrupt((1, 1), 0, uuid::Uuid::nil());
+    let payload = log.entry(seq).payload.to_vec();
+    log.cut(Seq(seq.get() - 1));
+    payload
 }
 
 #[test]

@@ -17,6 +17,7 @@ use super::{chat, user};
 use crate::hub::{
     facts::{Revision, joining, leaving, revision},
     install::{LoadedChat, LoadedUser},
+    judge::Looked,
     user::Interval,
     verdict::Key,
 };
@@ -62,7 +63,9 @@ impl Log {
     /// Appends an event of a user to a chat.
     pub(crate) fn append(&mut self, to: u64, actor: u64, fact: Fact) -> Entry {
         let Key { actor, uuid, .. } = self.next_key(to, actor);
-        let event = Event { actor, device: "web".into(), uuid, fact, unique_as_of: None };
+        // Its gateway has looked for an earlier copy, up to the log's end.
+        let unique_as_of = Some(self.tip());
+        let event = Event { actor, device: "web".into(), uuid, fact, unique_as_of };
         self.append_raw(Some(to), event.encode())
     }
 
@@ -78,6 +81,48 @@ impl Log {
         let first = self.entry(seq);
         let (to, event) = (first.chat.map(ChatId::get), Event::decode(&first.payload).unwrap());
         self.append_raw(to, Event { fact, ..event }.encode())
+    }
+
+    /// Appends an event that is stored at a time, with the uuid of a command that may be here already.
+    pub(crate) fn append_at(
+        &mut self,
+        (to, actor): (u64, u64),
+        ts_ms: u64,
+        uuid: Uuid,
+        fact: Fact,
+        unique_as_of: Option<Seq>,
+    ) -> Seq {
+        let event = Event { actor: user(actor), device: "web".into(), uuid, fact, unique_as_of };
+        self.append_raw(Some(to), event.encode());
+        self.stored_at(ts_ms)
+    }
+
+    /// Appends bytes whose head is that of a command and that are no event.
+    pub(crate) fn append_corrupt(&mut self, (to, actor): (u64, u64), ts_ms: u64, uuid: Uuid) -> Seq {
+        let fact = super::titled("cut short");
+        let event = Event { actor: user(actor), device: "web".into(), uuid, fact, unique_as_of: None };
+        let mut payload = event.encode();
+        payload.truncate(payload.len() - 3);
+        self.append_raw(Some(to), payload);
+        self.stored_at(ts_ms)
+    }
+
+    /// Sets the time at which the last entry was stored.
+    fn stored_at(&mut self, ts_ms: u64) -> Seq {
+        if let Some(last) = self.entries.last_mut() {
+            (last.ts_ms, last.appended_ns) = (ts_ms, ts_ms * 1_000_000);
+        }
+        self.tip()
+    }
+
+    /// The verdict on each event, and of a valid one the chat's valid event before it.
+    pub(crate) fn verdicts(&self) -> BTreeMap<Seq, (Result<(), Code>, Seq)> {
+        let mut verdicts = BTreeMap::new();
+        self.judge(self.tip(), |judged| {
+            let prev = if judged.verdict.is_ok() { judged.prev } else { Seq::ZERO };
+            verdicts.insert(judged.seq, (judged.verdict, prev));
+        });
+        verdicts
     }
 
     /// Appends any bytes; `None`: to the subject of no chat.
@@ -123,10 +168,8 @@ impl Log {
             let (Some(chat), Ok(event)) = (entry.chat, Event::decode(&entry.payload)) else { continue };
             let (state, head) = chats.entry(chat).or_default();
             let key = (chat, event.actor, event.uuid);
-            let is_first = !commands.contains(&key);
-            let verdict =
-                if is_first { fold::apply(state, entry.seq, &event) } else { Err(Code::CommandUuidReused) };
-            if verdict != Err(fold::STALE) {
+            let verdict = fold::judge(state, entry.seq, &event, commands.contains(&key));
+            if fold::is_copy(verdict) {
                 commands.insert(key);
             }
             let seq = entry.seq;
@@ -138,7 +181,16 @@ impl Log {
     /// The chat as of `upto`, loaded when the ring's floor was `floor`.
     pub(crate) fn chat(&self, chat: ChatId, upto: Seq, floor: Seq) -> LoadedChat {
         let (head, floor_head) = (Seq::ZERO, Seq::ZERO);
-        let mut loaded = LoadedChat { chat, state: None, upto, head, floor, floor_head, void: Vec::new() };
+        let mut loaded = LoadedChat {
+            chat,
+            state: None,
+            upto,
+            head,
+            floor,
+            floor_head,
+            void: Vec::new(),
+            looked: Looked::default(),
+        };
         self.judge(upto, |judged| {
             if judged.chat != chat {
                 return;

@@ -50,11 +50,9 @@ fn bytes_that_are_no_event_are_answered_as_invalid() {
     let mut stage = Stage::with_group(&[1]);
     let (mut outcome, waiter) = caller();
     let key = stage.log.next_key(1, 1);
-    let whole = stage.log.append(1, 1, sent("cut short"));
-    stage.log.cut(Seq(1));
     stage.hub.await_verdict(Seq(2), key, waiter);
-    let entry = stage.log.append_raw(Some(1), whole.payload.slice(..whole.payload.len() - 1));
-    stage.apply(&entry);
+    let seq = stage.log.append_corrupt((1, 1), 0, key.uuid);
+    stage.apply(stage.log.entry(seq));
     assert_eq!(outcome.try_recv().unwrap().unwrap_err().code, Code::CommandInvalid);
 }
 
