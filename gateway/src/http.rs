@@ -27,10 +27,13 @@ pub struct HttpSettings {
     /// The largest body of a request, in bytes.
     #[arg(long, env = "MT_BODY_BYTES", default_value_t = 65_536)]
     pub body_bytes: usize,
-    /// How long the head of a request may take to arrive, in milliseconds; also how long an idle connection
-    /// is kept.
+    /// How long the head of a connection's first request may take to arrive, in milliseconds.
     #[arg(long, env = "MT_HEADER_TIMEOUT_MS", default_value_t = 30_000)]
     pub header_timeout_ms: u64,
+    /// How long a connection is kept between two requests, in milliseconds: longer than proxies in front keep theirs, which
+    /// is usually a minute. The head of the next request must have arrived by then.
+    #[arg(long, env = "MT_KEEP_ALIVE_MS", default_value_t = 75_000)]
+    pub keep_alive_ms: u64,
     /// How long a request may take to be read and answered, in milliseconds.
     #[arg(long, env = "MT_REQUEST_TIMEOUT_MS", default_value_t = 20_000)]
     pub request_timeout_ms: u64,

@@ -93,7 +93,8 @@ async fn without_nats_history_is_stale_and_sending_waits() {
 
 #[tokio::test]
 async fn a_client_that_dawdles_is_cut_off() {
-    let env = [("MT_HEADER_TIMEOUT_MS", "300"), ("MT_REQUEST_TIMEOUT_MS", "600")];
+    let env =
+        [("MT_HEADER_TIMEOUT_MS", "300"), ("MT_KEEP_ALIVE_MS", "2000"), ("MT_REQUEST_TIMEOUT_MS", "600")];
     let world = World::start("dawdle", 1, &env).await;
     let addr: SocketAddr = world.urls[0].strip_prefix("http://").unwrap().parse().unwrap();
     let answer_to = async |request: &str| {
@@ -107,6 +108,20 @@ async fn a_client_that_dawdles_is_cut_off() {
     assert!(!answer_to("GET /v1/me HTTP/1.1\r\nHost: x\r\nX-Slow: ").await.contains("200 OK"));
     let idle = answer_to("GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await;
     assert!(idle.starts_with("HTTP/1.1 200"), "an idle connection is closed after its answer: {idle}");
+    // It is kept for longer than the head of a first request may take.
+    let mut kept = TcpStream::connect(addr).await.unwrap();
+    let begun = std::time::Instant::now();
+    for _ in 0..2 {
+        kept.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\nok") {
+            assert!(kept.read_buf(&mut answer).await.unwrap() > 0, "it was closed");
+        }
+        tokio::time::sleep(Duration::from_millis(700)).await;
+    }
+    let mut rest = String::new();
+    tokio::time::timeout(Duration::from_secs(10), kept.read_to_string(&mut rest)).await.unwrap().unwrap();
+    assert!(begun.elapsed() > Duration::from_secs(2), "{:?}", begun.elapsed());
     let head = "POST /v1/auth/login HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{";
     let slow = answer_to(head).await;
     assert!(slow.starts_with("HTTP/1.1 503") && slow.contains("application/problem+json"), "{slow}");

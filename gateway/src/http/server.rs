@@ -10,7 +10,10 @@ use std::{
     convert::Infallible,
     io,
     net::{IpAddr, SocketAddr},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -79,7 +82,14 @@ pub async fn serve(
                 };
                 let stream = Patient::new(stream, admission.patience.clone());
                 let peer = Peer { address, connection };
-                tracker.spawn(speak(stream, peer, router.clone(), http(settings), shutdown.clone()));
+                let first_head = Duration::from_millis(settings.header_timeout_ms);
+                tracker.spawn(speak(
+                    stream,
+                    peer,
+                    router.clone(),
+                    (http(settings), first_head),
+                    shutdown.clone(),
+                ));
             }
             Err(error) if concerns_one_connection(&error) => {}
             Err(error) => {
@@ -125,7 +135,7 @@ fn concerns_one_connection(error: &io::Error) -> bool {
 fn http(settings: &HttpSettings) -> http1::Builder {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_millis(settings.header_timeout_ms))
+        .header_read_timeout(Duration::from_millis(settings.keep_alive_ms))
         .max_headers(MAX_HEADERS)
         .max_buf_size(MAX_HEAD);
     http
@@ -135,10 +145,19 @@ async fn speak(
     stream: Patient,
     peer: Peer,
     router: Router,
-    http: http1::Builder,
+    (http, first_head): (http1::Builder, Duration),
     shutdown: CancellationToken,
 ) {
-    let service = service_fn(move |request: Request<Incoming>| {
+    let begun = AtomicBool::new(false);
+    // hyper's one timer is for the time between requests. A client that has sent none gets less.
+    let late = async {
+        tokio::time::sleep(first_head).await;
+        if begun.load(Ordering::Relaxed) {
+            std::future::pending().await
+        }
+    };
+    let service = service_fn(|request: Request<Incoming>| {
+        begun.store(true, Ordering::Relaxed);
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(peer.clone());
         let router = router.clone();
@@ -147,6 +166,7 @@ async fn speak(
     let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(stream), service).with_upgrades());
     let outcome = tokio::select! {
         outcome = connection.as_mut() => outcome,
+        () = late => return,
         () = shutdown.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await
