@@ -233,6 +233,31 @@ async fn clients_force_traces_when_they_are_logged_in_and_now_and_then() {
 }
 
 #[tokio::test]
+async fn members_put_into_chats_are_limited() {
+    let world = World::start("memberrows", 2, &[("MT_LIMIT_MEMBER_ROWS_PER_MIN", "4")]).await;
+    let (ada, bob, eve) = (world.user("ada").await, world.user("bob").await, world.user("eve").await);
+    let trio = json!({ "type": 2, "memberIds": [bob.id, eve.id] });
+    let chat = ada.client.post("/v1/chats", trio.clone()).await.ok(201);
+    // The fourth place is free, and what is on top of it is owed, on all gateways.
+    ada.at(&world, 1).post("/v1/chats", trio.clone()).await.ok(201);
+    let solo = ada.client.post("/v1/chats", json!({ "type": 2, "memberIds": [] })).await;
+    assert!(solo.header("retry-after").parse::<u64>().unwrap() > 15, "two are owed: {solo:?}");
+    solo.problem(429, "rate.limited");
+    let members = format!("/v1/chats/{}/members", chat["id"]);
+    ada.client.delete(&format!("{members}/{}", eve.id)).await.ok(204);
+    for gateway in [0, 1] {
+        let client = ada.at(&world, gateway);
+        client.post(&members, json!({ "userIds": [eve.id] })).await.problem(429, "rate.limited");
+        let direct = json!({ "type": 1, "memberIds": [eve.id] });
+        client.post("/v1/chats", direct).await.problem(429, "rate.limited");
+        client.post("/v1/chats", trio.clone()).await.problem(429, "rate.limited");
+    }
+    let chats = ada.client.get("/v1/chats").await.ok(200);
+    assert_eq!(chats["chats"].as_array().unwrap().len(), 2, "a refusal appended something");
+    bob.client.post("/v1/chats", trio).await.ok(201);
+}
+
+#[tokio::test]
 async fn connects_are_limited_and_resumes_less() {
     let env = [("MT_LIMIT_CONNECTS_PER_MIN", "2"), ("MT_LIMIT_RESUMES_PER_MIN", "4")];
     let world = World::start("connects", 2, &env).await;

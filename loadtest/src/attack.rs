@@ -61,6 +61,8 @@ pub enum Way {
     EarlyFrames,
     /// Logs in with wrong passwords from 72 addresses.
     Logins,
+    /// Creates large groups, as fast as they are taken.
+    Groups,
 }
 
 /// How long a gateway gets to let go of what an attacker made it hold.
@@ -122,6 +124,7 @@ async fn attempt(field: &Field, pid: u32, victim: &Victim, way: Way) -> Result<O
         Way::EarlyFrames => writers::early(field).await,
         Way::Connections => anonymous::connections(field).await,
         Way::Logins => anonymous::logins(field).await,
+        Way::Groups => writers::groups(field).await,
     }
     .with_context(|| format!("{way:?}"))?;
     let honest = witness.end().await;

@@ -12,6 +12,7 @@ use std::{net::IpAddr, time::Duration};
 
 use fred::{interfaces::LuaInterface, types::scripts::Script};
 use prometheus_client::{metrics::counter::Counter, registry::Registry};
+use shared::fold::MAX_MEMBERS;
 
 use self::local::Local;
 use crate::{
@@ -50,6 +51,9 @@ pub struct LimitSettings {
     /// How many of them may come at once.
     #[arg(long, env = "MT_LIMIT_HTTP_COMMANDS_BURST", default_value_t = 60)]
     pub limit_http_commands_burst: u32,
+    /// Members that a user puts into chats a minute, by creating them or adding to them; 0: no limit.
+    #[arg(long, env = "MT_LIMIT_MEMBER_ROWS_PER_MIN", default_value_t = 20_000)]
+    pub limit_member_rows_per_min: u32,
     /// Reads over HTTP a second and user, at each gateway; 0: no limit.
     #[arg(long, env = "MT_LIMIT_READS_PER_S", default_value_t = 50)]
     pub limit_reads_per_s: u32,
@@ -57,6 +61,10 @@ pub struct LimitSettings {
     #[arg(long, env = "MT_LIMIT_READS_BURST", default_value_t = 250)]
     pub limit_reads_burst: u32,
 }
+
+/// Each is a row of the projection, and reads wait until the rows before them are written: some 100 ms for these. It is
+/// the largest group.
+const MOST_MEMBER_ROWS_AT_ONCE: u32 = MAX_MEMBERS as u32;
 
 /// Declares [`Limit`], [`Limit::ALL`] and the names from one list, so that none of them can lack a limit.
 macro_rules! limits {
@@ -98,6 +106,8 @@ limits! {
     ForcedTraces = "trace",
     /// Commands over HTTP, by user.
     HttpCommands = "http",
+    /// Members put into chats, by the user who does it.
+    MemberRows = "member",
     /// Reads over HTTP, by user.
     Reads = "read",
 }
@@ -138,6 +148,10 @@ impl Rule {
                 Duration::from_secs(1),
                 settings.limit_http_commands_burst,
             ),
+            Limit::MemberRows => {
+                let count = settings.limit_member_rows_per_min;
+                Self::new(count, MINUTE, count.min(MOST_MEMBER_ROWS_AT_ONCE))
+            }
             Limit::Reads => {
                 Self::new(settings.limit_reads_per_s, Duration::from_secs(1), settings.limit_reads_burst)
             }

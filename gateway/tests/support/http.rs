@@ -24,6 +24,7 @@ pub const PLAIN: &[(&str, &str)] = &[
     ("MT_LIMIT_LOOKUPS_PER_MIN", "0"),
     ("MT_LIMIT_LOOKUPS_PER_ADDRESS_PER_MIN", "0"),
     ("MT_LIMIT_HTTP_COMMANDS_PER_S", "0"),
+    ("MT_LIMIT_MEMBER_ROWS_PER_MIN", "0"),
     ("MT_LIMIT_READS_PER_S", "0"),
     ("MT_LOG", "debug"),
 ];

@@ -22,6 +22,8 @@ const SENDERS: usize = 10;
 /// Frames between two looks at the clock.
 const BURST: usize = 64;
 const REFUSED: usize = 300;
+/// Members of a group: as many ids as a body holds.
+const MEMBERS: usize = 3_500;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(super) async fn ignored(field: &Field) -> Result<String> {
@@ -57,6 +59,23 @@ async fn send_ignored(mut socket: Socket, until: Instant) -> (u64, bool) {
         }
     }
     (sent, false)
+}
+
+pub(super) async fn groups(field: &Field) -> Result<String> {
+    let accounts = field.accounts(MEMBERS, "crowd").await?;
+    let members: Vec<u64> = accounts.iter().map(|account| account.user_id).collect();
+    let api = field.api.with_token(&accounts[0].access_token);
+    let group = json!({"type": 2, "memberIds": members});
+    let (mut created, mut refused) = (0, 0);
+    let until = Instant::now() + field.long;
+    while Instant::now() < until {
+        if api.post("/v1/chats", &group).await?.status.is_success() {
+            created += 1;
+        } else {
+            refused += 1;
+        }
+    }
+    Ok(format!("{created} groups of {MEMBERS} members, {refused} refused"))
 }
 
 pub(super) async fn early(field: &Field) -> Result<String> {

@@ -35,6 +35,16 @@ impl Caller {
     pub async fn may_command(&self, services: &Services) -> Result<(), Problem> {
         Ok(services.limits.check(Limit::HttpCommands, &self.user().to_string()).await?)
     }
+
+    /// Counts members that the caller is about to put into a chat. They count also if they are refused: finding that out
+    /// costs as much.
+    ///
+    /// # Errors
+    /// `rate.limited`.
+    pub async fn may_add(&self, services: &Services, members: usize) -> Result<(), Problem> {
+        let count = u32::try_from(members).unwrap_or(u32::MAX);
+        Ok(services.limits.check_all(Limit::MemberRows, &self.user().to_string(), count).await?)
+    }
 }
 
 impl FromRequestParts<Arc<Services>> for Caller {

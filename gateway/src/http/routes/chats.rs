@@ -162,6 +162,7 @@ pub async fn create(
     let key = idempotency_key(&headers)?;
     let mut asked: CreateChat = unread.json().await?;
     asked.member_ids.retain(|user| *user != caller.user());
+    caller.may_add(&services, asked.member_ids.len() + 1).await?;
     lookup::all_exist(&services, &caller, &client, "memberIds", &asked.member_ids).await?;
     let stored = create_one(&services, &caller, &asked, key).await?;
     let chat = match find(&services, caller.user(), stored.chat).await? {

@@ -29,7 +29,7 @@ const READY: Duration = secs(40);
 const TOKEN_TTL_S: u64 = 3_600;
 
 /// What the tests change for all services: they are about promises, not about limits, unless they say so.
-const DEFAULTS: [(&str, &str); 15] = [
+const DEFAULTS: [(&str, &str); 16] = [
     ("MT_LIMIT_AUTH_PER_MIN", "0"),
     ("MT_LIMIT_LOGIN_FAILURES_PER_MIN", "0"),
     ("MT_LIMIT_CONNECTS_PER_MIN", "0"),
@@ -37,6 +37,7 @@ const DEFAULTS: [(&str, &str); 15] = [
     ("MT_LIMIT_LOOKUPS_PER_MIN", "0"),
     ("MT_LIMIT_LOOKUPS_PER_ADDRESS_PER_MIN", "0"),
     ("MT_LIMIT_HTTP_COMMANDS_PER_S", "0"),
+    ("MT_LIMIT_MEMBER_ROWS_PER_MIN", "0"),
     ("MT_LIMIT_READS_PER_S", "0"),
     ("MT_COMMANDS_PER_S", "1000"),
     ("MT_COMMANDS_BURST", "2000"),
