@@ -103,6 +103,8 @@ pub struct Failure {
     /// Wait at least this long before a retry; 0: no advice.
     pub retry_after_ms: u64,
     pub message: String,
+    /// Because of whom the command is refused.
+    pub users: Box<[UserId]>,
     /// The query that failed, for the log line of whoever handles this failure. Never told to a client.
     #[source]
     pub source: Option<Arc<sql::Error>>,
@@ -112,7 +114,7 @@ impl PartialEq for Failure {
     /// Two failures are equal if a client is told the same.
     fn eq(&self, other: &Self) -> bool {
         let told = |it: &Self| (it.code, it.temporary, it.retry_after_ms);
-        told(self) == told(other) && self.message == other.message
+        told(self) == told(other) && self.message == other.message && self.users == other.users
     }
 }
 
@@ -138,7 +140,15 @@ impl From<Full> for Failure {
 impl Failure {
     /// A definite refusal.
     pub fn refused(code: Code, message: impl Into<String>) -> Self {
-        Self { code, temporary: false, retry_after_ms: 0, message: message.into(), source: None }
+        let (message, users) = (message.into(), Box::default());
+        Self { code, temporary: false, retry_after_ms: 0, message, users, source: None }
+    }
+
+    /// Some users do not let the actor add them.
+    pub fn member_refused(users: Vec<UserId>) -> Self {
+        let refused =
+            Self::refused(Code::MemberRefused, "some users do not let you add them; nobody was added");
+        Self { users: users.into(), ..refused }
     }
 
     /// The answer to a command whose event is void with this code. A stale one may be appended again.
@@ -148,7 +158,8 @@ impl Failure {
 
     /// An outcome that may change.
     pub fn temporary(code: Code, retry_after_ms: u64, message: impl Into<String>) -> Self {
-        Self { code, temporary: true, retry_after_ms, message: message.into(), source: None }
+        let (message, users) = (message.into(), Box::default());
+        Self { code, temporary: true, retry_after_ms, message, users, source: None }
     }
 
     /// The same failure without its source, which has been logged.

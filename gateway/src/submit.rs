@@ -35,7 +35,7 @@ use uuid::Uuid;
 use self::{append::Placed, capacity::ChatSettings, freshness::Freshness};
 use crate::{
     command::{Actor, Command, Failure, Stored},
-    feed::loader::Loader,
+    feed::{loader::Loader, reads::Reads},
     hub::{
         Hub,
         verdict::{Key, Waiter},
@@ -53,6 +53,7 @@ pub struct Commands {
     loader: Loader,
     appender: Appender,
     barrier: Barrier,
+    reads: Arc<Reads>,
     limits: ChatSettings,
     freshness: Freshness,
     /// Whether the log is nearly full.
@@ -66,13 +67,14 @@ pub struct Parts {
     pub loader: Loader,
     pub appender: Appender,
     pub barrier: Barrier,
+    pub reads: Arc<Reads>,
     pub limits: ChatSettings,
     pub duplicate_window: Duration,
 }
 
 impl Commands {
     pub fn new(parts: Parts) -> Self {
-        let Parts { hub, db, loader, appender, barrier, limits, duplicate_window } = parts;
+        let Parts { hub, db, loader, appender, barrier, reads, limits, duplicate_window } = parts;
         let window = Window { ms: duplicate_window.as_millis() as u64 };
         Self {
             freshness: Freshness::new(hub.clone(), window),
@@ -81,6 +83,7 @@ impl Commands {
             loader,
             appender,
             barrier,
+            reads,
             limits,
             full: AtomicBool::new(false),
         }

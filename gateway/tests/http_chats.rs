@@ -369,3 +369,101 @@ async fn what_cannot_be_proven_fresh_says_so() {
     .await
     .unwrap();
 }
+
+async fn direct(user: &User, peer: &User) -> String {
+    let chat = user.client.post("/v1/chats", json!({ "type": 1, "memberIds": [peer.id] })).await.json();
+    format!("/v1/chats/{}/messages", chat["id"])
+}
+
+/// A group of `owner` with `other` is refused because of `other` alone, and nothing of it is left.
+#[track_caller]
+fn is_kept_out(answer: support::Answer, other: &User) {
+    assert_eq!(answer.problem(403, "member.refused")["userIds"], json!([other.id]));
+}
+
+#[tokio::test]
+async fn who_may_add_a_user_is_up_to_them() {
+    let world = World::start("invites", 2, &[]).await;
+    let (ada, bob, eve) = (world.user("ada").await, world.user("bob").await, world.user("eve").await);
+    let create = async |by: &User, members: &[u64]| {
+        by.client.post("/v1/chats", json!({ "type": 2, "memberIds": members })).await
+    };
+    assert_eq!(bob.client.get("/v1/me").await.ok(200)["groupInvites"], "everyone");
+    let key = Uuid::now_v7().to_string();
+    let keyed = ada.client.clone().with("idempotency-key", &key);
+    let team = json!({ "type": 2, "memberIds": [bob.id] });
+    let first = keyed.post("/v1/chats", team.clone()).await.ok(201);
+
+    for wrong in [json!("friends"), json!(1), json!("")] {
+        let body = json!({ "groupInvites": wrong });
+        bob.client.patch("/v1/me", body).await.problem(422, "request.invalid");
+    }
+    let invites = async |user: &User, who: &str| {
+        let me = user.at(&world, 1).patch("/v1/me", json!({ "groupInvites": who })).await.ok(200);
+        assert_eq!(me["groupInvites"], who);
+    };
+    invites(&bob, "nobody").await;
+    let me = bob.client.patch("/v1/me", json!({ "displayName": "Bob" })).await.ok(200);
+    assert_eq!((&me["displayName"], &me["groupInvites"]), (&json!("Bob"), &json!("nobody")));
+    // All or none, also when the group exists, and whoever else would come.
+    is_kept_out(create(&ada, &[bob.id, eve.id]).await, &bob);
+    let chat = create(&ada, &[eve.id]).await.ok(201);
+    let members = format!("/v1/chats/{}/members", chat["id"]);
+    let add = async |gateway: usize, user: &User| {
+        ada.at(&world, gateway).post(&members, json!({ "userIds": [user.id] })).await
+    };
+    is_kept_out(add(0, &bob).await, &bob);
+    let chats = eve.client.get("/v1/chats").await.ok(200);
+    assert_eq!((chats["chats"].as_array().unwrap().len(), &chats["chats"][0]["memberCount"]), (1, &json!(2)));
+    // What was created before stays, for a retry too, and one's own groups are one's own doing.
+    assert_eq!(keyed.post("/v1/chats", team).await.ok(200)["id"], first["id"]);
+    create(&bob, &[ada.id]).await.ok(201);
+
+    // A direct chat that a stranger began makes nobody a contact, however much the stranger writes in it.
+    invites(&bob, "contacts").await;
+    is_kept_out(add(1, &bob).await, &bob);
+    let talk = direct(&ada, &bob).await;
+    ada.client.post(&talk, message("hello")).await.ok(201);
+    is_kept_out(add(0, &bob).await, &bob);
+    bob.at(&world, 1).post(&talk, message("who is it?")).await.ok(201);
+    add(0, &bob).await.ok(200);
+    // One's own does, from the start.
+    invites(&eve, "contacts").await;
+    is_kept_out(create(&ada, &[eve.id]).await, &eve);
+    direct(&eve, &ada).await;
+    create(&ada, &[eve.id]).await.ok(201);
+    is_kept_out(create(&bob, &[eve.id]).await, &eve);
+    // A group in common does not.
+    invites(&eve, "nobody").await;
+    is_kept_out(create(&ada, &[eve.id]).await, &eve);
+}
+
+#[tokio::test]
+async fn strangers_fill_half_of_a_users_groups_at_most() {
+    let world = World::start("strangers", 2, &[("MT_GROUPS_PER_USER", "4")]).await;
+    let (ada, eve, ben) = (world.user("ada").await, world.user("eve").await, world.user("ben").await);
+    let create = async |by: &User, gateway: usize| {
+        let members: &[u64] = if by.id == ada.id { &[] } else { &[ada.id] };
+        by.at(&world, gateway).post("/v1/chats", json!({ "type": 2, "memberIds": members })).await
+    };
+    let first = create(&eve, 0).await.ok(201);
+    create(&ben, 1).await.ok(201);
+    for (stranger, gateway) in [(&eve, 0), (&eve, 1), (&ben, 0)] {
+        is_kept_out(create(stranger, gateway).await, &ada);
+    }
+    let own = json!({ "type": 2, "memberIds": [] });
+    let bens = ben.client.post("/v1/chats", own).await.ok(201);
+    let members = format!("/v1/chats/{}/members", bens["id"]);
+    is_kept_out(ben.client.post(&members, json!({ "userIds": [ada.id] })).await, &ada);
+    // The other half is for what the user begins, and their contacts.
+    create(&ada, 0).await.ok(201);
+    let talk = direct(&ada, &ben).await;
+    ada.client.post(&talk, message("add me")).await.ok(201);
+    ben.client.post(&members, json!({ "userIds": [ada.id] })).await.ok(200);
+    for friend in [&ada, &ben] {
+        create(friend, 1).await.problem(422, "limit.exceeded");
+    }
+    // A group that was left makes room at once.
+    ada.client.delete(&format!("/v1/chats/{}/members/{}", first["id"], ada.id)).await.ok(204);
+    create(&ben, 1).await.ok(201);
+}

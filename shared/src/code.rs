@@ -45,6 +45,7 @@ codes! {
     ChatFull = ("chat.full", 409, "The chat has no room for more members"),
     UserNotFound = ("user.not_found", 404, "There is no such user"),
     MemberNotFound = ("member.not_found", 404, "The user is no member of the chat"),
+    MemberRefused = ("member.refused", 403, "A user does not let you add them"),
     MessageNotFound = ("message.not_found", 404, "There is no such message in the chat"),
     MessageNotAuthor = ("message.not_author", 403, "The message is another user's"),
     MessageDeleted = ("message.deleted", 409, "The message was deleted"),

@@ -12,6 +12,34 @@ pub struct User {
     pub id: UserId,
     pub email: String,
     pub display_name: String,
+    pub group_invites: GroupInvites,
+}
+
+/// Who may add a user to groups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum GroupInvites {
+    #[default]
+    Everyone,
+    /// People with whom the user shares a direct chat that the user began or wrote in. One that somebody else began, and
+    /// that was never answered, is not the user's doing.
+    Contacts,
+    Nobody,
+}
+
+impl GroupInvites {
+    /// The text on the wire and in Postgres.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Everyone => "everyone",
+            Self::Contacts => "contacts",
+            Self::Nobody => "nobody",
+        }
+    }
+
+    /// The inverse of [`GroupInvites::as_str`].
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Everyone, Self::Contacts, Self::Nobody].into_iter().find(|invites| invites.as_str() == text)
+    }
 }
 
 /// An account and the hash of its password.
@@ -32,8 +60,9 @@ pub struct Profile {
 const CREATE: &str = "
     INSERT INTO users (email, display_name, password_hash, created_ts) VALUES ($1, $2, $3, $4)
     ON CONFLICT (email) DO NOTHING RETURNING id";
-const BY_EMAIL: &str = "SELECT id, email, display_name, password_hash FROM users WHERE email = $1";
-const BY_ID: &str = "SELECT id, email, display_name FROM users WHERE id = $1";
+const BY_EMAIL: &str =
+    "SELECT id, email, display_name, group_invites, password_hash FROM users WHERE email = $1";
+const BY_ID: &str = "SELECT id, email, display_name, group_invites FROM users WHERE id = $1";
 const PROFILES: &str = "SELECT id, display_name FROM users WHERE id = ANY($1) ORDER BY id";
 const RENEW_HASH: &str = "UPDATE users SET password_hash = $3 WHERE id = $1 AND password_hash = $2";
 // A sample of pages, some 100,000 accounts: the shares are wanted, not the numbers. `reltuples` is -1 before the first
@@ -44,7 +73,9 @@ const COSTS: &str = "
         SELECT reltuples FROM pg_class WHERE oid = 'users'::regclass
     ))))
     WHERE password_hash IS NOT NULL GROUP BY 1";
-const RENAME: &str = "UPDATE users SET display_name = $2 WHERE id = $1";
+const UPDATE: &str = "
+    UPDATE users SET display_name = coalesce($2, display_name), group_invites = coalesce($3, group_invites)
+    WHERE id = $1";
 const PROVISION: &str = "
     WITH fresh AS MATERIALIZED (SELECT new_user_id() AS id, gen_random_uuid() AS did FROM generate_series(1, $2)),
     accounts AS (
@@ -78,6 +109,8 @@ fn user(row: &Row) -> Result<User, Error> {
         id: user_id(row.try_get("id")?)?,
         email: row.try_get("email")?,
         display_name: row.try_get("display_name")?,
+        group_invites: GroupInvites::parse(row.try_get("group_invites")?)
+            .ok_or(Error::Corrupt("nobody knows who may add a user"))?,
     })
 }
 
@@ -138,12 +171,18 @@ impl Db {
         rows.iter().map(|row| user_id(row.try_get("id")?)).collect()
     }
 
-    /// Changes the display name; `false` if there is no such account.
+    /// Changes the given fields; `false` if there is no such account.
     ///
     /// # Errors
     /// [`Error`]
-    pub async fn set_display_name(&self, id: UserId, display_name: &str) -> Result<bool, Error> {
-        Ok(self.execute(RENAME, &[&id.as_i64(), &display_name]).await? > 0)
+    pub async fn update_user(
+        &self,
+        id: UserId,
+        display_name: Option<&str>,
+        group_invites: Option<GroupInvites>,
+    ) -> Result<bool, Error> {
+        let group_invites = group_invites.map(GroupInvites::as_str);
+        Ok(self.execute(UPDATE, &[&id.as_i64(), &display_name, &group_invites]).await? > 0)
     }
 
     /// Replaces the hash of a password that did not change; `false` if it did meanwhile.

@@ -67,6 +67,12 @@ const STEPS: &[Step] = &[
         up: include_str!("../migrations/0008_user_ids.up.sql"),
         down: include_str!("../migrations/0008_user_ids.down.sql"),
     },
+    Step {
+        version: 9,
+        name: "group_invites",
+        up: include_str!("../migrations/0009_group_invites.up.sql"),
+        down: include_str!("../migrations/0009_group_invites.down.sql"),
+    },
 ];
 
 /// Migrating failed.

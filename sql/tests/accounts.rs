@@ -47,11 +47,11 @@ async fn an_email_is_one_account() {
     assert_eq!(db.create_user("a@x.example", "Eve", "other", 8).await.unwrap(), None);
     let account = db.user_by_email("a@x.example").await.unwrap().expect("there");
     assert_eq!((account.user.id, account.password_hash.as_deref()), (id, Some("hash")));
-    assert!(db.set_display_name(id, "Ada L.").await.unwrap());
+    assert!(db.update_user(id, Some("Ada L."), None).await.unwrap());
     assert_eq!(db.user(id).await.unwrap().unwrap().display_name, "Ada L.");
     assert!(db.user_by_email("b@x.example").await.unwrap().is_none());
     let unknown = user(id.get() + 1_000);
-    assert!(!db.set_display_name(unknown, "nobody").await.unwrap());
+    assert!(!db.update_user(unknown, Some("nobody"), None).await.unwrap());
     let profiles = db.users(&[unknown, id]).await.unwrap();
     assert_eq!(profiles.iter().map(|profile| profile.id).collect::<Vec<_>>(), [id]);
 }

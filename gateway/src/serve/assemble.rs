@@ -68,6 +68,7 @@ pub(super) async fn assemble(
         loader: loader.clone(),
         appender,
         barrier,
+        reads: reads.clone(),
         limits: settings.chat,
         duplicate_window: Duration::from_millis(settings.nats.duplicate_window_ms),
     }));

@@ -64,17 +64,19 @@ impl Served {
         let keys = Keys::load(&world.corner.keys_dir()).unwrap();
         let barrier = Barrier::start(&world.nats, &world.appender, Partition::FIRST);
         let hub = world.stage.hub.clone();
+        let reads = Reads::new(barrier.clone(), world.nats.clone());
         let services = Services {
             commands: Arc::new(Commands::new(Parts {
                 hub: hub.clone(),
                 db: world.db.clone(),
                 loader: world.loader.clone(),
                 appender: world.appender.clone(),
-                barrier: barrier.clone(),
+                barrier,
+                reads: reads.clone(),
                 limits: chat,
                 duplicate_window: Duration::from_secs(120),
             })),
-            reads: Reads::new(barrier, world.nats.clone()),
+            reads,
             db: world.db.clone(),
             loader: world.loader.clone(),
             catch_ups: world.catch_ups.clone(),

@@ -98,7 +98,7 @@ impl Commands {
     async fn has_room_to_create(&self, chat: ChatId, owner: UserId, users: &[UserId]) -> Result<(), Failure> {
         let members: Vec<UserId> =
             std::iter::once(owner).chain(users.iter().copied().filter(|user| *user != owner)).collect();
-        let Err(refusal) = self.has_room_for_new(&members).await else { return Ok(()) };
+        let Err(refusal) = self.has_room_for_new(owner, &members).await else { return Ok(()) };
         self.catch_barrier().await?;
         self.load(chat).await?;
         if self.existing(chat).is_some() { Ok(()) } else { Err(refusal) }

@@ -42,7 +42,7 @@ impl Commands {
         let event = new_event(actor, *uuid, fact);
         self.permit(chat, &event).await?;
         if let Change::Join { users, .. } = change {
-            Box::pin(self.has_room_in(chat, users)).await?;
+            Box::pin(self.has_room_in(chat, actor.user, users)).await?;
         }
         Ok(event)
     }

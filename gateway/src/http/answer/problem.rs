@@ -12,9 +12,10 @@ use axum::{
 };
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
-use shared::code::Code;
+use shared::{code::Code, id::UserId};
 use utoipa::ToSchema;
 
+use super::schema::Id;
 use crate::{
     auth::{password::PasswordError, token::CannotSign},
     command::Failure,
@@ -38,6 +39,7 @@ pub struct Problem {
     status: Option<StatusCode>,
     detail: Option<String>,
     errors: Vec<FieldError>,
+    users: Box<[UserId]>,
     retry_after: Option<Duration>,
     cause: Option<Cause>,
 }
@@ -85,23 +87,28 @@ pub struct ProblemBody<'a> {
     /// Which fields are wrong, for `request.invalid`.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     errors: &'a [FieldError],
+    /// Who does not want to be added, for `member.refused`.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    #[schema(value_type = Vec<Id>)]
+    user_ids: &'a [UserId],
 }
 
 impl Problem {
-    pub const fn new(code: Code) -> Self {
-        Self { code, status: None, detail: None, errors: Vec::new(), retry_after: None, cause: None }
-    }
-
-    /// `request.invalid`, with every field that is wrong.
-    pub const fn invalid_fields(errors: Vec<FieldError>) -> Self {
+    pub fn new(code: Code) -> Self {
         Self {
-            code: Code::RequestInvalid,
+            code,
             status: None,
             detail: None,
-            errors,
+            errors: Vec::new(),
+            users: Box::default(),
             retry_after: None,
             cause: None,
         }
+    }
+
+    /// `request.invalid`, with every field that is wrong.
+    pub fn invalid_fields(errors: Vec<FieldError>) -> Self {
+        Self { errors, ..Self::new(Code::RequestInvalid) }
     }
 
     /// `request.invalid`, with the one field that is wrong.
@@ -183,6 +190,7 @@ impl Problem {
             detail: self.detail.as_deref(),
             trace_id: TRACE_ID.try_with(Clone::clone).unwrap_or_default(),
             errors: &self.errors,
+            user_ids: &self.users,
         };
         // Serialising strings and numbers into memory cannot fail.
         serde_json::to_vec(&body).unwrap_or_default()
@@ -228,6 +236,7 @@ impl From<CannotSign> for Problem {
 impl From<Failure> for Problem {
     fn from(failure: Failure) -> Self {
         let mut problem = Self::from(failure.code).detail(failure.message);
+        problem.users = failure.users;
         if let Some(source) = failure.source {
             problem = problem.because_of(source);
         }

@@ -89,14 +89,21 @@ refusals! {
     /// A ticket while Redis is away.
     NoTickets { 503: "`server.unavailable`", }
 
-    /// Creating a chat under a key of another one, with too many members, or while a dependency is away.
+    /// Creating a chat under a key of another one, with too many members or such that do not want to be added, or while
+    /// a dependency is away.
     ChatNotCreated {
+        403: "`member.refused`",
         409: "`command.uuid_reused`",
         422: "`request.invalid`, `limit.exceeded`",
         503: "`log.unavailable`, `log.full`, `server.unavailable`",
     }
-    /// Adding members to a full chat.
-    ChatFull { 409: "`chat.full`", }
+    /// Adding members to a full chat, or such that do not want to be added or are in too many groups.
+    MemberNotAdded {
+        403: "`chat.forbidden`, `member.refused`",
+        409: "`chat.full`",
+        422: "`request.invalid`, `limit.exceeded`",
+        503: "`log.unavailable`, `log.full`, `server.unavailable`",
+    }
     /// A command about one member of a group, who may be unknown, or the last owner.
     MemberUnchanged {
         404: "`chat.not_found`, `member.not_found`",

@@ -53,6 +53,15 @@ pub enum HistoryText {
     Join,
 }
 
+/// `contacts`: people with whom one shares a direct chat that one has begun or written in.
+#[derive(ToSchema)]
+#[schema(as = GroupInvites, rename_all = "lowercase")]
+pub enum GroupInvitesText {
+    Everyone,
+    Contacts,
+    Nobody,
+}
+
 /// A user who is named in a text, as a range of UTF-16 units. A range cuts no character.
 #[derive(ToSchema)]
 #[schema(as = Mention, rename_all = "camelCase")]

@@ -11,7 +11,9 @@ use shared::{
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::schema::{ChatTypeNumber, HistoryText, Id, MentionSchema, Name, RoleText, SeqText};
+use super::schema::{
+    ChatTypeNumber, GroupInvitesText, HistoryText, Id, MentionSchema, Name, RoleText, SeqText,
+};
 use crate::command::Stored;
 
 /// The caller's own account.
@@ -24,11 +26,19 @@ pub struct Me {
     pub email: String,
     #[schema(value_type = Name)]
     pub display_name: String,
+    /// Who may add the caller to groups.
+    #[schema(value_type = GroupInvitesText)]
+    pub group_invites: &'static str,
 }
 
 impl From<sql::accounts::User> for Me {
     fn from(user: sql::accounts::User) -> Self {
-        Self { id: user.id, email: user.email, display_name: user.display_name }
+        Self {
+            id: user.id,
+            email: user.email,
+            display_name: user.display_name,
+            group_invites: user.group_invites.as_str(),
+        }
     }
 }
 

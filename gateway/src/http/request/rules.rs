@@ -10,6 +10,7 @@ use shared::{
     permission::{ChatType, Role},
     text,
 };
+use sql::accounts::GroupInvites;
 use uuid::Uuid;
 
 use super::fields::Fault;
@@ -149,6 +150,11 @@ pub fn role(value: &Value) -> Result<Role, Fault> {
 /// Whether members read what was written before they joined.
 pub fn history(value: &Value) -> Result<History, Fault> {
     History::parse(string(value)?).ok_or(Fault::OutOfRange)
+}
+
+/// Who may add the caller to groups.
+pub fn group_invites(value: &Value) -> Result<GroupInvites, Fault> {
+    GroupInvites::parse(string(value)?).ok_or(Fault::OutOfRange)
 }
 
 /// The number of a chat's type.

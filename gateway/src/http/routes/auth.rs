@@ -14,7 +14,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use shared::{code::Code, id::UserId};
 use sql::{
-    accounts::Account,
+    accounts::{Account, GroupInvites, User},
     tokens::{Lives, Rotation},
 };
 use utoipa::ToSchema;
@@ -152,7 +152,8 @@ pub async fn register(
     let created = services.db.create_user(&asked.email, &display_name, &hash, unix_ms()).await?;
     let id = created.ok_or_else(taken)?;
     AccountAt::new(&asked.email, client.address).remember(&services.redis).await;
-    let user = Me { id, email: asked.email, display_name };
+    let group_invites = GroupInvites::default();
+    let user = Me::from(User { id, email: asked.email, display_name, group_invites });
     let mut response = log_in(&services, &client, &headers, user, asked.device.as_deref()).await?;
     *response.status_mut() = StatusCode::CREATED;
     response.headers_mut().insert(header::LOCATION, HeaderValue::from_static("/v1/me"));

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use shared::code::Code;
+use sql::accounts::GroupInvites;
 use utoipa::ToSchema;
 
 use crate::http::{
     answer::{
         problem::Problem,
         refusals::{Invalid, Limited, Unauthenticated, WithBody},
-        schema::Name,
+        schema::{GroupInvitesText, Name},
         view::Me,
     },
     request::{
@@ -25,13 +26,17 @@ use crate::http::{
 #[derive(ToSchema)]
 #[schema(rename_all = "camelCase")]
 pub struct UpdateMe {
-    #[schema(value_type = Name)]
-    display_name: String,
+    #[schema(value_type = Option<Name>)]
+    display_name: Option<String>,
+    #[schema(value_type = Option<GroupInvitesText>)]
+    group_invites: Option<GroupInvites>,
 }
 
 impl FromFields for UpdateMe {
     fn read(fields: &mut Fields) -> Option<Self> {
-        Some(Self { display_name: fields.required("displayName", rules::name)? })
+        let display_name = fields.optional("displayName", rules::name);
+        let group_invites = fields.optional("groupInvites", rules::group_invites);
+        Some(Self { display_name, group_invites })
     }
 }
 
@@ -45,7 +50,7 @@ pub async fn show(State(services): State<Arc<Services>>, caller: Caller) -> Resu
     Ok(axum::Json(user.into()))
 }
 
-/// Change what others see.
+/// Change what others see, and who may add the caller to groups.
 #[utoipa::path(patch, path = "/v1/me", tag = "account", security(("accessToken" = [])), request_body = UpdateMe, responses(
     (status = 200, body = Me),
     Unauthenticated, Invalid, Limited, WithBody,
@@ -56,7 +61,7 @@ pub async fn update(
     unread: Unread,
 ) -> Result<axum::Json<Me>, Problem> {
     caller.may_command(&services).await?;
-    let asked: UpdateMe = unread.json().await?;
-    services.db.set_display_name(caller.user(), &asked.display_name).await?;
+    let UpdateMe { display_name, group_invites } = unread.json().await?;
+    services.db.update_user(caller.user(), display_name.as_deref(), group_invites).await?;
     show(State(services), caller).await
 }

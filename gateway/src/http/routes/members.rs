@@ -19,7 +19,9 @@ use crate::{
         answer::{
             pages::{self, Page},
             problem::Problem,
-            refusals::{ChatFull, CommandToGroup, MemberNotRemoved, MemberUnchanged, ReadInChat, WithBody},
+            refusals::{
+                CommandToGroup, MemberNotAdded, MemberNotRemoved, MemberUnchanged, ReadInChat, WithBody,
+            },
             schema::{self, RoleText},
             view::{Ack, Member, is_false},
         },
@@ -115,7 +117,7 @@ impl FromFields for AddMembers {
 #[utoipa::path(post, path = "/v1/chats/{id}/members", tag = "chats", security(("accessToken" = [])),
     request_body = AddMembers, params(("id" = inline(schema::Id), Path)), responses(
     (status = 200, body = Ack),
-    WithBody, CommandToGroup, ChatFull,
+    WithBody, CommandToGroup, MemberNotAdded,
 ))]
 pub async fn add(
     State(services): State<Arc<Services>>,
@@ -129,6 +131,7 @@ pub async fn add(
     let role = asked.role.unwrap_or(Role::Member);
     // Who may not add anybody is not told which of these ids exist.
     services.commands.may_join(&caller.actor(), chat, &asked.user_ids, role).await?;
+    caller.may_add(&services, asked.user_ids.len()).await?;
     lookup::all_exist(&services, &caller, &client, "userIds", &asked.user_ids).await?;
     execute(&services, &caller, chat, Change::Join { users: asked.user_ids, role }).await
 }
