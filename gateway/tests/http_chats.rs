@@ -460,6 +460,7 @@ async fn strangers_fill_half_of_a_users_groups_at_most() {
     let talk = direct(&ada, &ben).await;
     ada.client.post(&talk, message("add me")).await.ok(201);
     ben.client.post(&members, json!({ "userIds": [ada.id] })).await.ok(200);
+    assert_eq!(ada.client.get("/v1/chats?limit=9").await.ok(200)["chats"].as_array().unwrap().len(), 5);
     for friend in [&ada, &ben] {
         create(friend, 1).await.problem(422, "limit.exceeded");
     }

@@ -111,9 +111,11 @@ impl Redis {
     /// Runs commands for a caller that can do without their answer.
     ///
     /// # Errors
-    /// [`Down`], without a wait while the circuit is open.
+    /// [`Down`], without a wait while the circuit is open or there is no connection.
     pub async fn run<T>(&self, commands: impl AsyncFnOnce(&Client) -> FredResult<T>) -> Result<T, Down> {
-        if self.is_open() {
+        // Nothing is learned by waiting for a connection. Commands before the first one, at the start of the process, would
+        // open the circuit just when it is made.
+        if self.is_open() || !self.0.client.is_connected() {
             return Err(Down);
         }
         let answer = self.within(ANSWER_WITHIN, commands).await;
