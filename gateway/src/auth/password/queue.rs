@@ -67,7 +67,8 @@ struct State {
 /// The right to hash. Dropped, it goes to the next caller.
 pub struct Turn {
     queue: Queue,
-    since: Instant,
+    /// When its caller took it; `None` if nobody has yet.
+    since: Option<Instant>,
 }
 
 impl Queue {
@@ -99,7 +100,7 @@ impl Queue {
         let _counted = Waiting(&self.0.waiting);
         match timeout(self.0.bounds.patience, coming).await {
             Ok(Ok(mut turn)) => {
-                turn.since = Instant::now();
+                turn.since = Some(Instant::now());
                 Ok(turn)
             }
             Ok(Err(_)) | Err(_) => Err(Busy(self.0.state.lock().wait_of(lane, &self.0.bounds))),
@@ -114,7 +115,7 @@ impl Queue {
     }
 
     fn begin(&self) -> Turn {
-        Turn { queue: self.clone(), since: Instant::now() }
+        Turn { queue: self.clone(), since: Some(Instant::now()) }
     }
 }
 
@@ -139,35 +140,55 @@ impl State {
 
     /// How long a caller who came last would wait.
     fn wait_of(&mut self, lane: Lane, bounds: &Bounds) -> Duration {
-        let ahead = self.lane(lane).len() + 1;
+        let callers = self.lane(lane);
+        callers.retain(|caller| !caller.is_closed());
+        let ahead = callers.len() + 1;
         let rounds = u32::try_from(ahead.div_ceil(bounds.parallel.max(1))).unwrap_or(u32::MAX);
         self.lasts.saturating_mul(rounds).min(LONGEST_TOLD)
     }
 
     fn next(&mut self) -> Option<oneshot::Sender<Turn>> {
-        let strangers_turn = self.known_in_a_row + 1 >= STRANGERS_SHARE && !self.strangers.is_empty();
-        if !strangers_turn && let Some(caller) = self.known.pop_front() {
+        if self.known_in_a_row + 1 >= STRANGERS_SHARE
+            && let Some(caller) = first(&mut self.strangers)
+        {
+            self.known_in_a_row = 0;
+            return Some(caller);
+        }
+        if let Some(caller) = first(&mut self.known) {
             self.known_in_a_row = self.known_in_a_row.saturating_add(1);
             return Some(caller);
         }
         self.known_in_a_row = 0;
-        self.strangers.pop_front()
+        first(&mut self.strangers)
     }
+}
+
+/// The first caller of a lane that has not gone away. Those before it have left their places.
+fn first(lane: &mut VecDeque<oneshot::Sender<Turn>>) -> Option<oneshot::Sender<Turn>> {
+    while let Some(caller) = lane.pop_front() {
+        if !caller.is_closed() {
+            return Some(caller);
+        }
+    }
+    None
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
         let next = {
             let mut state = self.queue.0.state.lock();
-            state.lasts = (state.lasts * 7 + self.since.elapsed()) / 8;
+            // A turn that nobody took says nothing about how long a hash lasts.
+            if let Some(since) = self.since {
+                state.lasts = (state.lasts * 7 + since.elapsed()) / 8;
+            }
             let next = state.next();
             if next.is_none() {
                 state.free += 1;
             }
             next
         };
-        // If the caller has gone away, the turn comes back and is dropped, which passes it on.
-        drop(next.map(|caller| caller.send(self.queue.begin())));
+        // If the caller has gone away just now, the turn comes back and is dropped, which passes it on.
+        drop(next.map(|caller| caller.send(Turn { queue: self.queue.clone(), since: None })));
     }
 }
 
@@ -239,6 +260,25 @@ mod tests {
         assert!(queue.0.state.lock().line_up(Lane::Stranger, &queue.0.bounds).is_ok());
         drop(turn);
         assert_eq!(queue.0.state.lock().free, 1, "nobody was there to take the turn");
+    }
+
+    #[tokio::test]
+    async fn callers_who_have_gone_away_make_no_turn_seem_short() {
+        let queue = queue(1_000, LONG);
+        let turn = queue.turn(Lane::Stranger).await.ok().unwrap();
+        let line_up = || queue.0.state.lock().line_up(Lane::Stranger, &queue.0.bounds).unwrap();
+        // The last of them goes away only after the turn was sent.
+        let (gone, mut late): (Vec<_>, _) = ((0..500).map(|_| line_up()).collect(), line_up());
+        queue.0.state.lock().strangers.iter().for_each(|caller| assert!(!caller.is_closed()));
+        drop(gone);
+        drop(turn);
+        assert_eq!(queue.0.state.lock().free, 0, "the last one has it");
+        let taken = late.try_recv().ok().unwrap();
+        let told = queue.0.state.lock().wait_of(Lane::Stranger, &queue.0.bounds);
+        assert!(told > FIRST_GUESS / 2, "{told:?}");
+        drop(taken);
+        assert_eq!(queue.0.state.lock().free, 1);
+        assert!(queue.0.state.lock().wait_of(Lane::Stranger, &queue.0.bounds) > FIRST_GUESS / 2);
     }
 
     #[tokio::test(start_paused = true)]
