@@ -88,7 +88,7 @@ fn doubtful(hub: &Hub, entries: &[Entry], known_after: impl Fn(ChatId) -> Option
         };
         let Ok((head, _)) = Head::read(&entry.payload) else { continue };
         let is_new = || hub.proves_new(head.actor, head.uuid, entry.ts_ms);
-        if after < entry.seq && fold::is_doubtful(head.unique_as_of, after, is_new) {
+        if after < entry.seq && fold::is_doubtful(head.kind, head.unique_as_of, after, is_new) {
             doubtful.push(((chat, head.actor, head.uuid), entry.seq));
         }
     }

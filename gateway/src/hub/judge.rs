@@ -81,7 +81,7 @@ impl State {
             let ts = self.ring.get(seq).map(|entry| entry.ts);
             ts.is_some_and(|ts| self.marks.proves_new(event.actor, event.uuid, ts))
         };
-        fold::is_doubtful(event.unique_as_of, self.ring.floor().seq, is_new)
+        fold::is_doubtful(event.fact.kind(), event.unique_as_of, self.ring.floor().seq, is_new)
     }
 
     /// The entries of a chat after `upto` that the ring cannot judge by itself, and their commands.

@@ -8,16 +8,24 @@
 //!
 //! A copy is an earlier event of the same actor, chat and uuid, whether it is valid or refused. Bytes that are no event
 //! are no copy, and nor is a stale event ([`STALE`]).
+//!
+//! A `ChatCreated` needs no look for copies: the fold alone judges it. Its append demands that the log has nothing of the
+//! chat, and of two the fold refuses the second.
 
 use super::{ChatState, STALE, apply};
-use crate::{code::Code, event::Event, id::Seq};
+use crate::{
+    code::Code,
+    event::{Event, Kind},
+    id::Seq,
+};
 
 /// The verdict on a chat's next event, and its effect; `repeats`: an earlier copy of it is in the log.
 ///
 /// # Errors
 /// The code with which the event is void; the state is then unchanged.
 pub fn judge(chat: &mut Option<ChatState>, seq: Seq, event: &Event, repeats: bool) -> Result<(), Code> {
-    if repeats { Err(Code::CommandUuidReused) } else { apply(chat, seq, event) }
+    let is_void = repeats && event.fact.kind() != Kind::ChatCreated;
+    if is_void { Err(Code::CommandUuidReused) } else { apply(chat, seq, event) }
 }
 
 /// Whether an event with this verdict is a copy of its command, so that a later one repeats it.
@@ -26,7 +34,12 @@ pub fn is_copy(verdict: Result<(), Code>) -> bool {
 }
 
 /// Whether a reader that knows all entries after `known_after` can't tell if the log holds an earlier copy of a command:
-/// it knows of none. `unique_as_of` is the event's, and `is_new` says that the time in the uuid excludes a copy.
-pub fn is_doubtful(unique_as_of: Option<Seq>, known_after: Seq, is_new: impl FnOnce() -> bool) -> bool {
-    unique_as_of.unwrap_or_default() < known_after && !is_new()
+/// it knows of none. `kind` and `unique_as_of` are the event's, and `is_new` says that the time in the uuid excludes a copy.
+pub fn is_doubtful(
+    kind: Kind,
+    unique_as_of: Option<Seq>,
+    known_after: Seq,
+    is_new: impl FnOnce() -> bool,
+) -> bool {
+    kind != Kind::ChatCreated && unique_as_of.unwrap_or_default() < known_after && !is_new()
 }

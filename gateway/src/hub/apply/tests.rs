@@ -242,3 +242,23 @@ fn a_replay_withholds_the_body_of_a_deleted_message_and_of_its_edits() {
     ];
     assert_eq!(back.hears(), expected);
 }
+
+/// Its uuid is the client's idempotency key, and names no time.
+#[test]
+fn the_first_event_of_a_chat_needs_no_look_for_an_earlier_copy() {
+    let mut stage = Stage::with_ring(2_000);
+    stage.append(1, 1, created(&[1, 2]));
+    stage.load_user(2);
+    let mut member = stage.connect(2);
+    while stage.hub.floor().seq < Seq(10) {
+        stage.append(1, 1, sent("hi"));
+        member.hears();
+    }
+    let key = uuid::Builder::from_random_bytes([7; 16]).into_uuid();
+    let seq = stage.log.append_at((2, 1), 0, key, created(&[1, 2]), None);
+    let entry = stage.log.entry(seq).clone();
+    stage.apply(&entry);
+    assert_eq!(member.hears(), [format!("ChatCreated {seq} after 0")]);
+    assert!(stage.hub.take_follow_ups().wanted.is_empty(), "the chat is not to be loaded");
+    assert_eq!(stage.hub.metrics.doubtful_total.get(), 0);
+}
