@@ -3,7 +3,7 @@
 //! The copies of commands within the span are remembered here. For those that may be older than the span the projection
 //! is asked, once for each batch of entries that holds such a command; that is rare. Invariants: the entries of a chat are
 //! folded in the log's order, all of them from the chat's state on; each batch is looked up before it is folded. Memory
-//! grows with the events of the span: some 60 bytes for each event of a chat that is folded.
+//! grows with the events of the span: some 70 bytes for each event of a chat that is folded.
 
 use std::collections::{HashMap, HashSet};
 
@@ -20,13 +20,13 @@ use streams::Entry;
 use crate::{command::Failure, hub::Hub};
 
 /// Keys in one query.
-const KEYS_PER_QUERY: usize = 2_048;
+pub(super) const KEYS_PER_QUERY: usize = 2_048;
 
 /// Judges the entries of a span.
 #[derive(Default)]
 pub(super) struct Judge {
-    /// The commands of the span so far.
-    seen: HashSet<Key, RandomState>,
+    /// The commands of the span so far, and the first entry that holds each.
+    seen: HashMap<Key, Seq, RandomState>,
     /// The entries that repeat a command from before the span.
     repeats: HashSet<Seq>,
 }
@@ -70,12 +70,19 @@ impl Judge {
         event: &Event,
     ) -> Result<(), Code> {
         let key = (chat, event.actor, event.uuid);
-        let repeats = self.seen.contains(&key) || self.repeats.contains(&seq);
+        let repeats = self.seen.contains_key(&key) || self.repeats.contains(&seq);
         let verdict = fold::judge(state, seq, event, repeats);
         if fold::is_copy(verdict) {
-            self.seen.insert(key);
+            self.seen.entry(key).or_insert(seq);
         }
         verdict
+    }
+
+    /// The first copy of a command that stands after the span at `seq`: in the span, or among those that the projection has
+    /// stored.
+    pub(super) fn first_copy(&self, key: &Key, seq: Seq, stored: &HashMap<Key, Seq>) -> Option<Seq> {
+        let stored = stored.get(key).copied().filter(|first| *first < seq);
+        stored.into_iter().chain(self.seen.get(key).copied()).min()
     }
 }
 

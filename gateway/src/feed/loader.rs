@@ -22,6 +22,7 @@ use shared::{
 use streams::Nats;
 use tokio::sync::{mpsc, oneshot};
 
+use super::judge::{Judge, KEYS_PER_QUERY};
 use crate::{
     command::Failure,
     hub::{
@@ -149,13 +150,13 @@ impl Load<'_> {
                 if lags { chats.iter().copied().collect() } else { self.hub.missing(chats.iter().copied()) };
             let mut states = self.chats(&wanted, pin.floor).await?;
             let past = (self.hub, self.db, self.nats);
-            let unjudged = extend::to_ring(past, pin.floor, &mut states, &mut loaded).await?;
+            let (unjudged, judge) = extend::to_ring(past, pin.floor, &mut states, &mut loaded).await?;
             if !unjudged.is_empty() {
                 chats.extend(unjudged);
                 continue;
             }
             self.passed(&states, &loaded).await?;
-            self.look(&mut states).await?;
+            self.look(&mut states, pin.floor, &judge).await?;
             if self.install(states, loaded, pin.epoch, &mut chats) {
                 return Ok(());
             }
@@ -195,21 +196,25 @@ impl Load<'_> {
         tokio::time::timeout(PATIENCE, passed).await.map_err(|_| unavailable())
     }
 
-    /// Asks the projection about the entries of the ring after the load that the ring cannot judge by itself.
-    async fn look(&self, chats: &mut [LoadedChat]) -> Result<(), Failure> {
+    /// Finds the first copies of the entries of the ring after the load that the ring cannot judge by itself. The
+    /// projection knows them up to its checkpoint, and `judge` knows those from there to `floor`.
+    async fn look(&self, chats: &mut [LoadedChat], floor: Seq, judge: &Judge) -> Result<(), Failure> {
         let doubtful = self.hub.doubtful(chats.iter().map(|chat| (chat.chat, chat.upto)));
-        if doubtful.is_empty() {
-            return Ok(());
+        let (mut upto, mut looked) = (None, HashMap::<ChatId, HashMap<Seq, Option<Seq>>>::new());
+        for piece in doubtful.chunks(KEYS_PER_QUERY) {
+            let keys: Vec<_> = piece.iter().map(|(_, key)| (key.chat, key.actor, key.uuid)).collect();
+            let (checkpoint, stored) = self.db.first_copies(&keys).await?;
+            // The projection had come at least as far when it was asked for the later pieces.
+            upto.get_or_insert(checkpoint.position.seq.max(floor));
+            let stored: HashMap<_, _> = stored.into_iter().collect();
+            for ((seq, _), key) in piece.iter().zip(&keys) {
+                looked.entry(key.0).or_default().insert(*seq, judge.first_copy(key, *seq, &stored));
+            }
         }
-        let keys: Vec<_> = doubtful.iter().map(|(_, key)| (key.chat, key.actor, key.uuid)).collect();
-        let (checkpoint, firsts) = self.db.first_copies(&keys).await?;
-        let firsts: HashMap<_, _> = firsts.into_iter().collect();
         for chat in chats {
-            chat.looked.upto = checkpoint.position.seq;
-            let of_chat = doubtful.iter().zip(&keys).filter(|((_, key), _)| key.chat == chat.chat);
-            chat.looked.firsts = of_chat
-                .map(|((seq, _), key)| (*seq, firsts.get(key).copied().filter(|first| first < seq)))
-                .collect();
+            if let Some(firsts) = looked.remove(&chat.chat) {
+                chat.looked = Looked { upto: upto.unwrap_or(floor), firsts };
+            }
         }
         Ok(())
     }

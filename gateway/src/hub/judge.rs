@@ -5,9 +5,11 @@
 //! so every reader comes to the same one. Where the ring does not go back far enough to tell whether an entry repeats an
 //! earlier command, the entry and all later ones of its chat wait for the projection's answer (`feed::loader`).
 
+use std::collections::HashMap;
+
 use shared::{
     code::Code,
-    event::{Event, Kind},
+    event::{Event, Head, Kind},
     fold,
     frame::{self, ServerFrame},
     id::{ChatId, Seq, UserId},
@@ -31,20 +33,19 @@ pub(super) enum Judged {
     Doubtful,
 }
 
-/// What the projection says of doubtful entries of a chat.
+/// What is known of doubtful entries of a chat: from the projection, and from the log between it and the ring.
 #[derive(Debug, Clone, Default)]
 pub struct Looked {
-    /// The projection had come to here.
+    /// All copies up to here were looked through.
     pub upto: Seq,
     /// For each entry the first copy of its command, if that is an earlier one.
-    pub firsts: Vec<(Seq, Option<Seq>)>,
+    pub firsts: HashMap<Seq, Option<Seq>>,
 }
 
 impl Looked {
-    /// `None`: the entry was not looked up, or the ring no longer has all entries that the projection did not know.
+    /// `None`: the entry was not looked up, or the ring no longer has all entries that were not looked through.
     pub(super) fn first(&self, seq: Seq, floor: Seq) -> Option<Option<Seq>> {
-        let of_entry = self.firsts.iter().find(|(at, _)| *at == seq).map(|(_, first)| *first);
-        of_entry.filter(|_| self.upto >= floor)
+        self.firsts.get(&seq).copied().filter(|_| self.upto >= floor)
     }
 }
 
@@ -54,7 +55,8 @@ impl State {
         let Some(event) = self.decode(seq) else { return Judged::Void };
         let first = match self.earlier_copy(seq, &event) {
             Some(first) => Some(first),
-            None if self.is_doubtful(seq, &event) => match looked.first(seq, self.ring.floor().seq) {
+            None if self.is_doubtful(seq, &head_of(&event)) => match looked.first(seq, self.ring.floor().seq)
+            {
                 Some(first) => first,
                 None => return Judged::Doubtful,
             },
@@ -76,22 +78,23 @@ impl State {
     }
 
     /// Whether an entry of which the ring has no earlier copy may repeat a command that is older than the ring.
-    fn is_doubtful(&self, seq: Seq, event: &Event) -> bool {
+    fn is_doubtful(&self, seq: Seq, head: &Head<'_>) -> bool {
         let is_new = || {
             let ts = self.ring.get(seq).map(|entry| entry.ts);
-            ts.is_some_and(|ts| self.marks.proves_new(event.actor, event.uuid, ts))
+            ts.is_some_and(|ts| self.marks.proves_new(head.actor, head.uuid, ts))
         };
-        fold::is_doubtful(event.fact.kind(), event.unique_as_of, self.ring.floor().seq, is_new)
+        fold::is_doubtful(head.kind, head.unique_as_of, self.ring.floor().seq, is_new)
     }
 
-    /// The entries of a chat after `upto` that the ring cannot judge by itself, and their commands.
+    /// The entries of a chat after `upto` that the ring cannot judge by itself, and their commands. Some may be bytes whose
+    /// head alone can be read: the data of so many entries is not decoded under the lock.
     pub(super) fn doubtful(&self, chat: ChatId, upto: Seq) -> Vec<(Seq, Key)> {
         let newer = self.ring.chain(chat).take_while(|(seq, _)| *seq > upto);
         newer
             .filter_map(|(seq, entry)| {
-                let event = Event::decode(&entry.payload).ok()?;
-                let key = Key { chat, actor: event.actor, uuid: event.uuid };
-                self.is_doubtful(seq, &event).then_some((seq, key))
+                let (head, _) = Head::read(&entry.payload).ok()?;
+                let key = Key { chat, actor: head.actor, uuid: head.uuid };
+                self.is_doubtful(seq, &head).then_some((seq, key))
             })
             .collect()
     }
@@ -178,6 +181,11 @@ impl State {
             chat.unlink(slot);
         }
     }
+}
+
+fn head_of(event: &Event) -> Head<'_> {
+    let Event { actor, device, uuid, fact, unique_as_of } = event;
+    Head { kind: fact.kind(), actor: *actor, device, uuid: *uuid, unique_as_of: *unique_as_of }
 }
 
 impl Entry {

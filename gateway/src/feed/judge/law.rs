@@ -170,22 +170,42 @@ impl History {
         stage
     }
 
-    /// Loads a chat as of a checkpoint, with the answers of the projection about what the ring can't judge. `false`: it
-    /// is to be loaded again.
+    /// Loads a chat as of a checkpoint, with all that is known of what the ring can't judge. Where the checkpoint is below
+    /// the ring, the log between them is folded. `false`: it is to be loaded again.
     fn load(&self, stage: &Stage, id: u64, upto: Seq) -> bool {
         let pin = stage.hub.pin();
-        let mut loaded = self.log.chat(chat(id), upto, pin.floor);
-        let doubtful = stage.hub.doubtful(std::iter::once((chat(id), upto)));
+        let reached = upto.max(pin.floor);
+        let mut loaded = self.log.chat(chat(id), reached, pin.floor);
+        let judge = self.span(stage, id, upto, pin.floor);
+        let doubtful = stage.hub.doubtful(std::iter::once((chat(id), reached)));
         let keys = doubtful.iter().map(|(_, key)| (key.chat, key.actor, key.uuid));
-        let firsts = self.firsts(keys, upto);
-        loaded.looked.upto = upto;
+        let stored = self.firsts(keys, upto);
+        loaded.looked.upto = reached;
         loaded.looked.firsts = doubtful
             .iter()
             .map(|(seq, verdict::Key { chat, actor, uuid })| {
-                (*seq, firsts.get(&(*chat, *actor, *uuid)).copied().filter(|first| first < seq))
+                (*seq, judge.first_copy(&(*chat, *actor, *uuid), *seq, &stored))
             })
             .collect();
         stage.hub.install_chat(loaded, pin.epoch).is_ok()
+    }
+}
+
+impl History {
+    /// The judge of a chat's entries in `(after, upto]`.
+    fn span(&self, stage: &Stage, id: u64, after: Seq, upto: Seq) -> Judge {
+        let (mut judge, mut state) = (Judge::default(), self.log.chat(chat(id), after, after).state);
+        let entries: Vec<Entry> = (after.get() + 1..=upto.get())
+            .map(|seq| self.log.entry(Seq(seq)).clone())
+            .filter(|entry| entry.chat == Some(chat(id)))
+            .collect();
+        let doubtful = doubtful(&stage.hub, &entries, |_| Some(after));
+        judge.tell(&doubtful, &self.firsts(doubtful.iter().map(|(key, _)| *key), after));
+        for entry in &entries {
+            let Ok(event) = Event::decode(&entry.payload) else { continue };
+            let _verdict = judge.fold(&mut state, chat(id), entry.seq, &event);
+        }
+        judge
     }
 }
 
@@ -249,15 +269,14 @@ fn scan_says(history: &History, checkpoint: Seq, sizes: &[usize]) -> BTreeMap<Se
     said
 }
 
-/// `lags` says how far below the hub's position the projection is, each time that a chat is loaded.
+/// `lags` says how far below the hub's position the projection is, each time that a chat is loaded. It may be below the
+/// ring.
 fn hub_says(history: &History, ring_bytes: usize, floor: Seq, lags: &[u64]) -> BTreeMap<Seq, Outcome> {
     let stage = history.hub(ring_bytes, floor);
     let mut lags = lags.iter().cycle().copied();
     let mut load = |stage: &Stage, id: u64| {
-        let floor = stage.hub.floor().seq;
-        let lagging = Seq(stage.hub.position().get().saturating_sub(lags.next().unwrap())).max(floor);
-        // One that can't be loaded as of then waits until the projection has come further.
-        assert!(history.load(stage, id, lagging) || history.load(stage, id, stage.hub.position()));
+        let lagging = Seq(stage.hub.position().get().saturating_sub(lags.next().unwrap()));
+        assert!(history.load(stage, id, lagging), "chat {id} as of {lagging}");
     };
     for id in 1..=CHATS {
         load(&stage, id);

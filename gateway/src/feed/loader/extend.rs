@@ -24,19 +24,19 @@ use crate::{
 
 /// Brings chats and users that are loaded as of a sequence below `floor` up to it. Those that are above it stay. Returns
 /// the chats that users of the batch may have joined and whose states are not in the batch: whether they did can't be
-/// judged, so nothing of the batch may be installed before these are loaded with it.
+/// judged, so nothing of the batch may be installed before these are loaded with it. Returns also the judge, which knows
+/// the commands up to `floor` that the projection may not know.
 pub(super) async fn to_ring(
     (hub, db, nats): (&Hub, &sql::Db, &Nats),
     floor: Seq,
     chats: &mut [LoadedChat],
     users: &mut [LoadedUser],
-) -> Result<BTreeSet<ChatId>, Failure> {
-    let mut unjudged = BTreeSet::new();
+) -> Result<(BTreeSet<ChatId>, Judge), Failure> {
+    let (mut unjudged, mut judge) = (BTreeSet::new(), Judge::default());
     let oldest = chats.iter().map(|chat| chat.upto).chain(users.iter().map(|user| user.upto)).min();
-    let Some(oldest) = oldest.filter(|oldest| *oldest < floor) else { return Ok(unjudged) };
+    let Some(oldest) = oldest.filter(|oldest| *oldest < floor) else { return Ok((unjudged, judge)) };
     let places: HashMap<ChatId, usize> =
         chats.iter().enumerate().map(|(index, chat)| (chat.chat, index)).collect();
-    let mut judge = Judge::default();
     let mut scan = Scan::new(nats, Partition::FIRST, oldest, floor);
     while let Some(entries) = scan.next().await.map_err(|_| Failure::log_unavailable())? {
         let after = |chat: ChatId| Some(chats.get(*places.get(&chat)?)?.upto);
@@ -56,7 +56,7 @@ pub(super) async fn to_ring(
     for user in users {
         user.upto = user.upto.max(floor);
     }
-    Ok(unjudged)
+    Ok((unjudged, judge))
 }
 
 /// Whether a user of the batch is among those whom the entry would make members.

@@ -194,6 +194,27 @@ async fn whether_an_entry_repeats_a_command_that_is_older_than_the_ring_is_asked
 }
 
 #[tokio::test]
+async fn a_chat_with_doubtful_entries_is_loaded_although_the_projection_lags_behind_the_ring() {
+    let mut world = World::new("doubtlag", SMALL_RING).await;
+    world.append(1, 1, created(&[1, 2])).await;
+    let stored = world.append_event(1, doubtful(1, 7, "stored")).await;
+    let projected = world.say(1, 1, 5).await;
+    world.project_to(projected).await;
+    let between = world.append_event(1, doubtful(1, 8, "between")).await;
+    world.say(1, 1, 60).await;
+    world.append_copy(1, doubtful(1, 7, "stored"), Some(stored)).await;
+    world.append_copy(1, doubtful(1, 8, "between"), Some(between)).await;
+    world.append_event(1, doubtful(1, 9, "new")).await;
+    let last = world.say(1, 1, 1).await;
+    world.apply_to(last).await;
+    assert!(world.stage.hub.floor().seq > between);
+    let mut device = world.behind(2, projected).await;
+    world.catch_ups.spawn(&device.session);
+    world.until_live(&mut device).await;
+    world.assert_complete(&device, last);
+}
+
+#[tokio::test]
 async fn a_repeat_between_the_projection_and_the_ring_is_void_too() {
     let mut world = World::new("repeatbelow", SMALL_RING).await;
     world.append(1, 1, created(&[1, 2])).await;
