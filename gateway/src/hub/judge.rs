@@ -54,6 +54,8 @@ impl State {
     pub(super) fn judge(&mut self, chat: ChatId, seq: Seq, looked: &Looked) -> Judged {
         let Some(event) = self.decode(seq) else { return Judged::Void };
         let first = match self.earlier_copy(seq, &event) {
+            // The fold alone judges it.
+            _ if event.fact.kind() == Kind::ChatCreated => None,
             Some(first) => Some(first),
             None if self.is_doubtful(seq, &head_of(&event)) => match looked.first(seq, self.ring.floor().seq)
             {

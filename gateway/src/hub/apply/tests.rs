@@ -258,7 +258,7 @@ fn the_first_event_of_a_chat_needs_no_look_for_an_earlier_copy() {
     let seq = stage.log.append_at((2, 1), 0, key, created(&[1, 2]), None);
     let entry = stage.log.entry(seq).clone();
     stage.apply(&entry);
-    assert_eq!(member.hears(), [format!("ChatCreated {seq} after 0")]);
+    assert_eq!(member.hears(), [format!("chatCreated {seq} after 0")]);
     assert!(stage.hub.take_follow_ups().wanted.is_empty(), "the chat is not to be loaded");
     assert_eq!(stage.hub.metrics.doubtful_total.get(), 0);
 }
