@@ -77,16 +77,19 @@ async fn an_address_full_of_strangers_keeps_out_neither_its_own_users_nor_others
 }
 
 #[tokio::test]
-async fn strangers_of_all_addresses_leave_half_of_all_connections() {
+async fn strangers_of_all_addresses_leave_room_for_whoever_has_a_token() {
     let world = World::start("half", 1, &[("MT_MAX_CONNECTIONS", "20")]).await;
     let user = world.user("ada").await;
     user.client.get("/v1/me").await.ok(200);
     let mut crowd = Vec::new();
-    for n in 0..10 {
+    for n in 0..30 {
         crowd.push(connect(&world, if n % 2 == 0 { ONE } else { OTHER }).await);
     }
-    assert_eq!(status(connect(&world, "127.0.0.3:0").await).await, 503);
+    // The oldest have ended for the newer ones, and one more ends for each that comes.
+    assert_eq!(timeout(SOON, crowd[0].read(&mut [0])).await.unwrap().unwrap(), 0);
+    assert_eq!(status(connect(&world, "127.0.0.3:0").await).await, 200);
     user.client.get("/v1/me").await.ok(200);
+    let _socket = socket(&world, &user, "203.0.113.1").await.ok().unwrap();
 }
 
 async fn socket(world: &World, user: &User, client: &str) -> Result<impl StreamExt, u16> {
@@ -122,4 +125,20 @@ async fn behind_a_trusted_proxy_the_sockets_of_each_client_are_counted() {
     assert_eq!(status(shared.remove(0)).await, 200);
     drop(sockets);
     until("its sockets have ended", async || socket(&world, &user, "203.0.113.1").await.is_ok()).await;
+}
+
+#[tokio::test]
+async fn behind_a_trusted_proxy_that_names_nobody_sockets_have_no_bound_together() {
+    let env = [
+        ("MT_TRUSTED_PROXIES", "127.0.0.0/8"),
+        ("MT_ADDRESS_CONNECTIONS", "3"),
+        ("MT_ADDRESS_UPGRADES", "3"),
+    ];
+    let world = World::start("unnamed", 1, &env).await;
+    let user = world.user("ada").await;
+    let mut sockets = Vec::new();
+    for _ in 0..6 {
+        // All that it names are proxies.
+        sockets.push(socket(&world, &user, "127.0.0.1").await.ok().unwrap());
+    }
 }

@@ -1,6 +1,6 @@
 //! TCP connections of clients: accepts them, speaks HTTP/1.1 on them, closes them.
 //!
-//! One that is beyond the bounds of its address, or of all, is told so in the shortest way and closed at once.
+//! One that is beyond the bounds of its address, or of all, is told so in the shortest way and closed.
 //! Invariants: no failure of `accept` ends the loop; a connection that becomes a WebSocket leaves this module as a
 //! bare `TcpStream`; when the shutdown begins, no connection is accepted any more and idle ones are closed.
 
@@ -22,13 +22,18 @@ use http::StatusCode;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use shared::code::Code;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    time::timeout,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
 use self::patient::{Patience, Patient};
 use super::{HttpSettings, answer::problem::Problem, request::origin::Origins};
-use crate::infra::addresses::{Addresses, Connection, Refused};
+use crate::infra::addresses::{Addresses, Connection, Refused, Stranger};
 
 /// The peer of the connection that a request came on, and the connection.
 #[derive(Debug, Clone)]
@@ -52,6 +57,11 @@ const MAX_HEADERS: usize = 64;
 /// free.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// Refused connections that are still read from. Descriptors are kept for them. More are closed at once.
+const REFUSED: usize = 64;
+/// How long a refused client may take to read why.
+const REFUSAL: Duration = Duration::from_secs(1);
+
 /// Accepts connections until `shutdown`. Those that are open then answer their last request; `tracker` counts them.
 pub async fn serve(
     listener: TcpListener,
@@ -64,6 +74,7 @@ pub async fn serve(
     if let Ok(addr) = listener.local_addr() {
         tracing::info!(%addr, "listening");
     }
+    let refusals = Arc::new(Semaphore::new(REFUSED));
     loop {
         let accepted = tokio::select! {
             () = shutdown.cancelled() => return,
@@ -73,10 +84,16 @@ pub async fn serve(
             Ok((stream, peer)) => {
                 let address = peer.ip().to_canonical();
                 let bounded = (!admission.origins.trusts(address)).then_some(address);
-                let connection = match admission.addresses.accept(bounded) {
-                    Ok(connection) => Arc::new(connection),
+                let (connection, stranger) = match admission.addresses.accept(bounded) {
+                    Ok((connection, stranger)) => (Arc::new(connection), stranger),
                     Err(refused) => {
-                        refuse(&stream, refused);
+                        say_why(&stream, refused);
+                        if let Ok(place) = refusals.clone().try_acquire_owned() {
+                            tracker.spawn(async move {
+                                part(stream).await;
+                                drop(place);
+                            });
+                        }
                         continue;
                     }
                 };
@@ -85,7 +102,7 @@ pub async fn serve(
                 let first_head = Duration::from_millis(settings.header_timeout_ms);
                 tracker.spawn(speak(
                     stream,
-                    peer,
+                    (peer, stranger),
                     router.clone(),
                     (http(settings), first_head),
                     shutdown.clone(),
@@ -107,7 +124,7 @@ async fn accept(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
 }
 
 /// Says why the connection is closed, as far as the kernel takes that without waiting. No request has been read.
-fn refuse(stream: &TcpStream, refused: Refused) {
+fn say_why(stream: &TcpStream, refused: Refused) {
     let (status, code) = if refused.is_own() {
         (StatusCode::TOO_MANY_REQUESTS, Code::RateLimited)
     } else {
@@ -122,6 +139,25 @@ fn refuse(stream: &TcpStream, refused: Refused) {
     .into_bytes();
     answer.extend_from_slice(&body);
     if let Err(error) = stream.try_write(&answer) {
+        tracing::trace!(%error, "a refused client is gone");
+    }
+}
+
+/// Closes a refused connection. What its client has sent is read first: if something were left, the kernel would reset the
+/// connection, and the client would lose the answer.
+async fn part(mut stream: TcpStream) {
+    let read = async {
+        stream.shutdown().await?;
+        let (mut read, mut buffer) = (0, [0; 1_024]);
+        while read < MAX_HEAD {
+            match stream.read(&mut buffer).await? {
+                0 => break,
+                more => read += more,
+            }
+        }
+        Ok::<_, io::Error>(())
+    };
+    if let Ok(Err(error)) = timeout(REFUSAL, read).await {
         tracing::trace!(%error, "a refused client is gone");
     }
 }
@@ -143,7 +179,7 @@ fn http(settings: &HttpSettings) -> http1::Builder {
 
 async fn speak(
     stream: Patient,
-    peer: Peer,
+    (peer, stranger): (Peer, Arc<Stranger>),
     router: Router,
     (http, first_head): (http1::Builder, Duration),
     shutdown: CancellationToken,
@@ -160,13 +196,19 @@ async fn speak(
         begun.store(true, Ordering::Relaxed);
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(peer.clone());
-        let router = router.clone();
-        async move { Ok::<_, Infallible>(router.oneshot(request).await.unwrap_or_else(|never| match never {})) }
+        let (router, stranger) = (router.clone(), &stranger);
+        async move {
+            stranger.set_waits(true);
+            let response = router.oneshot(request).await.unwrap_or_else(|never| match never {});
+            stranger.set_waits(false);
+            Ok::<_, Infallible>(response)
+        }
     });
     let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(stream), service).with_upgrades());
     let outcome = tokio::select! {
         outcome = connection.as_mut() => outcome,
         () = late => return,
+        () = stranger.ended() => return,
         () = shutdown.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await
@@ -175,5 +217,26 @@ async fn speak(
     if let Err(error) = outcome {
         // Clients may break off at any time: no reason for a warning.
         tracing::trace!(%error, "the connection ended");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_refused_client_whose_request_has_arrived_reads_why() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        client.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        let (stream, _) = accept(&listener).await.unwrap();
+        stream.readable().await.unwrap();
+        say_why(&stream, Refused::Address);
+        let parted = tokio::spawn(part(stream));
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 429"), "{answer}");
+        drop(client);
+        parted.await.unwrap();
     }
 }

@@ -88,6 +88,8 @@ async fn prepare(services: &Arc<Services>, mut request: Request) -> Result<Respo
     }
     let accept = handshake(&request)?;
     let client = services.origins.client_address(request.headers(), peer.address);
+    // A proxy that passes bytes on names no client. All its clients have its address, which has no bound.
+    let client = (!services.origins.trusts(client)).then_some(client);
     let in_progress = services.addresses.upgrade(client).map_err(too_many)?;
     let query = Query::of(request.uri());
     let (identity, selected) = authenticate(services, &query, request.headers()).await?;
