@@ -232,11 +232,13 @@ mod tests {
         let (stream, _) = accept(&listener).await.unwrap();
         stream.readable().await.unwrap();
         say_why(&stream, Refused::Address);
-        let parted = tokio::spawn(part(stream));
-        let mut answer = String::new();
-        client.read_to_string(&mut answer).await.unwrap();
+        let read = async {
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).await.unwrap();
+            drop(client);
+            answer
+        };
+        let (answer, ()) = tokio::join!(read, part(stream));
         assert!(answer.starts_with("HTTP/1.1 429"), "{answer}");
-        drop(client);
-        parted.await.unwrap();
     }
 }
