@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// The sockets of the largest attack.
-pub(super) const SOCKETS: usize = 20_000;
+pub(super) const SOCKETS: usize = 16_000;
 /// Tokens outlive any run.
 const TOKEN_TTL_S: u64 = 3_600;
 
