@@ -165,7 +165,7 @@ async fn reactions_that_an_earlier_build_told_apart_are_folded_again() {
     let as_typed = "
         UPDATE checkpoints SET emoji_canonical = false;
         UPDATE reactions SET emoji = '\u{2764}' WHERE emoji = '\u{2764}\u{FE0F}';
-        INSERT INTO reactions SELECT chat_id, seq, user_id, '\u{2764}\u{FE0F}', at_seq FROM reactions";
+        INSERT INTO reactions SELECT chat_id, seq, user_id, '\u{2764}\u{FE0F}', at_seq FROM reactions ON CONFLICT DO NOTHING";
     store.raw.batch_execute(as_typed).await.unwrap();
     assert_ne!(store.dump().await, right);
     assert!(store.folder.writer().refold_reactions().await.unwrap() > 0);
