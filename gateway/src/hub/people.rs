@@ -141,7 +141,8 @@ impl Hub {
     }
 
     /// A chat in which two users meet now, of whom the first is local: `last`, in which they met before, if they still
-    /// do. `Some(None)`: they share no chat. `None`: the hub does not know the first one.
+    /// do. `Some(None)`: they share no chat. `None`: the hub can't tell, because it does not know the first one or has yet
+    /// to load one of their chats.
     pub fn meeting_place(&self, user: UserId, other: UserId, last: ChatId) -> Option<Option<ChatId>> {
         let state = self.lock();
         state.user(user)?;
@@ -150,7 +151,13 @@ impl Hub {
             return Some(Some(last));
         }
         drop(state);
-        Some(self.sharing_a_chat(user, vec![other]).first().map(|(_, chat)| *chat))
+        if let Some((_, chat)) = self.sharing_a_chat(user, vec![other]).first() {
+            return Some(Some(*chat));
+        }
+        let state = self.lock();
+        let known = state.user(user)?;
+        let all_loaded = known.pending.is_empty() && known.chats().all(|chat| state.loaded(chat).is_some());
+        all_loaded.then_some(None)
     }
 
     /// Whether the user is a member of a loaded chat.

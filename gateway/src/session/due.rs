@@ -68,7 +68,7 @@ impl Session {
             return self.close(Close::TooSlow, now.mono_ms);
         }
         self.sweep_token(intervals, now);
-        let silent_ms = now.mono_ms.saturating_sub(self.heard_ms());
+        let silent_ms = now.mono_ms.saturating_sub(self.alive_ms());
         if silent_ms > 2 * intervals.heartbeat_ms {
             return self.close(Close::NoHeartbeat, now.mono_ms);
         }
@@ -88,6 +88,16 @@ impl Session {
         let is_page = now.pages_short && outbox.bytes() > PAGE_LIKE_BYTES;
         let write_ms = if is_page { SHORT_WRITE_MS.min(intervals.write_ms) } else { intervals.write_ms };
         longer(outbox.stalled_since_ms(), intervals.stall_ms) || longer(outbox.writing_since_ms(), write_ms)
+    }
+
+    /// When the client last showed that it is there. While so much waits for it that nothing is read, what it takes counts
+    /// as well.
+    fn alive_ms(&self) -> u64 {
+        let heard_ms = self.heard_ms();
+        if !self.is_choked() {
+            return heard_ms;
+        }
+        self.outbox().stalled_since_ms().map_or(heard_ms, |moved_ms| moved_ms.max(heard_ms))
     }
 
     fn sweep_token(&self, intervals: &Intervals, now: Now) {

@@ -133,9 +133,12 @@ impl Outlet {
 
     /// Asks the connection's task to close with this code; the first reason stays.
     pub(super) fn close(&self, code: u16, now_ms: u64) {
+        // The time first: whoever sees the code measures from it how long the peer has had.
+        if self.closing().is_none() {
+            self.closing_since_ms.store(now_ms, Ordering::Release);
+        }
         let first = self.closing.compare_exchange(0, code, Ordering::AcqRel, Ordering::Acquire).is_ok();
         if first {
-            self.closing_since_ms.store(now_ms, Ordering::Release);
             self.outbox.lock().wake_if_drained(usize::MAX);
             self.waker.wake();
         }

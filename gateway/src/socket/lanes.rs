@@ -13,7 +13,7 @@ use tracing::Instrument;
 use super::services::Services;
 use crate::{
     command::Command,
-    session::{Session, queue::Queued},
+    session::{Session, close::Close, queue::Queued},
     submit::COMMAND_DEADLINE,
 };
 
@@ -35,9 +35,19 @@ async fn run(services: Arc<Services>, session: Arc<Session>, chat: ChatId, first
         } else {
             tracing::Span::none()
         };
-        services.commands.run_for(&session, command, deadline).instrument(span).await;
+        if may_no_longer(&session) {
+            session.end_command();
+        } else {
+            services.commands.run_for(&session, command, deadline).instrument(span).await;
+        }
         next = session.next_command(chat);
     }
+}
+
+/// Whether the session's device may do nothing any more. What it had sent and had to wait is not executed.
+fn may_no_longer(session: &Session) -> bool {
+    let lost = [Close::Revoked.code(), Close::TokenExpired.code()];
+    session.closing().is_some_and(|code| lost.contains(&code))
 }
 
 #[cfg(test)]

@@ -29,6 +29,9 @@ const PER_CALL: usize = 200;
 /// How much later than a heartbeat an answer to it may come before it counts as missed: a part of the heartbeat, and at
 /// least the second, since the answer has to travel and the place is renewed by a timer.
 const GRACE_DIVISOR: u64 = 4;
+/// A client that was heard so soon after the last renewal is not renewed again: an eighth of the heartbeat. It must be
+/// less than the grace. Until a client is heard again a heartbeat can pass, and the place must last until then.
+const RENEW_DIVISOR: u64 = 8;
 const LEAST_GRACE_MS: u64 = 1_000;
 
 /// The places of this gateway's sessions.
@@ -57,7 +60,7 @@ impl Seats {
             gateway: Uuid::new_v4(),
             per_user: settings.per_user,
             hold_ms: heartbeat_ms + (heartbeat_ms / GRACE_DIVISOR).max(LEAST_GRACE_MS),
-            renew_ms: heartbeat_ms / 2,
+            renew_ms: heartbeat_ms / RENEW_DIVISOR,
             starting: Mutex::default(),
         }
     }
@@ -128,6 +131,10 @@ impl Seats {
                 if before_ms > 0 && session.heard_ms().saturating_sub(before_ms) > self.hold_ms {
                     session.close(Close::NoHeartbeat, self.hub.clock.now_ms());
                 }
+            }
+            // A session may have given its place back while this call was on its way.
+            for session in sessions.iter().filter(|session| session.closing().is_some()) {
+                self.give_back(session).await;
             }
         }
     }
