@@ -17,6 +17,7 @@ use sql::{
     accounts::{Account, GroupInvites, User},
     tokens::{Lives, Rotation},
 };
+use tokio::task::JoinHandle;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -182,14 +183,39 @@ pub async fn login(
     let device = device_of(&services, &headers, found.as_ref()).await?;
     let Place { failures, lane } = account.place(&services.redis, device).await;
     services.limits.check(Limit::LoginFailuresPerAccount, &failures).await?;
+    let mut counted = Counted { services: services.clone(), failures: Some(failures) };
     let checked = check(&services, found, &email, asked.password, lane).await;
-    // Only a wrong password counts as a failure. A success, or an error that says nothing about it, does not.
-    if !matches!(&checked, Err(problem) if problem.code == Code::AuthInvalidCredentials) {
-        services.limits.give_back(Limit::LoginFailuresPerAccount, &failures).await;
+    if matches!(&checked, Err(problem) if problem.code == Code::AuthInvalidCredentials) {
+        counted.failures = None;
+    } else if let Some(given_back) = counted.give_back() {
+        let _the_task_panicked = given_back.await.is_err();
     }
     let user = checked?;
     account.remember(&services.redis).await;
     log_in(&services, &client, &headers, user, asked.device.as_deref()).await
+}
+
+/// A login that was counted as a failure beforehand. Only a wrong password is one. A success is none, and neither is an
+/// error that says nothing about the password, or a client that went away before the answer: dropped, it is given back.
+struct Counted {
+    services: Arc<Services>,
+    /// The key under which it counts; `None` if it stays counted.
+    failures: Option<String>,
+}
+
+impl Counted {
+    /// Gives it back in a task of its own, which goes on if the request ends meanwhile.
+    fn give_back(&mut self) -> Option<JoinHandle<()>> {
+        let (failures, services) = (self.failures.take()?, self.services.clone());
+        let give = async move { services.limits.give_back(Limit::LoginFailuresPerAccount, &failures).await };
+        Some(self.services.sockets.tracker.spawn(give))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        drop(self.give_back());
+    }
 }
 
 /// The token family of this account that the client's cookie belongs to, if the device is still logged in to it. Takes as
