@@ -90,7 +90,7 @@ async fn lookups_and_commands_are_limited() {
     ada.client.get("/v1/users?email=bob@example.org").await.problem(429, "rate.limited");
     bob.client.get(&format!("/v1/users/{}", ada.id)).await.ok(200);
 
-    let chat = ada.client.post("/v1/chats", json!({ "type": 1, "memberIds": [bob.id] })).await.ok(201);
+    let chat = bob.client.post("/v1/chats", json!({ "type": 1, "memberIds": [ada.id] })).await.ok(201);
     let path = format!("/v1/chats/{}/messages", chat["id"]);
     let mut refused = None;
     for n in 0..6 {
@@ -164,9 +164,15 @@ async fn every_way_to_try_ids_and_e_mails_is_one_limit() {
     let elsewhere = at(1, &ada, "203.0.113.2");
     elsewhere.get("/v1/users?email=nobody@example.org").await.problem(429, "rate.limited");
     elsewhere.get("/v1/users/9007199254740991").await.problem(429, "rate.limited");
+    // Who has no try left does not learn either whether an id is somebody's.
     elsewhere.post("/v1/chats", members(&[9_007_199_254_740_990])).await.problem(429, "rate.limited");
-    // An id that she has is no try, and neither is anybody with whom she shares a chat.
-    let chat = elsewhere.post("/v1/chats", members(&[bob.id])).await.ok(201);
+    elsewhere.post("/v1/chats", members(&[bob.id])).await.problem(429, "rate.limited");
+    // Ids that exist are no tries, however many are named, and neither is anybody with whom she shares a chat.
+    let other = at(0, &bob, "203.0.113.3");
+    for _ in 0..6 {
+        other.post("/v1/chats", members(&[ada.id])).await.ok(201);
+    }
+    let chat = other.post("/v1/chats", members(&[ada.id])).await.ok(201);
     until("they share a chat", async || elsewhere.get(&format!("/v1/users/{}", bob.id)).await.status == 200)
         .await;
     for _ in 0..5 {
@@ -175,9 +181,19 @@ async fn every_way_to_try_ids_and_e_mails_is_one_limit() {
     elsewhere.get(&format!("/v1/chats/{}/members", chat["id"])).await.ok(200);
 
     // Ids from the times when they were counted up are tries whether they are somebody's or not, and all of them count.
-    let other = at(0, &bob, "203.0.113.3");
-    other.post("/v1/chats", members(&[1, 2, 3, 4, 5, 6])).await.problem(429, "rate.limited");
+    other.post("/v1/chats", members(&[1, 2, 3, 4, 5, 6])).await.problem(422, "request.invalid");
     other.get("/v1/users?email=nobody@example.org").await.problem(429, "rate.limited");
+
+    // However long a list is, an address owes nothing for it.
+    let eve = world.user("eve").await;
+    let list: Vec<u64> = (0..3_000).map(|n| 9_007_199_254_000_000 + n).collect();
+    at(0, &eve, "203.0.113.4").post("/v1/chats", members(&list)).await.problem(422, "request.invalid");
+    at(0, &eve, "203.0.113.4").post("/v1/chats", members(&list)).await.problem(429, "rate.limited");
+    let kim = world.user("kim").await;
+    until("the address has earned a try", async || {
+        at(1, &kim, "203.0.113.4").get("/v1/users/9007199254740991").await.status == 404
+    })
+    .await;
 
     // And the address as a whole: four tries of Ada's were from there.
     let register = async |n: usize| {

@@ -172,7 +172,13 @@ impl From<RetryAfter> for Problem {
 /// What a call does to a key's allowance.
 #[derive(Clone, Copy)]
 enum Mode {
+    /// Counts them if one is allowed.
     Take,
+    /// Counts them whether they are allowed or not.
+    Owe,
+    /// Counts as many of them as are allowed.
+    Drain,
+    /// Takes them back from the count.
     Give,
 }
 
@@ -180,6 +186,8 @@ impl Mode {
     const fn as_str(self) -> &'static str {
         match self {
             Self::Take => "take",
+            Self::Owe => "owe",
+            Self::Drain => "drain",
             Self::Give => "give",
         }
     }
@@ -220,6 +228,17 @@ impl Limits {
     /// [`RetryAfter`] if the limit is reached.
     pub async fn check_all(&self, limit: Limit, key: &str, count: u32) -> Result<(), RetryAfter> {
         self.ask(limit, key, Mode::Take, count).await
+    }
+
+    /// Counts as many requests of the key, which were made already: they are owed even if none is allowed.
+    pub async fn owe(&self, limit: Limit, key: &str, count: u32) {
+        let _never_refused = self.ask(limit, key, Mode::Owe, count).await.is_ok();
+    }
+
+    /// Counts as many requests of the key, but no more than it may make now, so that it owes nothing. It is for keys that
+    /// several people share.
+    pub async fn drain(&self, limit: Limit, key: &str, count: u32) {
+        let _never_refused = self.ask(limit, key, Mode::Drain, count).await.is_ok();
     }
 
     /// Takes one request back from the count, as if [`Limits::check`] had not counted it.

@@ -2,10 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::{
-    extract::State,
-    response::{IntoResponse, Response},
-};
+use axum::{extract::State, response::Response};
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use serde::Serialize;
 use shared::{
@@ -41,7 +38,7 @@ use crate::{
         },
         services::Services,
     },
-    infra::pages::STORED_BYTES,
+    infra::pages::{STORED_BYTES, Turn},
 };
 
 /// Chats on a page if the caller does not say how many.
@@ -162,15 +159,20 @@ pub async fn create(
     let key = idempotency_key(&headers)?;
     let mut asked: CreateChat = unread.json().await?;
     asked.member_ids.retain(|user| *user != caller.user());
+    if asked.r#type == ChatType::Direct && asked.member_ids.len() != 1 {
+        return Err(not_one_peer());
+    }
     caller.may_add(&services, asked.member_ids.len() + 1).await?;
     lookup::all_exist(&services, &caller, &client, "memberIds", &asked.member_ids).await?;
+    // Waited for before anything is created, so that whoever is refused has created nothing.
+    let turn = pages::turn(&services, caller.user()).await?;
     let stored = create_one(&services, &caller, &asked, key).await?;
     let chat = match find(&services, caller.user(), stored.chat).await? {
         Fresh { value: Some(chat), stale } => Chat { stale, ..chat },
         Fresh { value: None, .. } => unprojected(&caller, asked, stored),
     };
     let location = HeaderValue::from_str(&format!("/v1/chats/{}", chat.id));
-    let mut response = axum::Json(chat).into_response();
+    let mut response = pages::one(turn, &chat).await?;
     if !stored.dup {
         *response.status_mut() = StatusCode::CREATED;
         if let Ok(location) = location {
@@ -190,7 +192,7 @@ async fn create_one(
         (ChatType::Direct, [peer]) => {
             Ok(services.commands.create_direct(&caller.actor(), *peer, key).await?)
         }
-        (ChatType::Direct, _) => Err(Problem::invalid("memberIds", "out_of_range")),
+        (ChatType::Direct, _) => Err(not_one_peer()),
         (ChatType::Group, members) if members.len() >= MAX_MEMBERS => Err(Code::LimitExceeded.into()),
         (ChatType::Group, members) => {
             let group = NewGroup {
@@ -202,6 +204,10 @@ async fn create_one(
             Ok(services.commands.create_group(&caller.actor(), group).await?)
         }
     }
+}
+
+fn not_one_peer() -> Problem {
+    Problem::invalid("memberIds", "out_of_range")
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<Uuid>, Problem> {
@@ -246,7 +252,11 @@ pub async fn show(
     Id(id): Id<ChatId>,
 ) -> Result<Response, Problem> {
     let turn = pages::turn(&services, caller.user()).await?;
-    let Fresh { value, stale } = find(&services, caller.user(), id).await?;
+    answer(&services, turn, caller.user(), id).await
+}
+
+async fn answer(services: &Services, turn: Turn<'_>, user: UserId, id: ChatId) -> Result<Response, Problem> {
+    let Fresh { value, stale } = find(services, user, id).await?;
     let chat = value.ok_or(Code::ChatNotFound)?;
     pages::one(turn, &Chat { stale, ..chat }).await
 }
@@ -282,6 +292,7 @@ pub async fn update(
 ) -> Result<Response, Problem> {
     caller.may_command(&services).await?;
     let asked: UpdateChat = unread.json().await?;
+    let turn = pages::turn(&services, caller.user()).await?;
     let actor = caller.actor();
     if let Some(title) = asked.title {
         services
@@ -301,7 +312,7 @@ pub async fn update(
             )
             .await?;
     }
-    show(State(services), caller, Id(chat)).await
+    answer(&services, turn, caller.user(), chat).await
 }
 
 async fn find(services: &Services, user: UserId, chat: ChatId) -> Result<Fresh<Option<Chat>>, Problem> {

@@ -42,7 +42,7 @@ pub async fn find(
     client: Client,
     uri: Uri,
 ) -> Result<axum::Json<Users>, Problem> {
-    lookup::by(&services, &caller, &client, 1).await?;
+    lookup::by(&services, &caller, &client).await?;
     let mut fields = Fields::of_query(&uri);
     let email = fields.required("email", rules::email);
     let email = fields.finish(email)?;
