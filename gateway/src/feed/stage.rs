@@ -64,6 +64,10 @@ impl World {
         let db = database(&corner);
         let redis = RedisSettings { url: corner.redis_url().to_owned(), prefix: corner.redis_prefix() };
         let redis = Redis::connect(&redis).unwrap();
+        // Commands do not wait for the first connection.
+        while redis.ping().await.is_err() {
+            tokio::task::yield_now().await;
+        }
         let settings = Presences::parse_from(["test"]).presence;
         let presence =
             Arc::new(Presence::new(hub.clone(), db.clone(), nats.clone(), redis.clone(), settings));

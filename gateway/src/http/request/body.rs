@@ -125,7 +125,7 @@ mod tests {
     fn what_is_read_is_what_is_documented() {
         check::<auth::Register>(&["email", "password"]);
         check::<auth::Login>(&["email", "password"]);
-        check::<me::UpdateMe>(&["displayName"]);
+        check::<me::UpdateMe>(&[]);
         check::<chats::CreateChat>(&["type", "memberIds"]);
         check::<chats::UpdateChat>(&[]);
         check::<members::AddMembers>(&["userIds"]);
