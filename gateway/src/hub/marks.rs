@@ -2,7 +2,7 @@
 //! need no look-up of an earlier copy (`shared::window`).
 //!
 //! Every entry that is applied marks its user if it is ahead, whatever chat it is of and whether it is valid or not.
-//! What is older than the first entry that the hub reads is loaded, by [`crate::feed::marks`]. Invariant: nothing is
+//! What is older than the first entry that the hub reads is loaded, by `feed::marks`. Invariant: nothing is
 //! proven before that. A mark is never taken back: a mark of an entry that the log has lost costs a look-up.
 
 use shared::{

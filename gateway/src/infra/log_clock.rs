@@ -3,8 +3,8 @@
 //! It is read off the clock of the log's leader, every few seconds, and moved on by the gateway's monotonic clock. A
 //! gateway's wall clock has no part in it. Invariants:
 //! - a reading counts only once this gateway's tail has passed the end that the log had at the reading: whoever has an
-//!   estimate has seen every entry that is older than [`READING_LIFE_MS`];
-//! - an estimate is wrong by [`CLOCK_ERROR_MS`] at most, if the leader's clock has not been set since. Two readings that
+//!   estimate has seen every entry that is older than `READING_LIFE_MS`;
+//! - an estimate is wrong by `CLOCK_ERROR_MS` at most, if the leader's clock has not been set since. Two readings that
 //!   disagree are both given up.
 
 use shared::{id::Seq, window::CLOCK_ERROR_MS};

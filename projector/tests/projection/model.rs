@@ -59,7 +59,7 @@ impl Model {
             };
             let before = members(chat);
             let key = (event.actor, event.uuid);
-            if chat.seen.contains(&key) {
+            if chat.seen.contains(&key) && event.fact.kind() != Kind::ChatCreated {
                 chat.void.push((entry.seq, "command.uuid_reused"));
                 continue;
             }

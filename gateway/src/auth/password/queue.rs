@@ -2,7 +2,7 @@
 //!
 //! Logins from places that the account knows go first, so that strangers who try passwords keep no owner out.
 //! Invariants: at most `parallel` turns are out at a time; a lane holds at most `places` callers, in the order in which
-//! they came; nobody waits longer than `patience`; of [`STRANGERS_SHARE`] turns one goes to a stranger who waits, so
+//! they came; nobody waits longer than `patience`; of `STRANGERS_SHARE` turns one goes to a stranger who waits, so
 //! that owners on a new device are served too; a caller that goes away frees its place.
 
 use std::{

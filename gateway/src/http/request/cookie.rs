@@ -12,7 +12,7 @@ const NAME: &str = "refreshToken";
 /// Cookies of our name that are looked at. We set one; a page of a sibling domain can plant more.
 const MOST: usize = 4;
 
-/// The refresh tokens that the browser sent, each once, at most [`MOST`].
+/// The refresh tokens that the browser sent, each once, at most `MOST`.
 pub fn refresh_tokens(headers: &HeaderMap) -> Vec<SecretString> {
     let values = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
     let pairs = values.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('='));
