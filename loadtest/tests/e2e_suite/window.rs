@@ -76,6 +76,9 @@ async fn a_message_of_the_moment_is_not_looked_up_and_the_clocks_agree() {
     let other = cluster.add_gateway(&[("MT_RING_BYTES", "1")]).await;
     is_fresh(&cluster, other, &accounts[0], chat).await;
     let (mut socket, _) = cluster.live(other, &accounts[1]).await;
+    // A ring of one entry leaves the look-up to the projection, which has everything once a read is answered.
+    let path = format!("/v1/chats/{chat}/messages");
+    cluster.api(other, &accounts[1]).get(&path).await.unwrap().ok().unwrap();
     let before = looked_up(&cluster, other, "ahead").await;
     send(&mut socket, chat, "elsewhere").await;
     assert_eq!(looked_up(&cluster, other, "ahead").await, before + 1.0);
