@@ -58,7 +58,9 @@ async fn send_ignored(mut socket: Socket, until: Instant) -> (u64, bool) {
             sent += 1;
         }
     }
-    (sent, false)
+    // The gateway may have closed long ago: what is sent after that is thrown away.
+    let closed = socket.closed(Duration::from_secs(2)).await;
+    (sent, matches!(closed, Ok(Some(_))))
 }
 
 pub(super) async fn groups(field: &Field) -> Result<String> {
@@ -92,7 +94,7 @@ pub(super) async fn early(field: &Field) -> Result<String> {
     Ok(format!("{refused} refused upgrades with a command in the same segment"))
 }
 
-/// Asks for an upgrade with a frame behind it, and reads to the end. Whether an end came.
+/// Asks for an upgrade with a frame behind it, and goes away once the gateway closes. Whether it did.
 async fn upgrade(url: &str, query: &str, frame: &[u8]) -> Result<bool> {
     let address: SocketAddr =
         url.trim_start_matches("http://").trim_end_matches('/').parse().context("an address")?;
@@ -107,5 +109,20 @@ async fn upgrade(url: &str, query: &str, frame: &[u8]) -> Result<bool> {
     bytes.extend_from_slice(frame);
     stream.write_all(&bytes).await?;
     let mut answer = Vec::new();
-    Ok(timeout(PATIENCE, stream.read_to_end(&mut answer)).await.is_ok())
+    let closed = async {
+        while !has_close(&answer) {
+            if stream.read_buf(&mut answer).await? == 0 {
+                break;
+            }
+        }
+        std::io::Result::Ok(())
+    };
+    let told = timeout(PATIENCE, closed).await;
+    Ok(matches!(told, Ok(Ok(()))))
+}
+
+/// Whether the head of an answer is followed by a close frame.
+fn has_close(answer: &[u8]) -> bool {
+    const CLOSE: u8 = 0x88;
+    answer.windows(4).position(|end| end == b"\r\n\r\n").is_some_and(|head| answer[head..].contains(&CLOSE))
 }
