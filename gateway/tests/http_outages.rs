@@ -117,6 +117,7 @@ async fn a_client_that_dawdles_is_cut_off() {
         while !answer.ends_with(b"\r\n\r\nok") {
             assert!(kept.read_buf(&mut answer).await.unwrap() > 0, "it was closed");
         }
+        // Time itself is tested: the pause is longer than a first head may take, and shorter than the keep-alive.
         tokio::time::sleep(Duration::from_millis(700)).await;
     }
     let mut rest = String::new();

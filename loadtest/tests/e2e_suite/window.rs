@@ -102,6 +102,7 @@ async fn a_uuid_from_the_future_is_one_message_also_when_the_window_is_over() {
     for _ in 0..40 {
         seqs.push(send(&mut bobs, chat, &"x".repeat(16_000)).await);
     }
+    // Time itself is tested: NATS forgets a command after two minutes, and nothing tells when it has.
     until("the window is over", WINDOW_IS_OVER + secs(10), async || {
         tokio::time::sleep(millis(200)).await;
         stored.elapsed() > WINDOW_IS_OVER
